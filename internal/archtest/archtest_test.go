@@ -1,0 +1,158 @@
+// Package archtest holds the tree to its drawing: imports go down, never up or
+// sideways, and only one package speaks PKCS#11.
+package archtest
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/privyseal/privyseal"
+
+// A rule says what the packages under a folder may import of this module. A
+// folder stands for itself and everything below it; the first rule that
+// matches a package decides, so the narrower folder stands first.
+type rule struct {
+	folder string
+	may    []string
+}
+
+// rules is the drawing of the house, from the top floor down.
+var rules = []rule{
+	{"cmd", []string{"*"}},
+	{"softhsm-tests", []string{"*"}},
+	{"mimi/hub", []string{"internal", "mls", "mimi", "credentials", "signer"}},
+	{"mimi/client", []string{"internal", "mls", "mimi", "credentials", "signer"}},
+	{"mimi/identity", []string{"internal", "mls", "mimi", "credentials"}},
+	{"mimi", []string{"internal", "mls", "mimi"}},
+	{"signer", []string{"internal", "signer", "credentials"}},
+	{"credentials/trust", []string{"internal", "credentials"}},
+	{"credentials/certs", []string{"internal", "credentials="}},
+	{"credentials/sdjwt", []string{"internal", "credentials="}},
+	{"credentials/sdcwt", []string{"internal", "credentials="}},
+	{"credentials/statuslist", []string{"internal", "credentials="}},
+	{"credentials", []string{"internal"}},
+	{"mls", []string{"internal", "mls"}},
+	{"hsm/hsmtest", []string{"internal", "hsm"}},
+	{"hsm", []string{"internal", "hsm"}},
+	{"tpm", []string{"internal", "tpm"}},
+	{"internal", []string{"internal", "credentials="}},
+}
+
+// outside names the few packages of other modules that are reserved.
+var outside = map[string][]string{
+	"github.com/miekg/pkcs11":         {"hsm"},
+	"github.com/google/go-tpm":        {"tpm"},
+	"github.com/thomas-vilte/mls-go":  {}, // a peer for tests only
+	"github.com/rogpeppe/go-internal": {}, // tests only
+	"pgregory.net/rapid":              {}, // tests only
+	"C":                               {"hsm"},
+}
+
+type pkg struct {
+	ImportPath string
+	Imports    []string
+}
+
+func listPackages(t *testing.T) []pkg {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-json=ImportPath,Imports", module+"/...")
+	out, err := cmd.Output()
+	if err != nil {
+		var exit *exec.ExitError
+		if errors.As(err, &exit) {
+			t.Fatalf("go list: %v\n%s", err, exit.Stderr)
+		}
+		t.Fatal(err)
+	}
+	var all []pkg
+	for dec := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p pkg
+		if err := dec.Decode(&p); err == io.EOF {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, p)
+	}
+	if len(all) < 5 {
+		t.Fatalf("go list found only %d packages", len(all))
+	}
+	return all
+}
+
+// within reports whether path is folder or below it. A folder that ends in "="
+// stands for itself alone.
+func within(path, folder string) bool {
+	if exact, ok := strings.CutSuffix(folder, "="); ok {
+		return path == exact
+	}
+	return folder == "*" || path == folder || strings.HasPrefix(path, folder+"/")
+}
+
+func ruleFor(path string) *rule {
+	for i := range rules {
+		if within(path, rules[i].folder) {
+			return &rules[i]
+		}
+	}
+	return nil
+}
+
+func allowed(from, to string) bool {
+	r := ruleFor(from)
+	return r != nil && (within(to, r.folder) || slices.ContainsFunc(r.may, func(f string) bool { return within(to, f) }))
+}
+
+func TestImportsGoDown(t *testing.T) {
+	for _, p := range listPackages(t) {
+		from := strings.TrimPrefix(p.ImportPath, module+"/")
+		if ruleFor(from) == nil {
+			t.Errorf("%s has no place in the drawing: add a rule for its folder", from)
+			continue
+		}
+		for _, imp := range p.Imports {
+			if to, ours := strings.CutPrefix(imp, module+"/"); ours && !allowed(from, to) {
+				t.Errorf("%s imports %s, which is not below it", from, to)
+			}
+		}
+	}
+}
+
+func TestReservedImports(t *testing.T) {
+	for _, p := range listPackages(t) {
+		from := strings.TrimPrefix(p.ImportPath, module+"/")
+		for _, imp := range p.Imports {
+			for reserved, folders := range outside {
+				if !within(imp, reserved) {
+					continue
+				}
+				if !slices.ContainsFunc(folders, func(f string) bool { return within(from, f) }) {
+					t.Errorf("%s imports %s, which only %v may", from, imp, folders)
+				}
+			}
+		}
+	}
+}
+
+// TestRulesRefuse shows that the rules can fail.
+func TestRulesRefuse(t *testing.T) {
+	for _, c := range []struct{ from, to string }{
+		{"hsm", "signer"},
+		{"mls", "credentials"},
+		{"credentials/sdjwt", "credentials/sdcwt"},
+		{"credentials", "credentials/certs"},
+		{"mimi", "mimi/hub/x/../../../signer"},
+		{"signer", "hsm"},
+		{"internal/jose", "credentials/sdjwt"},
+	} {
+		if allowed(c.from, c.to) {
+			t.Errorf("%s may import %s", c.from, c.to)
+		}
+	}
+}
