@@ -1,0 +1,251 @@
+package content
+
+import (
+	"bytes"
+	"slices"
+	"time"
+)
+
+// A Timeline folds the messages of one room, in whatever order they come, into
+// what a person should see: edits and deletions applied to the message that
+// they speak of, reactions beside it, replies pointing at the version that
+// they answer.
+//
+// The order is that of the hub's accepted timestamps, and of the message IDs
+// where two are equal. An edit, a deletion or a reaction that comes before its
+// target waits for it. A Timeline is not safe for concurrent use.
+type Timeline struct {
+	// MayReplace reports whether sender may edit or delete a message of
+	// another user, by the room's policy. Nil allows nobody.
+	MayReplace func(sender string, target *Entry, deletes bool) bool
+
+	entries map[MessageID]*Entry      // messages that stand for themselves, by their ID
+	seen    map[MessageID]bool        // every ID that was added
+	waiting map[MessageID][]*Received // what speaks of a message that has not come
+	root    map[MessageID]MessageID   // the first version of every later version
+}
+
+// An Entry is a message as it stands now.
+type Entry struct {
+	First     *Received   // the first version; its ID names the message in Replaces
+	Versions  []*Received // accepted edits and deletions, oldest first
+	Reactions []*Received // current reactions to any version, oldest first
+}
+
+// Current returns the newest version.
+func (e *Entry) Current() *Received {
+	if len(e.Versions) > 0 {
+		return e.Versions[len(e.Versions)-1]
+	}
+	return e.First
+}
+
+// Deleted reports whether the newest version has no body.
+func (e *Entry) Deleted() bool { return len(e.Versions) > 0 && e.Current().Message.Body.IsNull() }
+
+// Edited reports whether there is more than one version. A client shows it.
+func (e *Entry) Edited() bool { return len(e.Versions) > 0 }
+
+// NewTimeline returns an empty Timeline.
+func NewTimeline() *Timeline {
+	return &Timeline{
+		entries: make(map[MessageID]*Entry),
+		seen:    make(map[MessageID]bool),
+		waiting: make(map[MessageID][]*Received),
+		root:    make(map[MessageID]MessageID),
+	}
+}
+
+// Add takes in a message. It refuses one whose ID it has seen, and an edit or
+// deletion that its sender may not make; a refused message changes nothing.
+func (t *Timeline) Add(r *Received) error {
+	if t.seen[r.ID] {
+		return refuse(CodeDuplicate, "message ID", "a message with this ID is in the timeline")
+	}
+	if err := t.apply(r); err != nil {
+		return err
+	}
+	t.seen[r.ID] = true
+	return nil
+}
+
+func (t *Timeline) apply(r *Received) error {
+	m := r.Message
+	switch {
+	case m.Replaces != nil:
+		return t.replace(r, *m.Replaces)
+	case isReaction(m) && m.InReplyTo != nil:
+		return t.react(r, *m.InReplyTo)
+	}
+	t.insert(r)
+	return nil
+}
+
+func isReaction(m *Message) bool { return m.Body.Disposition == Reaction }
+
+func (t *Timeline) insert(r *Received) {
+	t.entries[r.ID] = &Entry{First: r}
+	t.settle(r.ID)
+}
+
+// settle applies what waited for a message. What its sender may not do is
+// dropped, as it would have been on arrival.
+func (t *Timeline) settle(id MessageID) {
+	waiting := t.waiting[id]
+	delete(t.waiting, id)
+	slices.SortFunc(waiting, compareReceived)
+	for _, r := range waiting {
+		_ = t.apply(r)
+	}
+}
+
+// replace adds a version to a message, or changes or takes back a reaction.
+func (t *Timeline) replace(r *Received, target MessageID) error {
+	if e, ok := t.entries[target]; ok {
+		if err := t.checkReplace(r, e.First, e); err != nil {
+			return err
+		}
+		e.Versions = insertSorted(e.Versions, r)
+		t.root[r.ID] = target
+		t.settle(r.ID)
+		return nil
+	}
+	if at, ok := t.root[target]; ok {
+		if e := t.entries[at]; e != nil {
+			if i := slices.IndexFunc(e.Reactions, func(x *Received) bool { return x.ID == target }); i >= 0 {
+				return t.replaceReaction(r, e, i)
+			}
+		}
+		return refuse(CodeReplacesShape, "replaces", "names a later version, want the first")
+	}
+	t.waiting[target] = append(t.waiting[target], r)
+	return nil
+}
+
+func (t *Timeline) checkReplace(r, first *Received, e *Entry) error {
+	if compareReceived(r, first) <= 0 {
+		return refuse(CodeReplacesShape, "replaces", "the hub accepted the edit before the message")
+	}
+	deletes := r.Message.Body.IsNull()
+	if r.Derived.SenderURI != first.Derived.SenderURI &&
+		(t.MayReplace == nil || !t.MayReplace(r.Derived.SenderURI, e, deletes)) {
+		return refuse(CodeUnauthorized, "replaces", "only the sender of a message may edit or delete it")
+	}
+	if !deletes && !bytes.Equal(r.Message.TopicID, first.Message.TopicID) {
+		return refuse(CodeReplacesShape, "topicId", "an edit may change the body only")
+	}
+	return nil
+}
+
+// replaceReaction changes a reaction, or removes it where the body is null.
+func (t *Timeline) replaceReaction(r *Received, e *Entry, i int) error {
+	old := e.Reactions[i]
+	if r.Derived.SenderURI != old.Derived.SenderURI {
+		return refuse(CodeUnauthorized, "replaces", "only its sender may change a reaction")
+	}
+	if r.Message.Body.IsNull() {
+		e.Reactions = slices.Delete(e.Reactions, i, i+1)
+		return nil
+	}
+	changed := *r
+	changed.ID = old.ID // later changes name the first version
+	e.Reactions[i] = &changed
+	return nil
+}
+
+// react adds a reaction to the message that it answers, whichever version it
+// names.
+func (t *Timeline) react(r *Received, target MessageID) error {
+	at := target
+	if root, ok := t.root[target]; ok {
+		at = root
+	}
+	e, ok := t.entries[at]
+	if !ok {
+		t.waiting[target] = append(t.waiting[target], r)
+		return nil
+	}
+	e.Reactions = insertSorted(e.Reactions, r)
+	t.root[r.ID] = at
+	t.settle(r.ID)
+	return nil
+}
+
+// Entries returns the messages in order, deleted ones included.
+func (t *Timeline) Entries() []*Entry {
+	all := make([]*Entry, 0, len(t.entries))
+	for _, e := range t.entries {
+		all = append(all, e)
+	}
+	slices.SortFunc(all, func(a, b *Entry) int { return compareReceived(a.First, b.First) })
+	return all
+}
+
+// Topic returns the messages of one topic, in order.
+func (t *Timeline) Topic(id []byte) []*Entry {
+	return slices.DeleteFunc(t.Entries(), func(e *Entry) bool { return !bytes.Equal(e.First.Message.TopicID, id) })
+}
+
+// Entry returns the message of which id names any version, or nil.
+func (t *Timeline) Entry(id MessageID) *Entry {
+	if root, ok := t.root[id]; ok {
+		id = root
+	}
+	return t.entries[id]
+}
+
+// Answers returns the entries that id answers, nearest first. It stops at a
+// message that is not known and at the first loop.
+func (t *Timeline) Answers(id MessageID) []*Entry {
+	var chain []*Entry
+	visited := map[*Entry]bool{}
+	for e := t.Entry(id); e != nil && !visited[e]; {
+		visited[e] = true
+		next := e.First.Message.InReplyTo
+		if next == nil {
+			break
+		}
+		if e = t.Entry(*next); e != nil && !visited[e] {
+			chain = append(chain, e)
+		}
+	}
+	return chain
+}
+
+// Waiting returns how many messages wait for one that they speak of.
+func (t *Timeline) Waiting() int {
+	n := 0
+	for _, w := range t.waiting {
+		n += len(w)
+	}
+	return n
+}
+
+// Expire forgets the messages whose senders ask for it at now. readAt tells
+// when a message was read; nil means that none was.
+func (t *Timeline) Expire(now time.Time, readAt func(MessageID) time.Time) (forgotten []MessageID) {
+	for id, e := range t.entries {
+		var read time.Time
+		if readAt != nil {
+			read = readAt(id)
+		}
+		if at, asks := e.Current().Message.ExpiresAt(read); asks && !now.Before(at) {
+			delete(t.entries, id)
+			forgotten = append(forgotten, id)
+		}
+	}
+	slices.SortFunc(forgotten, func(a, b MessageID) int { return bytes.Compare(a[:], b[:]) })
+	return forgotten
+}
+
+func compareReceived(a, b *Received) int {
+	if c := a.Derived.Accepted.Compare(b.Derived.Accepted); c != 0 {
+		return c
+	}
+	return bytes.Compare(a.ID[:], b.ID[:])
+}
+
+func insertSorted(list []*Received, r *Received) []*Received {
+	i, _ := slices.BinarySearchFunc(list, r, compareReceived)
+	return slices.Insert(list, i, r)
+}
