@@ -1,0 +1,58 @@
+// Package signing asks a key for a signature in the best way that the key has.
+//
+// A key may be software, a token, a TPM or a signing service. The package knows
+// four ways to ask, from the best: a whole message with a context, a digest
+// with a context, a whole message, a digest. A signing service wants the whole
+// message, since it parses what it signs; a device wants the context, since it
+// may be slow or gone.
+package signing
+
+import (
+	"context"
+	"crypto"
+	"crypto/rand"
+	"fmt"
+)
+
+// A MessageContextSigner signs whole messages and obeys a context.
+type MessageContextSigner interface {
+	crypto.Signer
+	SignMessageContext(ctx context.Context, msg []byte, opts crypto.SignerOpts) ([]byte, error)
+}
+
+// A ContextSigner signs digests, or messages where the scheme has no hash, and
+// obeys a context.
+type ContextSigner interface {
+	crypto.Signer
+	SignContext(ctx context.Context, digest []byte, opts crypto.SignerOpts) ([]byte, error)
+}
+
+// Message has key sign msg with hash, which is zero for a scheme that takes the
+// message itself. The signature is in the form of crypto.Signer: DER for ECDSA.
+func Message(ctx context.Context, key crypto.Signer, msg []byte, hash crypto.Hash) ([]byte, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, context.Cause(ctx)
+	}
+	if k, ok := key.(MessageContextSigner); ok {
+		return k.SignMessageContext(ctx, msg, hash)
+	}
+	if hash != 0 && !hash.Available() {
+		return nil, fmt.Errorf("hash %v is not linked into this program", hash)
+	}
+	if k, ok := key.(ContextSigner); ok {
+		return k.SignContext(ctx, digest(msg, hash), hash)
+	}
+	if k, ok := key.(crypto.MessageSigner); ok {
+		return k.SignMessage(rand.Reader, msg, hash)
+	}
+	return key.Sign(rand.Reader, digest(msg, hash), hash)
+}
+
+func digest(msg []byte, hash crypto.Hash) []byte {
+	if hash == 0 {
+		return msg
+	}
+	h := hash.New()
+	h.Write(msg)
+	return h.Sum(nil)
+}
