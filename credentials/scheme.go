@@ -2,6 +2,7 @@ package credentials
 
 import (
 	"bytes"
+	"context"
 	"crypto"
 	"crypto/ecdh"
 	"crypto/ecdsa"
@@ -14,6 +15,8 @@ import (
 
 	"golang.org/x/crypto/cryptobyte"
 	"golang.org/x/crypto/cryptobyte/asn1"
+
+	"github.com/privyseal/privyseal/internal/signing"
 )
 
 // A Scheme is one signature scheme with its names in the three worlds that
@@ -124,16 +127,21 @@ func (s *Scheme) ParseMLSPublicKey(b []byte) (crypto.PublicKey, error) {
 	return pub, nil
 }
 
-// Sign signs message with key and returns the signature as MLS and X.509 want
-// it: DER for ECDSA, 64 octets for Ed25519. It prefers crypto.MessageSigner,
-// so a key that refuses digests is served.
-func (s *Scheme) Sign(rand io.Reader, key crypto.Signer, message []byte) ([]byte, error) {
+// Sign is SignContext without a deadline. The random source is not used.
+func (s *Scheme) Sign(_ io.Reader, key crypto.Signer, message []byte) ([]byte, error) {
+	return s.SignContext(context.Background(), key, message)
+}
+
+// SignContext signs message with key and returns the signature as MLS and X.509
+// want it: DER for ECDSA, 64 octets for Ed25519. A key that takes a context is
+// given it, and one that wants whole messages is given the message.
+func (s *Scheme) SignContext(ctx context.Context, key crypto.Signer, message []byte) ([]byte, error) {
 	if ks, err := SchemeOf(key.Public()); err != nil {
 		return nil, err
 	} else if ks != s {
 		return nil, fmt.Errorf("key is for %s, signature wanted in %s", ks, s)
 	}
-	return crypto.SignMessage(key, rand, message, s.Hash)
+	return signing.Message(ctx, key, message, s.Hash)
 }
 
 // Verify reports whether sig, in the MLS form, is a signature of message by
@@ -198,8 +206,13 @@ func (s *Scheme) VerifyRaw(pub crypto.PublicKey, message, raw []byte) bool {
 }
 
 // SignRaw is Sign with the signature in the form of RawSignature.
-func (s *Scheme) SignRaw(rand io.Reader, key crypto.Signer, message []byte) ([]byte, error) {
-	sig, err := s.Sign(rand, key, message)
+func (s *Scheme) SignRaw(_ io.Reader, key crypto.Signer, message []byte) ([]byte, error) {
+	return s.SignRawContext(context.Background(), key, message)
+}
+
+// SignRawContext is SignContext with the signature in the form of RawSignature.
+func (s *Scheme) SignRawContext(ctx context.Context, key crypto.Signer, message []byte) ([]byte, error) {
+	sig, err := s.SignContext(ctx, key, message)
 	if err != nil {
 		return nil, err
 	}
