@@ -1,0 +1,325 @@
+package certs
+
+import (
+	"crypto"
+	"crypto/rand"
+	"crypto/subtle"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/hex"
+	"errors"
+	"io"
+
+	"golang.org/x/crypto/cryptobyte"
+	"golang.org/x/crypto/cryptobyte/asn1"
+
+	"github.com/privyseal/privyseal/credentials"
+)
+
+// Proof of possession is a PKCS#10 CertificationRequest (RFC 2986) signed by
+// the device key:
+//
+//	CertificationRequestInfo ::= SEQUENCE {
+//	     version       INTEGER { v1(0) },
+//	     subject       Name,                    -- empty
+//	     subjectPKInfo SubjectPublicKeyInfo,    -- the device key
+//	     attributes    [0] Attributes }
+//
+// with two attributes: extensionRequest, holding the subject alternative name
+// with the URIs that are asked for, and challengePassword, holding the
+// server's nonce in lower-case hexadecimal as EST does with its channel
+// binding (RFC 7030 section 3.5). Any PKCS#10 tool can write it.
+//
+// What is signed cannot be taken for anything else that the key signs. It
+// begins with the octet 30 of a DER SEQUENCE and, after the length, with
+// INTEGER 0 (02 01 00). An MLS SignContent has a length and then "MLS 1.0 ", a
+// COSE Sig_structure begins with 84 6a and a JWS with "eyJ"; of the other DER
+// shapes a TBSCertificate of version 3 has [0] in that place, a TBSCertList
+// INTEGER 1 and an OCSP ResponseData [1] or [2].
+
+// maxRequest is the most octets of a request.
+const maxRequest = 16 << 10
+
+// Nonce sizes in octets. The upper bound is that of challengePassword, 255
+// characters (RFC 2985, pkcs-9-ub-challengePassword).
+const (
+	NonceSize    = 32 // what NewNonce returns
+	minNonceSize = 8
+	maxNonceSize = 127
+)
+
+// NewNonce returns a fresh nonce for a requester.
+func NewNonce() []byte {
+	nonce := make([]byte, NonceSize)
+	rand.Read(nonce)
+	return nonce
+}
+
+// CreateRequest returns a PKCS#10 request in DER, signed by the device key, for
+// a certificate with the given names. The nonce is the server's; it may be nil
+// where the server asks for none.
+func CreateRequest(random io.Reader, key crypto.Signer, names Names, nonce []byte) ([]byte, error) {
+	if err := names.check("request"); err != nil {
+		return nil, err
+	}
+	if n := len(nonce); n != 0 && (n < minNonceSize || n > maxNonceSize) {
+		return nil, credentials.Errorf(credentials.CodeNonce, "request", "nonce of %d octets, want %d to %d", n, minNonceSize, maxNonceSize)
+	}
+	scheme, err := credentials.SchemeOf(key.Public())
+	if err != nil {
+		return nil, credentials.Errorf(credentials.CodeCnfCurve, "request", "%w", err)
+	}
+	info, err := requestInfo(key.Public(), names, nonce)
+	if err != nil {
+		return nil, err
+	}
+	sig, err := scheme.Sign(random, key, info)
+	if err != nil {
+		return nil, err
+	}
+	if !scheme.Verify(key.Public(), info, sig) {
+		return nil, ErrBadSignature
+	}
+	return assemble(info, signatureAlgorithm(scheme), sig)
+}
+
+// requestInfo returns the CertificationRequestInfo.
+func requestInfo(pub crypto.PublicKey, names Names, nonce []byte) ([]byte, error) {
+	spki, err := x509.MarshalPKIXPublicKey(pub)
+	if err != nil {
+		return nil, err
+	}
+	san, err := altNameExtension(names.URIs(), true)
+	if err != nil {
+		return nil, err
+	}
+	var b cryptobyte.Builder
+	b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
+		b.AddASN1Int64(0)
+		b.AddASN1(asn1.SEQUENCE, func(*cryptobyte.Builder) {})
+		b.AddBytes(spki)
+		b.AddASN1(asn1.Tag(0).ContextSpecific().Constructed(), func(b *cryptobyte.Builder) {
+			// A SET OF in DER is sorted: of the two attributes the shorter is first.
+			addSorted(b, extensionRequestAttribute(san), challengeAttribute(nonce))
+		})
+	})
+	return b.Bytes()
+}
+
+func extensionRequestAttribute(ext pkix.Extension) []byte {
+	var b cryptobyte.Builder
+	b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
+		b.AddASN1ObjectIdentifier(oidExtensionRequest)
+		b.AddASN1(asn1.SET, func(b *cryptobyte.Builder) {
+			b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) { addExtension(b, ext) })
+		})
+	})
+	return b.BytesOrPanic()
+}
+
+func challengeAttribute(nonce []byte) []byte {
+	if len(nonce) == 0 {
+		return nil
+	}
+	var b cryptobyte.Builder
+	b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
+		b.AddASN1ObjectIdentifier(oidChallengePassword)
+		b.AddASN1(asn1.SET, func(b *cryptobyte.Builder) {
+			b.AddASN1(asn1.PrintableString, func(b *cryptobyte.Builder) { b.AddBytes([]byte(hex.EncodeToString(nonce))) })
+		})
+	})
+	return b.BytesOrPanic()
+}
+
+// A Request is a PKCS#10 request whose signature has been verified: the one
+// who made it holds the key.
+type Request struct {
+	key    crypto.PublicKey
+	scheme *credentials.Scheme
+	names  Names
+	nonce  []byte
+}
+
+// PublicKey returns the key whose possession is proven.
+func (r *Request) PublicKey() crypto.PublicKey { return r.key }
+
+// Names returns the names that are asked for. They are not authorised yet.
+func (r *Request) Names() Names { return r.names }
+
+// Nonce returns the nonce in the request, or nil.
+func (r *Request) Nonce() []byte { return r.nonce }
+
+// ParseRequest reads a PKCS#10 request in DER and verifies its signature.
+//
+// The errors: malformed (not DER, or trailing octets), cnf-curve (not a key of
+// an MLS signature scheme), alg (SHA-1 and other weak algorithms),
+// binding-signature (possession is not proven), key-usage (asks to be a CA or
+// for another usage), identity-missing, identity-malformed,
+// identity-host-mismatch, nonce (the challenge is not hexadecimal).
+func ParseRequest(der []byte) (*Request, error) {
+	const where = "request"
+	if len(der) > maxRequest {
+		return nil, credentials.Errorf(credentials.CodeMalformed, where, "%d octets, want at most %d", len(der), maxRequest)
+	}
+	csr, err := x509.ParseCertificateRequest(der)
+	if err != nil {
+		return nil, credentials.Errorf(credentials.CodeMalformed, where, "not a PKCS#10 request in DER: %w", err)
+	}
+	if csr.Version != 0 {
+		return nil, credentials.Errorf(credentials.CodeMalformed, where, "version %d, want 0", csr.Version)
+	}
+	r := &Request{key: csr.PublicKey}
+	if r.scheme, err = credentials.SchemeOf(csr.PublicKey); err != nil {
+		return nil, credentials.Errorf(credentials.CodeCnfCurve, where, "%w", err)
+	}
+	if err := checkPossession(csr); err != nil {
+		return nil, err
+	}
+	if err := checkWishes(csr); err != nil {
+		return nil, err
+	}
+	if r.names, err = requestedNames(csr); err != nil {
+		return nil, err
+	}
+	if r.nonce, err = requestNonce(csr.RawTBSCertificateRequest); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// checkPossession verifies the signature of the request by its own key.
+func checkPossession(csr *x509.CertificateRequest) error {
+	switch csr.SignatureAlgorithm {
+	case x509.ECDSAWithSHA256, x509.ECDSAWithSHA384, x509.ECDSAWithSHA512, x509.PureEd25519:
+	default:
+		return credentials.Errorf(credentials.CodeAlg, "request", "signed with %v, want ECDSA with SHA-2 or Ed25519", csr.SignatureAlgorithm)
+	}
+	if err := csr.CheckSignature(); err != nil {
+		return credentials.Errorf(credentials.CodeBindingSignature, "request", "not signed by the key in it: %w", err)
+	}
+	return nil
+}
+
+// checkWishes refuses a request for more than a device certificate. Wishes
+// that the profile fulfils anyway are let pass; nothing is copied from them.
+func checkWishes(csr *x509.CertificateRequest) error {
+	const where = "request extensions"
+	seen := map[string]bool{}
+	for _, ext := range csr.Extensions {
+		if seen[ext.Id.String()] {
+			return credentials.Errorf(credentials.CodeMalformed, where, "two extensions %v", ext.Id)
+		}
+		seen[ext.Id.String()] = true
+		var ok bool
+		switch {
+		case ext.Id.Equal(oidBasicConstraints):
+			ok = wishesNoCA(ext.Value)
+		case ext.Id.Equal(oidExtKeyUsage):
+			ok = wishesOnlyIMURI(ext.Value)
+		case ext.Id.Equal(oidKeyUsage):
+			ok = wishesNoCertSign(ext.Value)
+		default:
+			ok = true
+		}
+		if !ok {
+			return credentials.Errorf(credentials.CodeKeyUsage, where, "asks for another use of the key than signing as a MIMI client (extension %v)", ext.Id)
+		}
+	}
+	return nil
+}
+
+func wishesNoCA(value cryptobyte.String) bool {
+	var seq cryptobyte.String
+	ca := false
+	return value.ReadASN1(&seq, asn1.SEQUENCE) && seq.ReadOptionalASN1Boolean(&ca, asn1.BOOLEAN, false) && !ca
+}
+
+func wishesOnlyIMURI(value cryptobyte.String) bool {
+	var seq cryptobyte.String
+	var id encodedOID
+	return value.ReadASN1(&seq, asn1.SEQUENCE) && seq.ReadASN1ObjectIdentifier(&id) && seq.Empty() && id.Equal(OIDIMURI)
+}
+
+func wishesNoCertSign(value cryptobyte.String) bool {
+	var bits encodedBits
+	if !value.ReadASN1BitString(&bits) {
+		return false
+	}
+	return bits.At(5) == 0 && bits.At(6) == 0 // keyCertSign, cRLSign
+}
+
+func requestedNames(csr *x509.CertificateRequest) (Names, error) {
+	const where = "requested names"
+	alt, err := readAltNames(csr.Extensions, where)
+	if err != nil {
+		return Names{}, err
+	}
+	if len(alt.dns) > 0 || alt.others > 0 {
+		return Names{}, credentials.Errorf(credentials.CodeIdentityUnauthorized, where, "asks for names that are not mimi: URIs")
+	}
+	return namesOf(alt.uris, where)
+}
+
+var errAttributes = errors.New("attributes are not a DER SET")
+
+// requestNonce returns the decoded challengePassword among the attributes, or
+// nil if there is none.
+func requestNonce(info cryptobyte.String) ([]byte, error) {
+	attributes, err := requestAttributes(info)
+	if err != nil {
+		return nil, credentials.Errorf(credentials.CodeMalformed, "request", "%w", err)
+	}
+	var nonce []byte
+	for !attributes.Empty() {
+		var attribute, values cryptobyte.String
+		var id encodedOID
+		if !attributes.ReadASN1(&attribute, asn1.SEQUENCE) || !attribute.ReadASN1ObjectIdentifier(&id) ||
+			!attribute.ReadASN1(&values, asn1.SET) || !attribute.Empty() {
+			return nil, credentials.Errorf(credentials.CodeMalformed, "request", "%w", errAttributes)
+		}
+		if !id.Equal(oidChallengePassword) {
+			continue
+		}
+		if nonce != nil {
+			return nil, credentials.Errorf(credentials.CodeNonce, "request", "two challengePassword attributes")
+		}
+		if nonce, err = readChallenge(values); err != nil {
+			return nil, err
+		}
+	}
+	return nonce, nil
+}
+
+func requestAttributes(info cryptobyte.String) (cryptobyte.String, error) {
+	var seq, attributes cryptobyte.String
+	var present bool
+	if !info.ReadASN1(&seq, asn1.SEQUENCE) || !seq.SkipASN1(asn1.INTEGER) || !seq.SkipASN1(asn1.SEQUENCE) || !seq.SkipASN1(asn1.SEQUENCE) ||
+		!seq.ReadOptionalASN1(&attributes, &present, asn1.Tag(0).ContextSpecific().Constructed()) || !seq.Empty() {
+		return nil, errAttributes
+	}
+	return attributes, nil
+}
+
+func readChallenge(values cryptobyte.String) ([]byte, error) {
+	var text cryptobyte.String
+	var tag asn1.Tag
+	if !values.ReadAnyASN1(&text, &tag) || !values.Empty() || (tag != asn1.PrintableString && tag != asn1.UTF8String && tag != asn1.IA5String) {
+		return nil, credentials.Errorf(credentials.CodeNonce, "request", "challengePassword is not one string")
+	}
+	nonce, err := hex.DecodeString(string(text))
+	if err != nil || len(nonce) < minNonceSize || len(nonce) > maxNonceSize || hex.EncodeToString(nonce) != string(text) {
+		return nil, credentials.Errorf(credentials.CodeNonce, "request", "challengePassword is not the nonce in lower-case hexadecimal")
+	}
+	return nonce, nil
+}
+
+// authorise compares the request with what the account may have.
+func (r *Request) authorise(names Names, nonce []byte) error {
+	if len(nonce) > 0 && subtle.ConstantTimeCompare(r.nonce, nonce) != 1 {
+		return credentials.Errorf(credentials.CodeNonce, "request", "not made for the nonce that was given out")
+	}
+	if !r.names.same(names) {
+		return credentials.Errorf(credentials.CodeIdentityUnauthorized, "request", "asks for %q, the account may have %q", r.names.URIs(), names.URIs())
+	}
+	return nil
+}

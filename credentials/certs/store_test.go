@@ -1,0 +1,223 @@
+package certs_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"math/big"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/privyseal/privyseal/credentials"
+	"github.com/privyseal/privyseal/credentials/certs"
+)
+
+var errFault = errors.New("the disk is gone")
+
+// A faultyStore makes its nth call fail, before or after it took effect.
+type faultyStore struct {
+	certs.Store
+	fail  int
+	after bool
+	calls int
+}
+
+func (f *faultyStore) call(do func() error) error {
+	f.calls++
+	if f.calls != f.fail {
+		return do()
+	}
+	if f.after {
+		if err := do(); err != nil {
+			return err
+		}
+	}
+	return errFault
+}
+
+func (f *faultyStore) PutIntent(ctx context.Context, in certs.Intent) error {
+	return f.call(func() error { return f.Store.PutIntent(ctx, in) })
+}
+
+func (f *faultyStore) PutCertificate(ctx context.Context, issuer certs.KeyID, serial *big.Int, der []byte, at time.Time) error {
+	return f.call(func() error { return f.Store.PutCertificate(ctx, issuer, serial, der, at) })
+}
+
+// TestCrash fails each write in both ways. Nothing is released; what may have
+// been signed is on record; nothing is signed without a record.
+func TestCrash(t *testing.T) {
+	for _, tt := range []struct {
+		fail                        int
+		after                       bool
+		wantSigned                  int
+		wantRecords, wantUnfinished int
+	}{
+		{fail: 1, after: false, wantSigned: 0, wantRecords: 0, wantUnfinished: 0},
+		{fail: 1, after: true, wantSigned: 0, wantRecords: 1, wantUnfinished: 1},
+		{fail: 2, after: false, wantSigned: 1, wantRecords: 1, wantUnfinished: 1},
+		{fail: 2, after: true, wantSigned: 1, wantRecords: 1, wantUnfinished: 0},
+	} {
+		t.Run(fmt.Sprintf("write %d, effect %t", tt.fail, tt.after), func(t *testing.T) {
+			ca := newTestCA(t, credentials.Ed25519, openStore(t), at(t0))
+			path := filepath.Join(t.TempDir(), "certs.db")
+			store, err := certs.OpenSQLStore(t.Context(), path)
+			must(t, err)
+			signed := 0
+			i, err := certs.NewIssuer(certs.Config{Key: spySigner{ca.key, func([]byte) { signed++ }}, Certificate: ca.cert, Now: at(t0), Store: &faultyStore{Store: store, fail: tt.fail, after: tt.after}})
+			must(t, err)
+			p, err := i.Prepare(t.Context(), certs.Order{Request: request(t, p256(t), deviceNames(t), nil), Names: deviceNames(t)})
+			if err == nil {
+				_, err = i.Issue(t.Context(), p)
+			}
+			if !errors.Is(err, errFault) || signed != tt.wantSigned {
+				t.Errorf("error %v, signed %d times", err, signed)
+			}
+			must(t, store.Close())
+			checkAfterCrash(t, path, tt.wantRecords, tt.wantUnfinished)
+		})
+	}
+}
+
+func checkAfterCrash(t *testing.T, path string, wantRecords, wantUnfinished int) {
+	t.Helper()
+	store, err := certs.OpenSQLStore(t.Context(), path)
+	must(t, err)
+	defer store.Close()
+	records := 0
+	must(t, store.Records(t.Context(), func(r *certs.Record) error {
+		records++
+		if r.Kind != certs.KindDevice || len(r.Names) != 2 || r.Names[0] != clientURI || !r.Prepared.Equal(t0) || r.NotAfter.Before(r.NotBefore) {
+			t.Errorf("record %+v", r)
+		}
+		return nil
+	}))
+	if n := len(unfinished(t, store)); records != wantRecords || n != wantUnfinished {
+		t.Errorf("%d records, %d unfinished; want %d and %d", records, n, wantRecords, wantUnfinished)
+	}
+}
+
+func testIntent(serial int64) certs.Intent {
+	return certs.Intent{
+		Issuer: certs.KeyID{1}, Serial: big.NewInt(serial), Kind: certs.KindDevice, Names: []string{clientURI, userURI}, Key: certs.KeyID{2},
+		TBS: [32]byte{3}, NotBefore: t0, NotAfter: t0.Add(time.Hour), Prepared: t0,
+	}
+}
+
+func TestStore(t *testing.T) {
+	s, ctx := openStore(t), t.Context()
+	in := testIntent(0x7f01)
+	must(t, s.PutIntent(ctx, in))
+	if err := s.PutIntent(ctx, in); !errors.Is(err, certs.ErrSerialTaken) {
+		t.Errorf("the same serial number again: %v", err)
+	}
+	other := in
+	other.Issuer = certs.KeyID{9}
+	must(t, s.PutIntent(ctx, other)) // another issuer's numbers are its own
+	if err := s.PutCertificate(ctx, in.Issuer, big.NewInt(5), []byte("x"), t0); !errors.Is(err, certs.ErrNoIntent) {
+		t.Errorf("a certificate without an intent: %v", err)
+	}
+	must(t, s.PutCertificate(ctx, in.Issuer, in.Serial, []byte("der"), t0.Add(time.Minute)))
+	must(t, s.PutCertificate(ctx, in.Issuer, in.Serial, []byte("der"), t0.Add(time.Hour))) // the same again
+	if err := s.PutCertificate(ctx, in.Issuer, in.Serial, []byte("other"), t0); !errors.Is(err, certs.ErrSerialTaken) {
+		t.Errorf("another certificate for one intent: %v", err)
+	}
+	r, err := s.Record(ctx, in.Issuer, in.Serial)
+	must(t, err)
+	if string(r.Certificate) != "der" || !r.Issued.Equal(t0.Add(time.Minute)) || r.Key != in.Key || r.TBS != in.TBS || r.Serial.Cmp(in.Serial) != 0 || r.Revocation != nil {
+		t.Errorf("record %+v", r)
+	}
+	if _, err := s.Record(ctx, in.Issuer, big.NewInt(1)); !errors.Is(err, certs.ErrNoIntent) {
+		t.Errorf("an unknown record: %v", err)
+	}
+	stop := errors.New("stop")
+	if err := s.Records(ctx, func(*certs.Record) error { return stop }); !errors.Is(err, stop) {
+		t.Errorf("Records = %v", err)
+	}
+}
+
+// Writes of many callers share commits; each gets its own outcome.
+func TestStoreConcurrent(t *testing.T) {
+	s, ctx := openStore(t), t.Context()
+	const callers, each = 16, 20
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	taken := 0
+	for range callers {
+		wg.Go(func() {
+			for n := range int64(each) {
+				switch err := s.PutIntent(ctx, testIntent(n+1)); {
+				case errors.Is(err, certs.ErrSerialTaken):
+					mu.Lock()
+					taken++
+					mu.Unlock()
+				case err != nil:
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if got := len(unfinished(t, s)); got != each || taken != (callers-1)*each {
+		t.Errorf("%d intents, %d refused", got, taken)
+	}
+}
+
+func TestStoreOpenAndClose(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "certs #?%.db")
+	s, err := certs.OpenSQLStore(t.Context(), path)
+	must(t, err)
+	must(t, s.PutIntent(t.Context(), testIntent(1)))
+	second, err := certs.OpenSQLStore(t.Context(), path) // another process would do the same
+	must(t, err)
+	must(t, second.PutIntent(t.Context(), testIntent(2)))
+	must(t, second.Close())
+	must(t, s.Close())
+	if err := s.PutIntent(t.Context(), testIntent(3)); err == nil {
+		t.Error("a closed store took a write")
+	}
+	s, err = certs.OpenSQLStore(t.Context(), path)
+	must(t, err)
+	if got := len(unfinished(t, s)); got != 2 {
+		t.Errorf("%d intents after reopening", got)
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.PutIntent(ended, testIntent(4)); err != nil && !errors.Is(err, context.Canceled) {
+		t.Errorf("with an ended context: %v", err)
+	}
+	must(t, s.Close())
+	newer(t, path)
+}
+
+// newer has a later program's schema refused.
+func newer(t *testing.T, path string) {
+	t.Helper()
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(t.TempDir(), "newer.db"))
+	must(t, err)
+	defer db.Close()
+	for _, q := range []string{`CREATE TABLE certs_migration (version INTEGER PRIMARY KEY, applied INTEGER NOT NULL) STRICT`, `INSERT INTO certs_migration VALUES (1000, 0)`} {
+		_, err = db.Exec(q)
+		must(t, err)
+	}
+	var file string
+	must(t, db.QueryRow(`SELECT file FROM pragma_database_list`).Scan(&file))
+	if _, err := certs.OpenSQLStore(t.Context(), file); err == nil {
+		t.Error("a newer schema was opened")
+	}
+	if _, err := certs.OpenSQLStore(t.Context(), filepath.Join(path, "under", "a", "file")); err == nil {
+		t.Error("an impossible path was opened")
+	}
+}
+
+// What makes an acknowledged write survive a power cut.
+func TestStoreIsDurable(t *testing.T) {
+	s := openStore(t)
+	for name, want := range map[string]string{"journal_mode": "wal", "synchronous": "2" /* FULL */, "busy_timeout": "10000"} {
+		if got, err := s.Pragma(t.Context(), name); err != nil || got != want {
+			t.Errorf("PRAGMA %s = %s, %v; want %s", name, got, err, want)
+		}
+	}
+}
