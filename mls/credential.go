@@ -1,0 +1,88 @@
+package mls
+
+import (
+	"bytes"
+	"fmt"
+
+	"github.com/privyseal/privyseal/internal/tlsvec"
+)
+
+// A Credential presents a client's identity (section 5.3). Its body is one
+// vector for every type: the identity of a basic credential, the certificates
+// of an X.509 one, opaque octets of a type that this package does not know.
+// It is kept exactly as it came, and judged by the application.
+//
+//	struct {
+//	    CredentialType credential_type;
+//	    select (Credential.credential_type) {
+//	        case basic:
+//	            opaque identity<V>;
+//	        case x509:
+//	            Certificate certificates<V>;
+//	    };
+//	} Credential;
+type Credential struct {
+	Type CredentialType
+	Body []byte // content of the vector
+}
+
+// BasicCredential is a bare assertion of an identity.
+func BasicCredential(identity []byte) Credential {
+	return Credential{CredentialBasic, identity}
+}
+
+// X509Credential is a chain of DER certificates, the client's first.
+func X509Credential(chain [][]byte) Credential {
+	var b tlsvec.Builder
+	for _, cert := range chain {
+		b.Vector(cert)
+	}
+	return Credential{CredentialX509, b.Bytes()}
+}
+
+// Identity returns the identity of a basic credential, or nil.
+func (c *Credential) Identity() []byte {
+	if c.Type != CredentialBasic {
+		return nil
+	}
+	return c.Body
+}
+
+// Certificates returns the chain of an X.509 credential.
+func (c *Credential) Certificates() ([][]byte, error) {
+	if c.Type != CredentialX509 {
+		return nil, fmt.Errorf("mls: credential type 0x%04x has no certificates", uint16(c.Type))
+	}
+	var chain [][]byte
+	r := tlsvec.NewReader(c.Body)
+	for !r.Empty() {
+		chain = append(chain, r.Vector())
+	}
+	if err := r.Done(); err != nil {
+		return nil, &ParseError{"x509 credential", err}
+	}
+	return chain, nil
+}
+
+// Equal reports whether two credentials are the same octets.
+func (c *Credential) Equal(other *Credential) bool {
+	return c.Type == other.Type && bytes.Equal(c.Body, other.Body)
+}
+
+func (c *Credential) marshal(b *tlsvec.Builder) {
+	b.Uint16(uint16(c.Type))
+	b.Vector(c.Body)
+}
+
+func (c *Credential) unmarshal(r *tlsvec.Reader) {
+	c.Type = CredentialType(r.Uint16())
+	if c.Type != CredentialX509 {
+		c.Body = r.Vector()
+		return
+	}
+	start := r.Pos()
+	r.Each(func(r *tlsvec.Reader) { r.Vector() })
+	if r.Err() == nil {
+		c.Body = tlsvec.NewReader(r.Since(start)).Vector()
+	}
+}
