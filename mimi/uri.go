@@ -2,12 +2,12 @@ package mimi
 
 import "github.com/privyseal/privyseal/internal/mimiuri"
 
-// A URI is a mimi: URI in canonical form
-// (draft-ietf-mimi-protocol-06 section 4; the draft gives no syntax, so this
-// form is ours): lower-case scheme and host of A-labels, no user information,
-// port, query or fragment, a kind of u, p, d, r, g or t followed by at least
-// one segment, no needless percent-encoding, at most 1024 octets. URIs are
-// comparable with ==. Input that is not canonical is refused, never repaired.
+// A URI is a mimi: URI in canonical form. draft-ietf-mimi-protocol-06 uses such
+// URIs and gives no syntax, so this form is ours: lower-case scheme and host of
+// A-labels, no user information, port, query or fragment, a kind of u, p, d, r,
+// g or t followed by at least one segment, no needless percent-encoding, at
+// most 1024 octets. URIs are comparable with ==. Input that is not canonical
+// is refused, never repaired.
 type URI = mimiuri.URI
 
 // A URIError says why a string is not a canonical mimi: URI.
