@@ -1,0 +1,118 @@
+package signer
+
+import (
+	"context"
+	"crypto/ecdh"
+	"crypto/ecdsa"
+	"fmt"
+)
+
+// A KeyExchanger does ECDH with the active version of an mls-init key. It is
+// an ecdh.KeyExchanger, so hpke.NewDHKEMPrivateKey takes it. A wrong result
+// cannot be told from a right one here; HPKE's AEAD tells.
+type KeyExchanger struct {
+	ring *Keyring
+	ctx  context.Context
+	key  *Key
+	v    *Version
+	open *openVersion
+}
+
+var _ ecdh.KeyExchanger = (*KeyExchanger)(nil)
+
+// KeyExchanger returns a KeyExchanger for the active version of a key, which
+// must have that purpose. ctx governs the look-up and the calls of ECDH;
+// WithContext gives those another.
+func (k *Keyring) KeyExchanger(ctx context.Context, id KeyID, purpose Purpose) (*KeyExchanger, error) {
+	key, v, open, err := k.openActive(ctx, id, purpose, UseAgree)
+	if err != nil {
+		return nil, err
+	}
+	return &KeyExchanger{ring: k, ctx: ctx, key: key, v: v, open: open}, nil
+}
+
+// WithContext returns a copy of x whose ECDH obeys ctx.
+func (x *KeyExchanger) WithContext(ctx context.Context) *KeyExchanger {
+	c := *x
+	c.ctx = ctx
+	return &c
+}
+
+// PublicKey returns the public key.
+func (x *KeyExchanger) PublicKey() *ecdh.PublicKey { return x.open.public.(*ecdh.PublicKey) }
+
+// Curve returns the curve of the key.
+func (x *KeyExchanger) Curve() ecdh.Curve { return x.PublicKey().Curve() }
+
+// KID returns the JWK thumbprint of the public key.
+func (x *KeyExchanger) KID() string { return x.v.KID }
+
+// ECDH returns the shared secret with remote.
+func (x *KeyExchanger) ECDH(remote *ecdh.PublicKey) ([]byte, error) {
+	if remote.Curve() != x.Curve() {
+		return nil, fmt.Errorf("%w: the remote key is on another curve than %s", ErrUsage, x.key.Algorithm)
+	}
+	if _, err := x.ring.mayUse(x.ctx, x.key, x.v); err != nil {
+		return nil, err
+	}
+	secret, err := x.open.agree(x.ctx, remote)
+	if err != nil {
+		return nil, deviceError(x.v.Device, "ecdh", err)
+	}
+	return secret, nil
+}
+
+// agreementKey returns the public key of an agreement version. The P-256
+// SubjectPublicKeyInfo parses as an ECDSA key.
+func (v *Version) agreementKey(a Algorithm) (*ecdh.PublicKey, error) {
+	pub, err := v.PublicKey()
+	if err != nil {
+		return nil, err
+	}
+	switch pub := pub.(type) {
+	case *ecdh.PublicKey:
+		return pub, nil
+	case *ecdsa.PublicKey:
+		return pub.ECDH()
+	}
+	return nil, fmt.Errorf("public key of version %d is no %s key", v.Number, a)
+}
+
+// A MAC computes HMAC-SHA256 with the active version of a frank-mac key.
+type MAC struct {
+	ring *Keyring
+	key  *Key
+	v    *Version
+	open *openVersion
+}
+
+// MAC returns a MAC for the active version of a key, which must have that
+// purpose.
+func (k *Keyring) MAC(ctx context.Context, id KeyID, purpose Purpose) (*MAC, error) {
+	key, v, open, err := k.openActive(ctx, id, purpose, UseMAC)
+	if err != nil {
+		return nil, err
+	}
+	return &MAC{ring: k, key: key, v: v, open: open}, nil
+}
+
+// Version returns the number of the version that computes.
+func (m *MAC) Version() int { return m.v.Number }
+
+// MAC returns HMAC-SHA256(key, message), 32 octets.
+func (m *MAC) MAC(ctx context.Context, message []byte) ([]byte, error) {
+	if len(message) > MaxRequest {
+		return nil, fmt.Errorf("%w: a message of %d octets is too long for a MAC", ErrUsage, len(message))
+	}
+	if _, err := m.ring.mayUse(ctx, m.key, m.v); err != nil {
+		return nil, err
+	}
+	tag, err := m.open.mac(ctx, message)
+	if err != nil {
+		return nil, deviceError(m.v.Device, "mac", err)
+	}
+	if len(tag) != 32 {
+		return nil, &DeviceError{Device: m.v.Device, Op: "mac", Remedy: RemedyOperator, Err: fmt.Errorf("a MAC of %d octets, want 32", len(tag))}
+	}
+	return tag, nil
+}

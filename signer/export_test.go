@@ -1,0 +1,33 @@
+package signer
+
+import "context"
+
+// KeyStoreSteps is the store as a Keyring uses it, for a layer that makes a
+// step fail.
+type KeyStoreSteps = keyStore
+
+// NewKeyringWithSteps returns a Keyring over such a layer.
+func NewKeyringWithSteps(s KeyStoreSteps, devices map[string]Device) *Keyring {
+	return newKeyring(s, devices)
+}
+
+// Standing is what a Keyring reads before each signature.
+type Standing = standing
+
+// SetUserVersion writes the schema number of the file.
+func (s *KeyStore) SetUserVersion(ctx context.Context, pragma string) error {
+	_, err := s.db.ExecContext(ctx, pragma)
+	return err
+}
+
+// Verify is the check before release.
+var Verify = verify
+
+// Permits is the table of purpose by shape.
+var Permits = permits
+
+// Settings returns what SQLite says about durability on one connection.
+func (s *KeyStore) Settings(ctx context.Context) (synchronous int, journal string, err error) {
+	err = s.db.QueryRowContext(ctx, "SELECT s.synchronous, j.journal_mode FROM pragma_synchronous s, pragma_journal_mode j").Scan(&synchronous, &journal)
+	return synchronous, journal, err
+}
