@@ -205,6 +205,9 @@ func (d *decoder) simpleOrFloat(v *Value, info byte, n uint64) error {
 	default:
 		v.kind = Simple
 	}
+	if v.kind == Float && math.IsNaN(math.Float64frombits(v.n)) {
+		v.n = math.Float64bits(math.NaN()) // there is one NaN in the data model
+	}
 	if v.kind == Float && d.limits.Deterministic {
 		size := 1 + 1<<(info-24)
 		if !bytes.Equal(v.Append(nil), d.data[d.off-size:d.off]) {

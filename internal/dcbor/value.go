@@ -95,7 +95,12 @@ func NewBool(b bool) Value {
 func NewNull() Value { return NewSimple(simpleNull) }
 
 // NewFloat returns a floating point number.
-func NewFloat(f float64) Value { return Value{kind: Float, n: math.Float64bits(f)} }
+func NewFloat(f float64) Value {
+	if math.IsNaN(f) {
+		f = math.NaN()
+	}
+	return Value{kind: Float, n: math.Float64bits(f)}
+}
 
 // Verbatim returns a Value that is encoded as item, unchanged. item must be
 // one well-formed data item.
@@ -200,16 +205,30 @@ func (v Value) Pairs() func(yield func(key, value Value) bool) {
 
 // Get returns the value of key in a map, or the zero Value.
 func (v Value) Get(key Value) Value {
-	for k, val := range v.Pairs() {
-		if k.Equal(key) {
-			return val
+	if v.kind != Map {
+		return Value{}
+	}
+	for i := 0; i < len(v.kids); i += 2 {
+		if k := &v.kids[i]; k.kind == key.kind && k.n == key.n && k.Equal(key) {
+			return v.kids[i+1]
 		}
 	}
 	return Value{}
 }
 
 // GetInt returns the value of the integer key in a map, or the zero Value.
-func (v Value) GetInt(key int64) Value { return v.Get(NewInt(key)) }
+func (v Value) GetInt(key int64) Value {
+	if v.kind != Map {
+		return Value{}
+	}
+	want := NewInt(key)
+	for i := 0; i < len(v.kids); i += 2 {
+		if k := &v.kids[i]; k.n == want.n && k.kind == want.kind {
+			return v.kids[i+1]
+		}
+	}
+	return Value{}
+}
 
 // GetText returns the value of the text key in a map, or the zero Value.
 func (v Value) GetText(key string) Value { return v.Get(NewText(key)) }
