@@ -1,0 +1,164 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"reflect"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/privyseal/privyseal/internal/jose"
+)
+
+// checkMembers refuses members that Config does not have. encoding/json alone
+// would take "Version" for "version" as well.
+func checkMembers(o *jose.Object, at string) error {
+	return checkStruct(o, reflect.TypeFor[Config](), at)
+}
+
+func checkStruct(o *jose.Object, t reflect.Type, at string) error {
+	for _, m := range o.Members {
+		f, ok := fieldByTag(t, m.Name)
+		if !ok {
+			return configErrorf(at, "there is no member %q; see: privyseal help config", m.Name)
+		}
+		if err := checkType(m.Value, f.Type, join(at, m.Name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkType descends where v and t both have members.
+func checkType(v any, t reflect.Type, at string) error {
+	if v == nil {
+		return configErrorf(at, "null; leave the member out instead")
+	}
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	o, ok := v.(*jose.Object)
+	switch {
+	case !ok:
+		return nil
+	case t.Kind() == reflect.Struct:
+		return checkStruct(o, t, at)
+	case t.Kind() == reflect.Map:
+		for _, m := range o.Members {
+			if err := checkType(m.Value, t.Elem(), join(at, m.Name)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func join(at, name string) string {
+	if at == "" {
+		return name
+	}
+	return at + "." + name
+}
+
+func fieldByTag(t reflect.Type, name string) (reflect.StructField, bool) {
+	for f := range t.Fields() {
+		if tag, _, _ := strings.Cut(f.Tag.Get("json"), ","); tag == name && tag != "" {
+			return f, true
+		}
+	}
+	return reflect.StructField{}, false
+}
+
+const configText = `The configuration is one file, $PRIVYSEAL_HOME/privyseal.json or
+~/.privyseal/privyseal.json or what --config names. It is JSON, decoded strictly:
+a member that is unknown, twice there or in the wrong case is an error. It holds
+no secret. Paths are relative to the folder of the file. "privyseal init" writes
+one, "privyseal config check" reads it and says what it means.
+
+  version         1 (required)
+  state           folder of the key store and of TPM key files, mode 0700;
+                  default: the folder of the configuration file
+  default_device  where keys are made when --device is not given
+  devices         the tokens and TPMs, by names of your choice
+
+A device of kind "pkcs11":
+
+  module          path of the PKCS#11 module (required)
+  token           pkcs11: URI that chooses the token by token, serial or
+                  slot-id (required)
+  pin_source      file:PATH (mode 0600), fd:N, credential:NAME or prompt
+  env             object: what the module reads from the environment
+  init_args       the string that NSS wants at C_Initialize
+  workers         processes that host the module; 0 means this process
+  sessions        bound on the sessions used at once
+  admit_weak      attributes whose absence is accepted, as CKA_ names
+  timeout         bound on one call of the device, such as "30s"
+
+A device of kind "tpm":
+
+  address         device:/dev/tpmrm0, unix:/path or tcp:host:port (required)
+  srk_name        Name of the storage root key that the TPM must have, hex
+  timeout         bound on one command, such as "30s"
+
+Example:
+
+  {
+    "version": 1,
+    "default_device": "softhsm",
+    "devices": {
+      "softhsm": {
+        "kind": "pkcs11",
+        "module": "/usr/lib/softhsm/libsofthsm2.so",
+        "token": "pkcs11:token=privyseal",
+        "pin_source": "file:softhsm/pin",
+        "env": {"SOFTHSM2_CONF": "/home/me/.privyseal/softhsm/softhsm2.conf"}
+      },
+      "tpm": {"kind": "tpm", "address": "device:/dev/tpmrm0"}
+    }
+  }
+`
+
+// newConfigCommand is "config", which is also the help topic of the file.
+func newConfigCommand(a *app) *cobra.Command {
+	check := &cobra.Command{
+		Use: "check", Short: "Read the configuration and say what it means", Args: noArgs,
+		RunE: func(*cobra.Command, []string) error { return configCheck(a) },
+	}
+	c := group("config", "The configuration file", check)
+	c.Long = configText
+	return c
+}
+
+// configCheck reads the file and looks at the modes of what it names.
+func configCheck(a *app) error {
+	path, err := a.configFile()
+	if err != nil {
+		return err
+	}
+	c, err := a.loadConfig()
+	if err != nil {
+		return err
+	}
+	problems := checkFiles(path, c)
+	result := struct {
+		Path     string    `json:"path"`
+		State    string    `json:"state"`
+		Config   *Config   `json:"config"`
+		Problems []problem `json:"problems"`
+	}{path, c.stateDir(), c, problems}
+	err = a.print(result, func(w io.Writer) {
+		fmt.Fprintf(w, "file   %s\nstate  %s\n", path, c.stateDir())
+		b, err := json.MarshalIndent(c, "", "  ")
+		if err == nil {
+			fmt.Fprintf(w, "%s\n", b)
+		}
+		printProblems(w, problems)
+	})
+	if len(problems) > 0 {
+		err = errors.Join(err, problemError{len(problems)})
+	}
+	return err
+}

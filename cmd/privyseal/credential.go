@@ -1,0 +1,432 @@
+package main
+
+import (
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/privyseal/privyseal/credentials"
+	"github.com/privyseal/privyseal/credentials/certs"
+	"github.com/privyseal/privyseal/internal/durable"
+	"github.com/privyseal/privyseal/signer"
+)
+
+// maxCredentialFile bounds every file that is read as, or beside, a credential.
+const maxCredentialFile = 1 << 20
+
+// The types of credential that the subcommands take.
+const (
+	typeX509  = "x509"
+	typeSDJWT = "sd-jwt"
+)
+
+// defaultLifetime is that of a credential whose revocation cannot be learned.
+const defaultLifetime = 24 * time.Hour
+
+func newCredential(a *app) *cobra.Command {
+	return group("credential", "Issue, present and verify credentials",
+		newCredentialRequest(a), newCredentialIssue(a), newCredentialPresent(a), newCredentialVerify(a))
+}
+
+// byType picks the function for --type.
+func byType[F any](name string, x509, sdjwt F) (f F, err error) {
+	switch name {
+	case typeX509:
+		return x509, nil
+	case typeSDJWT:
+		return sdjwt, nil
+	}
+	return f, usageError{fmt.Errorf("--type is %s or %s, not %q", typeX509, typeSDJWT, name)}
+}
+
+// holderSigner opens a key that may hold a credential: one made for that, or a
+// leaf key of MLS.
+func (w *wiring) holderSigner(ctx context.Context, id string) (*signer.Signer, error) {
+	key, err := w.store.Key(ctx, signer.KeyID(id))
+	if err != nil {
+		return nil, err
+	}
+	switch key.Purpose {
+	case signer.PurposeCredentialConfirmation, signer.PurposeMLSLeaf:
+		return w.ring.Signer(ctx, key.ID, key.Purpose)
+	}
+	return nil, fmt.Errorf("%w: key %s has purpose %s; a holder's key has %s or %s", signer.ErrUsage,
+		key.ID, key.Purpose, signer.PurposeCredentialConfirmation, signer.PurposeMLSLeaf)
+}
+
+type requestOptions struct{ holder, client, user, nonce, out string }
+
+func newCredentialRequest(a *app) *cobra.Command {
+	var o requestOptions
+	c := &cobra.Command{
+		Use: "request --holder KEY --client URI --user URI", Short: "Prove to an issuer that we hold a key", Args: noArgs,
+		Long: "Makes a PKCS#10 request for the names, signed by the holder's key over the\n" +
+			"issuer's nonce. Issuers of every type take it.",
+		RunE: func(cmd *cobra.Command, _ []string) error { return credentialRequest(cmd.Context(), a, &o) },
+	}
+	f := c.Flags()
+	f.StringVar(&o.holder, "holder", "", "`key` to be certified (required)")
+	f.StringVar(&o.client, "client", "", "client `URI`, mimi://host/d/... (required)")
+	f.StringVar(&o.user, "user", "", "user `URI`, mimi://host/u/... (required)")
+	f.StringVar(&o.nonce, "nonce", "", "the issuer's nonce in hexadecimal")
+	f.StringVar(&o.out, "out", "", "write to this `file` instead of standard output")
+	return c
+}
+
+func credentialRequest(ctx context.Context, a *app, o *requestOptions) error {
+	names, err := certs.DeviceNames(o.client, o.user)
+	if err != nil {
+		return err
+	}
+	nonce, err := hex.DecodeString(o.nonce)
+	if err != nil {
+		return usageError{fmt.Errorf("--nonce: %w", err)}
+	}
+	return a.withWiring(ctx, func(w *wiring) error {
+		key, err := w.holderSigner(ctx, o.holder)
+		if err != nil {
+			return err
+		}
+		der, err := certs.CreateRequest(rand.Reader, key, names, nonce)
+		if err != nil {
+			return err
+		}
+		text := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))
+		return a.deliver(o.out, struct {
+			Request string `json:"request"`
+		}{text}, text)
+	})
+}
+
+// deliver writes a credential to a file or to standard output. What goes to a
+// file can be a bearer of personal data, so that only its owner may read it.
+func (a *app) deliver(out string, v any, text string) error {
+	if out == "" {
+		return a.print(v, func(w io.Writer) { io.WriteString(w, strings.TrimSuffix(text, "\n")+"\n") })
+	}
+	if err := durable.WriteFile(out, []byte(strings.TrimSuffix(text, "\n")+"\n"), 0o600); err != nil {
+		return err
+	}
+	a.note("written to %s", out)
+	return nil
+}
+
+type issueOptions struct {
+	requestOptions
+	kind, issuerKey, request string
+	lifetime                 time.Duration
+	iss, vct, claims         string
+	redact                   []string
+}
+
+func newCredentialIssue(a *app) *cobra.Command {
+	var o issueOptions
+	c := &cobra.Command{
+		Use: "issue --type x509|sd-jwt --issuer-key KEY --client URI --user URI (--holder KEY | --request FILE)", Short: "Issue a credential to a device", Args: noArgs,
+		Long: "Issues to a key of this key store (--holder), whose possession is proven over a\n" +
+			"fresh nonce, or to whoever made a PKCS#10 request (--request, with the --nonce\n" +
+			"that was given out). The names are those of the account that you have\n" +
+			"authenticated; a request for other names is refused.",
+		RunE: func(cmd *cobra.Command, _ []string) error { return credentialIssue(cmd.Context(), a, &o) },
+	}
+	f := c.Flags()
+	f.StringVar(&o.kind, "type", "", "x509 or sd-jwt (required)")
+	f.StringVar(&o.issuerKey, "issuer-key", "", "`key` of purpose x509-ca or credential-issuer (required)")
+	f.StringVar(&o.client, "client", "", "client `URI` of the account (required)")
+	f.StringVar(&o.user, "user", "", "user `URI` of the account (required)")
+	f.StringVar(&o.holder, "holder", "", "`key` of the holder, in this key store")
+	f.StringVar(&o.request, "request", "", "PKCS#10 request in PEM: a `file`, or - for standard input")
+	f.StringVar(&o.nonce, "nonce", "", "with --request: the nonce that was given out, in hexadecimal")
+	f.DurationVar(&o.lifetime, "lifetime", defaultLifetime, "lifetime; more than 24h needs a way to learn of revocation")
+	f.StringVar(&o.iss, "iss", "", "sd-jwt: the issuer's https `URL` (required)")
+	f.StringVar(&o.vct, "vct", "", "sd-jwt: the credential's type (default ISS/vct/mimi-device/1)")
+	f.StringVar(&o.claims, "claims", "", "sd-jwt: `file` with further claims, a JSON object")
+	f.StringArrayVar(&o.redact, "redact", nil, "sd-jwt: JSON `path` of a claim to make selectively disclosable, such as [\"email\"]")
+	f.StringVar(&o.out, "out", "", "write to this `file` instead of standard output")
+	return c
+}
+
+func credentialIssue(ctx context.Context, a *app, o *issueOptions) error {
+	issue, err := byType(o.kind, issueX509, issueSDJWT)
+	if err != nil {
+		return err
+	}
+	if (o.holder == "") == (o.request == "") {
+		return usageError{errors.New("give either --holder or --request")}
+	}
+	names, err := certs.DeviceNames(o.client, o.user)
+	if err != nil {
+		return err
+	}
+	return a.withWiring(ctx, func(w *wiring) error {
+		p, err := w.provePossession(ctx, a.in, o, names)
+		if err != nil {
+			return err
+		}
+		made, err := issue(ctx, w, o, p)
+		if err != nil {
+			return err
+		}
+		return a.deliver(o.out, made, made.Credential)
+	})
+}
+
+// A possession is a verified request for authorised names.
+type possession struct {
+	request *certs.Request
+	names   certs.Names
+	nonce   []byte
+}
+
+// provePossession has the holder's key sign a request over a fresh nonce, or
+// reads the request that somebody else made.
+func (w *wiring) provePossession(ctx context.Context, stdin io.Reader, o *issueOptions, names certs.Names) (p possession, err error) {
+	p.names = names
+	var der []byte
+	if o.holder != "" {
+		key, err := w.holderSigner(ctx, o.holder)
+		if err != nil {
+			return p, err
+		}
+		p.nonce = certs.NewNonce()
+		der, err = certs.CreateRequest(rand.Reader, key, names, p.nonce)
+		if err != nil {
+			return p, err
+		}
+	} else {
+		if p.nonce, err = hex.DecodeString(o.nonce); err != nil {
+			return p, usageError{fmt.Errorf("--nonce: %w", err)}
+		}
+		if der, err = readPEM(stdin, o.request, "CERTIFICATE REQUEST"); err != nil {
+			return p, err
+		}
+	}
+	p.request, err = certs.ParseRequest(der)
+	return p, err
+}
+
+// An issued credential, as it is printed.
+type issued struct {
+	Type       string    `json:"type"`
+	Credential string    `json:"credential"` // PEM chain, or compact SD-JWT
+	Client     string    `json:"client"`
+	User       string    `json:"user"`
+	Serial     string    `json:"serial,omitempty"`
+	Issuer     string    `json:"issuer,omitempty"`
+	IssuerKey  string    `json:"issuer_key,omitempty"` // JWK thumbprint
+	NotAfter   time.Time `json:"not_after"`
+}
+
+func issueX509(ctx context.Context, w *wiring, o *issueOptions, p possession) (made *issued, err error) {
+	err = w.withCerts(ctx, func(store *certs.SQLStore) error {
+		issuer, chain, err := w.openIssuer(ctx, signer.KeyID(o.issuerKey), store)
+		if err != nil {
+			return err
+		}
+		prepared, err := issuer.Prepare(ctx, certs.Order{Request: p.request, Names: p.names, Nonce: p.nonce, Lifetime: o.lifetime})
+		if err != nil {
+			return err
+		}
+		leaf, err := issuer.Issue(ctx, prepared)
+		if err != nil {
+			return err
+		}
+		// The last of the chain is the root, which verifiers have.
+		sent := append([]*x509.Certificate{leaf}, chain[:len(chain)-1]...)
+		made = &issued{
+			Type: typeX509, Credential: strings.Join(pemChain(sent), ""), Client: p.names.Client.String(), User: p.names.User.String(),
+			Serial: fmt.Sprintf("%x", leaf.SerialNumber), NotAfter: leaf.NotAfter,
+		}
+		return nil
+	})
+	return made, err
+}
+
+type presentOptions struct {
+	kind, credential, key, audience, nonce, out string
+	disclose                                    []string
+	all                                         bool
+}
+
+func newCredentialPresent(a *app) *cobra.Command {
+	var o presentOptions
+	c := &cobra.Command{
+		Use: "present --type x509|sd-jwt --credential FILE --key KEY --nonce NONCE", Short: "Show a credential to one verifier", Args: noArgs,
+		Long: "An SD-JWT is presented with the chosen disclosures and a Key Binding JWT for the\n" +
+			"verifier's audience and nonce. A certificate is presented with a PKCS#10 request\n" +
+			"over the verifier's nonce, in hexadecimal, which proves possession of its key.",
+		RunE: func(cmd *cobra.Command, _ []string) error { return credentialPresent(cmd.Context(), a, &o) },
+	}
+	f := c.Flags()
+	f.StringVar(&o.kind, "type", "", "x509 or sd-jwt (required)")
+	f.StringVar(&o.credential, "credential", "", "the credential: a `file`, or - for standard input (required)")
+	f.StringVar(&o.key, "key", "", "the holder's `key` (required)")
+	f.StringVar(&o.nonce, "nonce", "", "the verifier's nonce (required)")
+	f.StringVar(&o.audience, "audience", "", "sd-jwt: the verifier (required)")
+	f.StringArrayVar(&o.disclose, "disclose", nil, "sd-jwt: JSON `path` of a claim to show, such as [\"email\"]")
+	f.BoolVar(&o.all, "disclose-all", false, "sd-jwt: show every claim")
+	f.StringVar(&o.out, "out", "", "write to this `file` instead of standard output")
+	return c
+}
+
+func credentialPresent(ctx context.Context, a *app, o *presentOptions) error {
+	present, err := byType(o.kind, presentX509, presentSDJWT)
+	if err != nil {
+		return err
+	}
+	text, err := readInput(a.in, o.credential)
+	if err != nil {
+		return err
+	}
+	return a.withWiring(ctx, func(w *wiring) error {
+		key, err := w.holderSigner(ctx, o.key)
+		if err != nil {
+			return err
+		}
+		shown, err := present(ctx, o, text, key)
+		if err != nil {
+			return err
+		}
+		return a.deliver(o.out, struct {
+			Presentation string `json:"presentation"`
+		}{shown}, shown)
+	})
+}
+
+func presentX509(_ context.Context, o *presentOptions, text []byte, key *signer.Signer) (string, error) {
+	chain, err := parseCertificates(text)
+	if err != nil {
+		return "", err
+	}
+	nonce, err := hex.DecodeString(o.nonce)
+	if err != nil || len(nonce) == 0 {
+		return "", usageError{errors.New("--nonce is the verifier's nonce in hexadecimal")}
+	}
+	if !credentials.SamePublicKey(chain[0].PublicKey, key.Public()) {
+		return "", credentials.Errorf(credentials.CodeCnfLeafMismatch, "certificate", "it is for another key than %s", o.key)
+	}
+	names, err := namesOf(chain[0])
+	if err != nil {
+		return "", err
+	}
+	proof, err := certs.CreateRequest(rand.Reader, key, names, nonce)
+	if err != nil {
+		return "", err
+	}
+	return strings.Join(pemChain(chain), "") + string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: proof})), nil
+}
+
+// namesOf returns the names of a device certificate, in either order.
+func namesOf(c *x509.Certificate) (certs.Names, error) {
+	var client, user string
+	for _, u := range c.URIs {
+		if strings.HasPrefix(u.Path, "/d/") {
+			client = u.String()
+		} else {
+			user = u.String()
+		}
+	}
+	return certs.DeviceNames(client, user)
+}
+
+// readInput reads a file, or standard input for "-", of bounded size.
+func readInput(stdin io.Reader, name string) ([]byte, error) {
+	switch name {
+	case "":
+		return nil, usageError{errors.New("no file was named; use - for standard input")}
+	case "-":
+		return readAll(stdin, "standard input", maxCredentialFile)
+	}
+	return readBounded(name, maxCredentialFile)
+}
+
+func readBounded(path string, limit int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return readAll(f, path, limit)
+}
+
+func readAll(r io.Reader, name string, limit int64) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(r, limit+1))
+	if err == nil && int64(len(b)) > limit {
+		err = fmt.Errorf("%s has more than %d octets", name, limit)
+	}
+	return b, err
+}
+
+// readPEM reads a file that is one PEM block of a type.
+func readPEM(stdin io.Reader, name, want string) ([]byte, error) {
+	b, err := readInput(stdin, name)
+	if err != nil {
+		return nil, err
+	}
+	block, rest := pem.Decode(b)
+	if block == nil || block.Type != want || len(strings.TrimSpace(string(rest))) > 0 {
+		return nil, fmt.Errorf("%s is not one PEM block of type %q", name, want)
+	}
+	return block.Bytes, nil
+}
+
+// parseCertificates reads PEM blocks of certificates and nothing else.
+func parseCertificates(text []byte) ([]*x509.Certificate, error) {
+	blocks, err := pemBlocks(text)
+	if err != nil {
+		return nil, err
+	}
+	chain := make([]*x509.Certificate, 0, len(blocks))
+	for _, b := range blocks {
+		if b.Type != "CERTIFICATE" {
+			return nil, fmt.Errorf("a PEM block of type %q, want CERTIFICATE", b.Type)
+		}
+		c, err := x509.ParseCertificate(b.Bytes)
+		if err != nil {
+			return nil, credentials.Errorf(credentials.CodeMalformed, "certificate", "%w", err)
+		}
+		chain = append(chain, c)
+	}
+	return chain, nil
+}
+
+// maxBlocks bounds the PEM blocks of one file.
+const maxBlocks = 64
+
+func pemBlocks(text []byte) (blocks []*pem.Block, err error) {
+	for len(strings.TrimSpace(string(text))) > 0 {
+		b, rest := pem.Decode(text)
+		if b == nil || len(blocks) == maxBlocks {
+			return nil, credentials.Errorf(credentials.CodeMalformed, "PEM", "text that is no PEM block, or more than %d blocks", maxBlocks)
+		}
+		blocks, text = append(blocks, b), rest
+	}
+	if len(blocks) == 0 {
+		return nil, credentials.Errorf(credentials.CodeMalformed, "PEM", "no PEM block")
+	}
+	return blocks, nil
+}
+
+// readPublicKey reads a public key: PEM ("PUBLIC KEY") or a JWK.
+func readPublicKey(name string) (crypto.PublicKey, error) {
+	b, err := readBounded(name, maxCredentialFile)
+	if err != nil {
+		return nil, err
+	}
+	if block, _ := pem.Decode(b); block != nil {
+		return x509.ParsePKIXPublicKey(block.Bytes)
+	}
+	key, _, err := credentials.ParseJWK(b)
+	return key, err
+}

@@ -1,0 +1,298 @@
+package main
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdh"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/privyseal/privyseal/hsm"
+	"github.com/privyseal/privyseal/signer"
+)
+
+// A pkcs11Device is a token as the signer wants it.
+type pkcs11Device struct {
+	name   string
+	config *DeviceConfig
+	dir    string // relative paths of the configuration start here
+
+	gate   gate // guards module and token while they are opened and closed
+	module *hsm.Module
+	token  *hsm.Token
+}
+
+func newPKCS11Device(name string, d *DeviceConfig, dir string) *pkcs11Device {
+	return &pkcs11Device{name: name, config: d, dir: dir, gate: newGate()}
+}
+
+// hsmConfig says how to load the module.
+func (d *pkcs11Device) hsmConfig() hsm.Config {
+	c := hsm.Config{
+		Path: resolve(d.dir, d.config.Module), InitArgs: d.config.InitArgs, Workers: d.config.Workers,
+		Sessions: d.config.Sessions, AdmitWeak: d.config.AdmitWeak, CallTimeout: time.Duration(d.config.Timeout),
+	}
+	for _, name := range slices.Sorted(maps.Keys(d.config.Env)) {
+		c.Env = append(c.Env, name+"="+d.config.Env[name])
+	}
+	return c
+}
+
+// openModule loads the module, once.
+func (d *pkcs11Device) openModule(ctx context.Context) (*hsm.Module, error) {
+	if err := d.gate.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer d.gate.leave()
+	return d.loadModule(ctx)
+}
+
+func (d *pkcs11Device) loadModule(ctx context.Context) (_ *hsm.Module, err error) {
+	if d.module == nil {
+		d.module, err = hsm.Open(ctx, d.hsmConfig())
+	}
+	return d.module, d.wrap("load the module", err)
+}
+
+// open logs in to the token, once.
+func (d *pkcs11Device) open(ctx context.Context) (*hsm.Token, error) {
+	if err := d.gate.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer d.gate.leave()
+	if d.token != nil {
+		return d.token, nil
+	}
+	m, err := d.loadModule(ctx)
+	if err != nil {
+		return nil, err
+	}
+	u, pin, err := d.uriAndPIN()
+	if err != nil {
+		return nil, err
+	}
+	d.token, err = m.OpenToken(ctx, u, pin)
+	return d.token, d.wrap("open the token", err)
+}
+
+func (d *pkcs11Device) uriAndPIN() (u hsm.URI, pin hsm.PINSource, err error) {
+	if u, err = hsm.ParseURI(d.config.Token); err != nil || d.config.PINSource == "" {
+		return u, nil, err
+	}
+	pin, err = hsm.ParsePINSource(d.config.pinSource(d.dir))
+	return u, pin, err
+}
+
+// Close logs out and unloads the module.
+func (d *pkcs11Device) Close(ctx context.Context) error {
+	if err := d.gate.enter(ctx); err != nil {
+		return err
+	}
+	defer d.gate.leave()
+	var errs []error
+	if d.token != nil {
+		errs = append(errs, d.token.Close(ctx))
+	}
+	if d.module != nil {
+		errs = append(errs, d.module.Close(ctx))
+	}
+	d.token, d.module = nil, nil
+	return d.wrap("close", errors.Join(errs...))
+}
+
+// wrap says which device failed, and what helps.
+func (d *pkcs11Device) wrap(op string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("device %s: %s: %w", d.name, op, err)
+	case errors.Is(err, hsm.ErrKeyNotFound):
+		return fmt.Errorf("device %s: %w: %w", d.name, signer.ErrNoObject, err)
+	}
+	remedy := signer.RemedyOperator
+	e, ok := errors.AsType[*hsm.Error](err)
+	switch {
+	case ok && e.NeedsLogin():
+		remedy = signer.RemedyLogin
+	case hsm.Retryable(err):
+		remedy = signer.RemedyRetry
+	}
+	return &signer.DeviceError{Device: d.name, Op: op, Remedy: remedy, Err: err}
+}
+
+// Info describes the token.
+func (d *pkcs11Device) Info(ctx context.Context) (signer.DeviceInfo, error) {
+	t, err := d.open(ctx)
+	if err != nil {
+		return signer.DeviceInfo{}, err
+	}
+	i, err := t.Info(ctx)
+	return signer.DeviceInfo{
+		Kind: signer.KindPKCS11, Name: d.name, Manufacturer: i.Manufacturer, Model: i.Model,
+		Serial: i.Serial, Label: i.Label, Firmware: i.Firmware, URI: i.URI().String(),
+	}, d.wrap("info", err)
+}
+
+// keyType returns what PKCS#11 calls an algorithm.
+func keyType(a signer.Algorithm) (hsm.KeyType, hsm.Use) {
+	switch a {
+	case signer.ECDHP256:
+		return hsm.P256, hsm.UseAgree
+	case signer.X25519:
+		return hsm.X25519, hsm.UseAgree
+	case signer.HMACSHA256:
+		return hsm.HMACSHA256, hsm.UseMAC
+	}
+	return hsm.KeyType(a), hsm.UseSign
+}
+
+// Generate makes a key on the token.
+func (d *pkcs11Device) Generate(ctx context.Context, spec signer.KeySpec) (*signer.Object, error) {
+	t, err := d.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	kind, use := keyType(spec.Algorithm)
+	info, err := t.Generate(ctx, hsm.KeySpec{Type: kind, Use: use, Label: spec.Label, ID: spec.ID[:]})
+	if err != nil {
+		return nil, d.wrap("generate", err)
+	}
+	return d.object(ctx, t, info, spec.Algorithm)
+}
+
+// Find returns the key with that CKA_ID.
+func (d *pkcs11Device) Find(ctx context.Context, spec signer.KeySpec) (*signer.Object, error) {
+	t, err := d.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	info, err := t.Find(ctx, hsm.URI{ID: spec.ID[:]})
+	if err != nil {
+		return nil, d.wrap("find", err)
+	}
+	return d.object(ctx, t, info, spec.Algorithm)
+}
+
+func (d *pkcs11Device) object(ctx context.Context, t *hsm.Token, info hsm.KeyInfo, a signer.Algorithm) (*signer.Object, error) {
+	token, err := t.Info(ctx)
+	if err != nil {
+		return nil, d.wrap("info", err)
+	}
+	key, err := openPKCS11(ctx, t, info.URI(), a)
+	if err != nil {
+		return nil, d.wrap("open", err)
+	}
+	u := info.URI()
+	u.Token, u.Serial = token.Label, token.Serial
+	return &signer.Object{URI: u.String(), Public: publicOf(key, a), Evidence: &signer.Evidence{Claim: claim(token, info.Attributes)}}, nil
+}
+
+// publicOf returns the public key of a device key as the algorithm wants it:
+// nil for a MAC. A key of the TPM has the methods of all of them.
+func publicOf(k signer.DeviceKey, a signer.Algorithm) crypto.PublicKey {
+	switch a.Use() {
+	case signer.UseSign:
+		return k.(signer.SigningKey).Public()
+	case signer.UseAgree:
+		return k.(signer.AgreementKey).PublicKey()
+	}
+	return nil
+}
+
+// claim is what the module says about an object: its word, and no proof.
+func claim(i hsm.TokenInfo, a hsm.Attributes) *signer.AttributeClaim {
+	return &signer.AttributeClaim{
+		Sensitive: a.Sensitive, AlwaysSensitive: a.AlwaysSensitive, Extractable: a.Extractable,
+		NeverExtractable: a.NeverExtractable, Local: a.Local,
+		Module: fmt.Sprintf("%s %s %s", i.Module.Manufacturer, i.Module.Description, i.Module.Version),
+		Token:  fmt.Sprintf("%s serial %s", i.Label, i.Serial), ReadAt: time.Now().UTC(),
+	}
+}
+
+// Attest asks the module for the attributes again. The answer is a claim, so
+// there is nothing for qualifying data to go into.
+func (d *pkcs11Device) Attest(ctx context.Context, uri string, _ signer.Algorithm, qualifying []byte) (*signer.Evidence, error) {
+	if len(qualifying) > 0 {
+		return nil, fmt.Errorf("%w: a PKCS#11 module makes claims, which carry no nonce; only a TPM proves", signer.ErrUsage)
+	}
+	t, u, err := d.locate(ctx, uri)
+	if err != nil {
+		return nil, err
+	}
+	info, err := t.Find(ctx, u)
+	if err != nil {
+		return nil, d.wrap("find", err)
+	}
+	token, err := t.Info(ctx)
+	if err != nil {
+		return nil, d.wrap("info", err)
+	}
+	return &signer.Evidence{Claim: claim(token, info.Attributes)}, nil
+}
+
+func (d *pkcs11Device) locate(ctx context.Context, uri string) (*hsm.Token, hsm.URI, error) {
+	u, err := hsm.ParseURI(uri)
+	if err != nil {
+		return nil, u, err
+	}
+	t, err := d.open(ctx)
+	return t, u, err
+}
+
+// Open opens the key at the URI.
+func (d *pkcs11Device) Open(ctx context.Context, uri string, a signer.Algorithm) (signer.DeviceKey, error) {
+	t, u, err := d.locate(ctx, uri)
+	if err != nil {
+		return nil, err
+	}
+	k, err := openPKCS11(ctx, t, u, a)
+	return k, d.wrap("open", err)
+}
+
+func openPKCS11(ctx context.Context, t *hsm.Token, u hsm.URI, a signer.Algorithm) (signer.DeviceKey, error) {
+	switch a.Use() {
+	case signer.UseAgree:
+		k, err := t.Agreement(ctx, u)
+		return hsmAgreementKey{k}, err
+	case signer.UseMAC:
+		k, err := t.MAC(ctx, u)
+		return hsmMACKey{k}, err
+	}
+	k, err := t.Signer(ctx, u)
+	return hsmSigningKey{k}, err
+}
+
+// Destroy removes the key at the URI.
+func (d *pkcs11Device) Destroy(ctx context.Context, uri string, _ signer.Algorithm) error {
+	t, u, err := d.locate(ctx, uri)
+	if err != nil {
+		return err
+	}
+	return d.wrap("destroy", t.Destroy(ctx, u))
+}
+
+// The keys of hsm live as long as their token; closing one does nothing.
+type (
+	hsmSigningKey   struct{ *hsm.Key }
+	hsmAgreementKey struct{ *hsm.AgreementKey }
+	hsmMACKey       struct{ *hsm.MACKey }
+)
+
+func (hsmSigningKey) Close() error   { return nil }
+func (hsmAgreementKey) Close() error { return nil }
+func (hsmMACKey) Close() error       { return nil }
+
+func (k hsmMACKey) MACContext(ctx context.Context, message []byte) ([]byte, error) {
+	return k.MAC(ctx, message)
+}
+
+var (
+	_ signer.SigningKey   = hsmSigningKey{}
+	_ signer.AgreementKey = hsmAgreementKey{}
+	_ signer.MACKey       = hsmMACKey{}
+	_ ecdh.KeyExchanger   = hsmAgreementKey{}
+)
