@@ -10,7 +10,8 @@ type census struct {
 	base   *census
 	keys   map[string]bool // false: gone, in a difference
 	counts map[capability]int
-	inUse  map[CredentialType]int // leaves whose credential has the type
+	inUse  map[CredentialType]int  // leaves whose credential has the type
+	kinds  map[string]*bindingKind // of credentials with bindings, by name
 }
 
 // A capability is one value of one list of Capabilities.
@@ -28,7 +29,7 @@ const (
 )
 
 func newCensus(base *census) *census {
-	return &census{base, map[string]bool{}, map[capability]int{}, map[CredentialType]int{}}
+	return &census{base, map[string]bool{}, map[capability]int{}, map[CredentialType]int{}, map[string]*bindingKind{}}
 }
 
 // takeCensus reads a whole tree and refuses duplicate keys.
@@ -65,6 +66,9 @@ func (c *census) absorb() *census {
 	}
 	for k, n := range c.inUse {
 		base.inUse[k] += n
+	}
+	for name, kind := range c.kinds {
+		base.addKind(name, kind, kind.leaves)
 	}
 	return base
 }
@@ -116,6 +120,7 @@ func (c *census) removeLeaf(l *LeafNode) {
 
 func (c *census) count(l *LeafNode, n int) {
 	c.inUse[l.Credential.Type] += n
+	c.countBindings(l, n)
 	countList(c, capExtension, l.Capabilities.Extensions, n)
 	countList(c, capProposal, l.Capabilities.Proposals, n)
 	countList(c, capCredential, l.Capabilities.Credentials, n)

@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	"sync"
 
 	"github.com/privyseal/privyseal/internal/tlsvec"
 	"golang.org/x/crypto/chacha20poly1305"
@@ -28,6 +29,7 @@ type suite struct {
 	aead       hpke.AEAD
 	hash       crypto.Hash
 	newHash    func() hash.Hash
+	kdfs       *sync.Pool // of *kdf
 	newAEAD    func(key []byte) (cipher.AEAD, error)
 	nk, nn, nh int
 	sig        sigScheme
@@ -37,27 +39,27 @@ var suites = map[CipherSuite]*suite{
 	X25519AES128SHA256Ed25519: {
 		id:  X25519AES128SHA256Ed25519,
 		kem: hpke.DHKEM(ecdh.X25519()), kdf: hpke.HKDFSHA256(), aead: hpke.AES128GCM(),
-		hash: crypto.SHA256, newHash: sha256.New, newAEAD: newGCM, nk: 16, nn: 12, nh: 32, sig: sigEd25519,
+		hash: crypto.SHA256, newHash: sha256.New, kdfs: kdfsSHA256, newAEAD: newGCM, nk: 16, nn: 12, nh: 32, sig: sigEd25519,
 	},
 	P256AES128SHA256P256: {
 		id:  P256AES128SHA256P256,
 		kem: hpke.DHKEM(ecdh.P256()), kdf: hpke.HKDFSHA256(), aead: hpke.AES128GCM(),
-		hash: crypto.SHA256, newHash: sha256.New, newAEAD: newGCM, nk: 16, nn: 12, nh: 32, sig: sigP256,
+		hash: crypto.SHA256, newHash: sha256.New, kdfs: kdfsSHA256, newAEAD: newGCM, nk: 16, nn: 12, nh: 32, sig: sigP256,
 	},
 	X25519ChaCha20SHA256Ed25519: {
 		id:  X25519ChaCha20SHA256Ed25519,
 		kem: hpke.DHKEM(ecdh.X25519()), kdf: hpke.HKDFSHA256(), aead: hpke.ChaCha20Poly1305(),
-		hash: crypto.SHA256, newHash: sha256.New, newAEAD: chacha20poly1305.New, nk: 32, nn: 12, nh: 32, sig: sigEd25519,
+		hash: crypto.SHA256, newHash: sha256.New, kdfs: kdfsSHA256, newAEAD: chacha20poly1305.New, nk: 32, nn: 12, nh: 32, sig: sigEd25519,
 	},
 	P521AES256SHA512P521: {
 		id:  P521AES256SHA512P521,
 		kem: hpke.DHKEM(ecdh.P521()), kdf: hpke.HKDFSHA512(), aead: hpke.AES256GCM(),
-		hash: crypto.SHA512, newHash: sha512.New, newAEAD: newGCM, nk: 32, nn: 12, nh: 64, sig: sigP521,
+		hash: crypto.SHA512, newHash: sha512.New, kdfs: kdfsSHA512, newAEAD: newGCM, nk: 32, nn: 12, nh: 64, sig: sigP521,
 	},
 	P384AES256SHA384P384: {
 		id:  P384AES256SHA384P384,
 		kem: hpke.DHKEM(ecdh.P384()), kdf: hpke.HKDFSHA384(), aead: hpke.AES256GCM(),
-		hash: crypto.SHA384, newHash: sha512.New384, newAEAD: newGCM, nk: 32, nn: 12, nh: 48, sig: sigP384,
+		hash: crypto.SHA384, newHash: sha512.New384, kdfs: kdfsSHA384, newAEAD: newGCM, nk: 32, nn: 12, nh: 48, sig: sigP384,
 	},
 }
 
@@ -141,14 +143,13 @@ func (s *suite) refHash(label string, value []byte) []byte {
 //	    opaque context<V>;
 //	} KDFLabel;
 func (s *suite) expandWithLabel(secret []byte, label string, context []byte, length int) []byte {
-	b := tlsvec.NewBuilder(len(labelPrefix) + len(label) + len(context) + 12)
-	b.Uint16(uint16(length))
-	b.String(labelPrefix + label)
-	b.Vector(context)
-	out, err := hkdf.Expand(s.newHash, secret, string(b.Bytes()), length)
-	if err != nil {
-		panic("mls: HKDF-Expand refused its input: " + err.Error())
+	if length < 0 || length > 255*s.nh {
+		panic(fmt.Sprintf("mls: HKDF-Expand to %d octets", length))
 	}
+	out := make([]byte, length)
+	k := s.kdfs.Get().(*kdf)
+	k.expandWithLabel(secret, label, context, out)
+	s.kdfs.Put(k)
 	return out
 }
 
@@ -234,13 +235,16 @@ func (s *suite) decryptWithLabel(k hpke.PrivateKey, label string, context []byte
 	if k.KEM().ID() != s.kem.ID() {
 		return nil, errors.New("mls: the private key is for another KEM than the cipher suite's")
 	}
+	if err := s.checkPublicKey(c.KEMOutput); err != nil {
+		return nil, fmt.Errorf("%w: kem_output: %w", ErrDecrypt, err)
+	}
 	r, err := hpke.NewRecipient(c.KEMOutput, k, s.kdf, s.aead, encryptContext(label, context))
-	if err != nil {
+	if err != nil { // the device, if there is one
 		return nil, fmt.Errorf("mls: HPKE decryption: %w", err)
 	}
 	pt, err := r.Open(nil, c.Ciphertext)
 	if err != nil {
-		return nil, fmt.Errorf("mls: HPKE decryption: %w", err)
+		return nil, fmt.Errorf("%w: HPKE: %w", ErrDecrypt, err)
 	}
 	return pt, nil
 }
@@ -255,6 +259,9 @@ func (s *suite) deriveKeyPair(ikm []byte) (hpke.PrivateKey, error) {
 
 // checkPublicKey refuses octets that are no public key of the suite's KEM.
 func (s *suite) checkPublicKey(b []byte) error {
+	if s.sig.curve == nil && lowOrder(b) {
+		return errLowOrder
+	}
 	_, err := s.kem.NewPublicKey(b)
 	return err
 }
@@ -284,7 +291,7 @@ func (s *suite) receiveExternalInit(kemOutput, externalSecret []byte) ([]byte, e
 	}
 	r, err := hpke.NewRecipient(kemOutput, priv, s.kdf, s.aead, nil)
 	if err != nil {
-		return nil, fmt.Errorf("mls: external init: %w", err)
+		return nil, fmt.Errorf("%w: external init: %w", ErrDecrypt, err)
 	}
 	return r.Export(externalInitLabel, s.nh)
 }

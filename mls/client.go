@@ -28,10 +28,24 @@ type Config struct {
 	// Judge decides whether credentials are believed (section 5.3.1). If it
 	// is nil, newcomers are believed and a member may not change its
 	// credential.
-	Judge func(context.Context, *Judgement) error
+	Judge JudgeFunc
 
 	// PSK finds an external pre-shared key, or returns ErrUnknownPSK.
 	PSK func(ctx context.Context, id []byte) ([]byte, error)
+	// ComponentPSK finds a pre-shared key of a component, or returns
+	// ErrUnknownPSK.
+	ComponentPSK func(ctx context.Context, component ComponentID, id []byte) ([]byte, error)
+
+	// Components are what the application knows of the app_data_dictionary.
+	// Leaves name them if Capabilities list the extension; see
+	// ExtendedCapabilities.
+	Components Components
+	// SafeAADItems are the components whose Safe AAD items are understood.
+	SafeAADItems ComponentsList
+	// MediaTypes are what the client can receive, if it says so in its leaves.
+	MediaTypes MediaTypeList
+	// WireFormats are those beyond RFC 9420 that the client supports.
+	WireFormats []WireFormat
 
 	// Storage keeps groups and KeyPackages. Without it the application saves
 	// Group.MarshalBinary itself, after each call that changes the group.
@@ -50,6 +64,10 @@ type Config struct {
 
 	// NoGREASE leaves GREASE values out of what the client publishes.
 	NoGREASE bool
+	// AdmitUnlisted accepts leaves whose capabilities leave out the cipher
+	// suite of the group that they are in, and KeyPackages whose extensions
+	// are not in them. Engines exist that send such ones.
+	AdmitUnlisted bool
 	// SendDespiteProposals lets application data be sent while proposals wait
 	// to be committed, which section 12.4 forbids.
 	SendDespiteProposals bool
@@ -81,6 +99,10 @@ func (l Limits) withDefaults() Limits {
 	set(&l.PastResumptionPSKs, 64)
 	set(&l.GenerationBlock, 32)
 	set(&l.KeyPackageLifetime, 84*24*time.Hour)
+	if l.MaxMembers < 0 || l.MaxMembers > maxLeaves {
+		l.MaxMembers = maxLeaves
+	}
+	l.PastResumptionPSKs = max(l.PastResumptionPSKs, 1)
 	l.PastEpochs = max(l.PastEpochs, 0)
 	l.MaxLifetime = max(l.MaxLifetime, 0)
 	return l
@@ -103,6 +125,10 @@ type Judgement struct {
 	// Joining is set when the leaf is in the tree of a group that this client
 	// is about to join.
 	Joining bool
+	// Bindings are those of a multi or weak-multi credential. Their signatures
+	// verify as far as this client supports their cipher suites and types; that
+	// each key belongs to its credential is to be judged.
+	Bindings []CredentialBinding
 }
 
 // A Client makes KeyPackages, and creates and joins groups.
@@ -142,22 +168,39 @@ func NewClient(cfg Config) (*Client, error) {
 func (c *Client) SignatureKey() []byte { return bytes.Clone(c.public) }
 
 // sending are the rules for leaves that this client sends (section 7.3).
-func (c *Client) sending() leafRules { return leafRules{c.cfg.Now(), c.cfg.Limits.MaxLifetime} }
+func (c *Client) sending() leafRules {
+	rules := c.receiving()
+	rules.now = c.cfg.Now()
+	return rules
+}
 
 // receiving does not check the present time, since a leaf may have expired on
 // its way.
-func (c *Client) receiving() leafRules { return leafRules{maxLifetime: c.cfg.Limits.MaxLifetime} }
+func (c *Client) receiving() leafRules {
+	return leafRules{maxLifetime: c.cfg.Limits.MaxLifetime, unlisted: c.cfg.AdmitUnlisted, own: &c.cfg.Capabilities}
+}
 
 func (c *Client) ratchetLimits() ratchetLimits {
 	return ratchetLimits{c.cfg.Limits.MaxForward, c.cfg.Limits.MaxKept}
 }
 
-// judge asks the application, or applies the default.
+// A JudgeFunc decides whether a credential is believed. A nil one believes
+// newcomers and refuses changed credentials.
+type JudgeFunc func(context.Context, *Judgement) error
+
 func (c *Client) judge(ctx context.Context, j *Judgement) error {
+	return c.cfg.Judge.judge(ctx, j)
+}
+
+// judge asks the application, or applies the default.
+func (f JudgeFunc) judge(ctx context.Context, j *Judgement) error {
 	var err error
+	if j.Bindings, err = j.Leaf.Credential.Bindings(); err != nil {
+		return err
+	}
 	switch {
-	case c.cfg.Judge != nil:
-		err = c.cfg.Judge(ctx, j)
+	case f != nil:
+		err = f(ctx, j)
 	case j.Old != nil && !j.Old.Credential.Equal(&j.Leaf.Credential):
 		err = errors.New("the credential changed, and there is no Config.Judge to accept that")
 	}
@@ -175,8 +218,8 @@ func (c *Client) newLeaf(source LeafNodeSource, encryptionKey []byte) *LeafNode 
 		Credential:    c.cfg.Credential,
 		Capabilities:  c.cfg.Capabilities,
 		Source:        source,
-		Extensions:    c.cfg.LeafExtensions,
 	}
+	l.Extensions = c.advertise(c.cfg.LeafExtensions, &c.cfg.Capabilities)
 	if !c.cfg.NoGREASE {
 		l.Capabilities = l.Capabilities.grease()
 	}
@@ -198,6 +241,9 @@ type KeyPackageOptions struct {
 	LeafExtensions   Extensions    // in place of Config.LeafExtensions
 	Capabilities     *Capabilities // in place of Config.Capabilities
 	Lifetime         *Lifetime
+	// LastResort marks a KeyPackage that may be used more than once. It is
+	// then kept when a group is joined with it.
+	LastResort bool
 }
 
 // A KeyPackageEntry is a KeyPackage with its private keys: what a client
@@ -221,12 +267,18 @@ func (c *Client) NewKeyPackage(ctx context.Context, opts KeyPackageOptions) (*Ke
 		return nil, err
 	}
 	leaf := c.newLeaf(LeafFromKeyPackage, e.leaf.public)
-	opts.apply(leaf)
+	opts.apply(c, leaf)
+	ext := opts.Extensions
+	if opts.LastResort {
+		if ext, err = c.markLastResort(ext); err != nil {
+			return nil, err
+		}
+	}
 	if err := leaf.sign(ctx, c.suite, c.cfg.Signer, nil, 0); err != nil {
 		return nil, err
 	}
 	e.KeyPackage = &KeyPackage{
-		Version: MLS10, CipherSuite: c.suite.id, InitKey: e.init.public, LeafNode: leaf, Extensions: opts.Extensions,
+		Version: MLS10, CipherSuite: c.suite.id, InitKey: e.init.public, LeafNode: leaf, Extensions: ext,
 	}
 	if err := e.KeyPackage.sign(ctx, c.suite, c.cfg.Signer); err != nil {
 		return nil, err
@@ -237,9 +289,10 @@ func (c *Client) NewKeyPackage(ctx context.Context, opts KeyPackageOptions) (*Ke
 	return e, c.storeKeyPackage(ctx, e)
 }
 
-func (o *KeyPackageOptions) apply(leaf *LeafNode) {
+func (o *KeyPackageOptions) apply(c *Client, leaf *LeafNode) {
+	given := c.cfg.LeafExtensions
 	if o.LeafExtensions != nil {
-		leaf.Extensions = o.LeafExtensions
+		given = o.LeafExtensions
 	}
 	if o.Capabilities != nil {
 		leaf.Capabilities = *o.Capabilities
@@ -247,6 +300,7 @@ func (o *KeyPackageOptions) apply(leaf *LeafNode) {
 	if o.Lifetime != nil {
 		leaf.Lifetime = *o.Lifetime
 	}
+	leaf.Extensions = c.advertise(given, &leaf.Capabilities)
 }
 
 // keyPair checks a given HPKE key, or generates one.
@@ -267,6 +321,9 @@ func (c *Client) keyPair(k hpke.PrivateKey) (keyPair, error) {
 // ImportKeyPackage pairs a KeyPackage that was made elsewhere with its
 // private keys, which must fit it.
 func (c *Client) ImportKeyPackage(ctx context.Context, k *KeyPackage, initKey, leafKey hpke.PrivateKey) (*KeyPackageEntry, error) {
+	if k.CipherSuite != c.suite.id {
+		return nil, broken(RuleKeyPackageSuite, "KeyPackage is for cipher suite 0x%04x, the client has 0x%04x", uint16(k.CipherSuite), uint16(c.suite.id))
+	}
 	e := &KeyPackageEntry{KeyPackage: k}
 	var err error
 	if e.init, err = c.keyPair(initKey); err != nil {

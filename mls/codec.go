@@ -15,6 +15,20 @@ type marshaler interface{ marshal(*tlsvec.Builder) }
 
 type unmarshaler interface{ unmarshal(*tlsvec.Reader) }
 
+// A Struct is a structure of the wire: *GroupInfo, *Welcome, *KeyPackage,
+// *PublicMessage, *RatchetTreeOption, *PartialGroupInfo and so on.
+type Struct interface {
+	marshaler
+	unmarshaler
+}
+
+// Write appends a structure, for protocols whose messages contain those of
+// MLS without a length.
+func Write(b *tlsvec.Builder, m Struct) { m.marshal(b) }
+
+// Read reads a structure that Write wrote. It aliases the Reader's input.
+func Read(r *tlsvec.Reader, m Struct) { m.unmarshal(r) }
+
 func encode(m marshaler) []byte {
 	var b tlsvec.Builder
 	m.marshal(&b)
@@ -34,6 +48,14 @@ func decode(name string, b []byte, m unmarshaler) error {
 // parse is decode of a copy.
 func parse(name string, b []byte, m unmarshaler) error {
 	return decode(name, bytes.Clone(b), m)
+}
+
+// limitCount bounds how many elements of a vector are decoded. Small elements
+// take more memory than octets, so a long message of them would be costly.
+func limitCount(r *tlsvec.Reader, n, limit int) {
+	if n > limit {
+		r.Fail(fmt.Sprintf("more than %d elements", limit))
+	}
 }
 
 func readVersion(r *tlsvec.Reader) ProtocolVersion {

@@ -79,8 +79,19 @@ type proposalTrait struct {
 	externalByRef   bool // legal by reference in an external commit
 }
 
-// proposalTraits gives each type's traits. Custom proposals need no path, and
-// neither external senders nor external commits may use them.
+// traits gives a type's row. Custom proposals need no path, and neither
+// external senders nor external commits may use them.
+func (t ProposalType) traits() proposalTrait {
+	switch t {
+	case ProposalAppDataUpdate, ProposalAppEphemeral:
+		return proposalTrait{externalSender: true, externalByValue: true, externalByRef: true}
+	case ProposalSelfRemove:
+		return proposalTrait{pathRequired: true, externalByRef: true}
+	}
+	return proposalTraits[t]
+}
+
+// proposalTraits are the rows of RFC 9420.
 var proposalTraits = map[ProposalType]proposalTrait{
 	ProposalAdd:                    {externalSender: true},
 	ProposalUpdate:                 {pathRequired: true},
@@ -108,6 +119,10 @@ const (
 	PSKExternal   PSKType = 1 // external
 	PSKResumption PSKType = 2 // resumption
 )
+
+// PSKApplication is a pre-shared key of a component
+// (draft-ietf-mls-extensions-10, section 3.6).
+const PSKApplication PSKType = 3 // application
 
 // A ResumptionUsage says what a resumption PSK is for.
 type ResumptionUsage uint8
@@ -156,3 +171,39 @@ var greaseValues = [...]uint16{
 	0x0A0A, 0x1A1A, 0x2A2A, 0x3A3A, 0x4A4A, 0x5A5A, 0x6A6A, 0x7A7A,
 	0x8A8A, 0x9A9A, 0xAAAA, 0xBABA, 0xCACA, 0xDADA, 0xEAEA,
 }
+
+// The numbers below are provisional: they are suggested by
+// draft-ietf-mls-extensions-10, or private where no document suggests any. A
+// program that must talk to a peer with other numbers may set them before it
+// first uses this package, and never afterwards.
+var (
+	ExtensionAppDataDictionary    ExtensionType = 0x0006 // app_data_dictionary
+	ExtensionSupportedWireFormats ExtensionType = 0x0007 // supported_wire_formats
+	ExtensionRequiredWireFormats  ExtensionType = 0x0008 // required_wire_formats
+	// ExtensionLastResort marks a KeyPackage as earlier drafts did.
+	ExtensionLastResort ExtensionType = 0x000A // last_resort
+
+	// Private: draft-mahy-mls-semiprivatemessage-07 and
+	// draft-mahy-mls-ratchet-tree-options-03.
+	WireSemiPrivateMessage            WireFormat    = 0xF051 // mls_semiprivate_message
+	ExtensionExternalReceivers        ExtensionType = 0xF051 // external_receivers
+	ExtensionRatchetTreeSourceDomains ExtensionType = 0xF052 // ratchet_tree_source_domains
+	// ComponentExternalReceivers, if it is not 0, makes external_receivers a
+	// component instead of an extension; the draft suggests 0x0008.
+	ComponentExternalReceivers ComponentID = 0
+
+	ProposalAppDataUpdate ProposalType = 0x0008 // app_data_update
+	ProposalAppEphemeral  ProposalType = 0x0009 // app_ephemeral
+	ProposalSelfRemove    ProposalType = 0x000A // self_remove
+
+	CredentialMulti     CredentialType = 0x0003 // multi
+	CredentialWeakMulti CredentialType = 0x0004 // weak-multi
+	CredentialSDCWT     CredentialType = 0xF0A2 // private: SD-CWT
+	CredentialSDJWT     CredentialType = 0xF0A3 // private: SD-JWT
+
+	ComponentAppComponents     ComponentID = 0x0001 // app_components
+	ComponentSafeAAD           ComponentID = 0x0002 // safe_aad
+	ComponentContentMediaTypes ComponentID = 0x0003 // content_media_types
+	ComponentLastResort        ComponentID = 0x0004 // last_resort_key_package
+	ComponentAppAck            ComponentID = 0x0005 // app_ack
+)

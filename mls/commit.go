@@ -113,16 +113,19 @@ func (b *commitBuilder) build(ctx context.Context) (*PendingCommit, error) {
 	if b.wire == 0 {
 		b.wire = WirePrivateMessage
 	}
-	if err := g.checkOutgoing(b.opts.AuthenticatedData); err != nil {
+	if err := g.public.checkWireFormat(b.wire); err != nil {
+		return nil, err
+	}
+	var err error
+	if b.opts.AuthenticatedData, err = g.public.context.Extensions.outgoingAAD(b.opts.AuthenticatedData); err != nil {
 		return nil, err
 	}
 	rules := g.listRules(g.client.sending())
 	rules.pskUsage = b.pskUsage
-	var err error
-	if b.change, err = g.public.apply(g.collect(b.opts.Proposals, b.sender), b.sender, rules); err != nil {
+	if err := b.choose(ctx, rules); err != nil {
 		return nil, err
 	}
-	for _, step := range []func(context.Context) error{b.makePath, b.judge, b.frame, b.derive, b.protect, b.welcome, b.groupInfo} {
+	for _, step := range []func(context.Context) error{b.makePath, b.judge, b.frame, b.derive, b.welcome, b.groupInfo, b.protect} {
 		if err := step(ctx); err != nil {
 			return nil, err
 		}
@@ -193,7 +196,9 @@ func (g *Group) successor(old *LeafNode, ch *LeafChange, source LeafNodeSource, 
 		leaf.Capabilities = *ch.Capabilities
 	}
 	if ch.Extensions != nil {
-		leaf.Extensions = ch.Extensions
+		leaf.Extensions = g.client.advertise(ch.Extensions, &leaf.Capabilities)
+	} else if ch.Capabilities != nil {
+		leaf.Extensions = g.client.advertise(old.Extensions, &leaf.Capabilities)
 	}
 	if ch.Signer == nil {
 		return leaf, g.signer, nil
@@ -274,7 +279,8 @@ func (g *Group) ownStaged(c *change, content *AuthenticatedContent, path *newPat
 	return st
 }
 
-// protect encodes the message (sections 6.2, 6.3).
+// protect encodes the message (sections 6.2, 6.3). It is the last step: what
+// fails before it has used up no message key.
 func (b *commitBuilder) protect(ctx context.Context) (err error) {
 	b.pending.Message, err = b.g.protect(ctx, b.content)
 	return err
@@ -293,8 +299,11 @@ func (g *Group) protect(ctx context.Context, a *AuthenticatedContent) ([]byte, e
 	if err != nil {
 		return nil, err
 	}
+	defer k.erase()
+	if a.WireFormat == WireSemiPrivateMessage {
+		return g.protectSemiPrivate(a, k, generation)
+	}
 	m, err := a.seal(g.public.suite, g.secrets.senderData, k, generation, g.client.cfg.Padding)
-	k.erase()
 	if err != nil {
 		return nil, err
 	}
@@ -352,14 +361,12 @@ func (b *commitBuilder) groupInfo(ctx context.Context) error {
 // as they agree with each other and with the new ones (section 12.2), then
 // the new ones.
 func (g *Group) collect(values []Proposal, from Sender) []proposalItem {
-	if from.Type != SenderMember {
-		return byValue(values, from)
-	}
+	values = g.withoutSelfRemoved(values)
 	pick := newPicker(g, from, values)
 	for _, k := range g.proposals {
 		pick.consider(k)
 	}
-	return append(pick.items(), byValue(values, from)...)
+	return g.agreeing(append(pick.items(), byValue(values, from)...), from)
 }
 
 func byValue(values []Proposal, from Sender) []proposalItem {

@@ -64,6 +64,16 @@ func (c *Credential) Certificates() ([][]byte, error) {
 	return chain, nil
 }
 
+// check refuses a credential that was put together wrongly: nobody could
+// decode it.
+func (c *Credential) check() error {
+	if c.Type != CredentialX509 {
+		return nil
+	}
+	_, err := c.Certificates()
+	return err
+}
+
 // Equal reports whether two credentials are the same octets.
 func (c *Credential) Equal(other *Credential) bool {
 	return c.Type == other.Type && bytes.Equal(c.Body, other.Body)

@@ -23,6 +23,7 @@ var (
 	ErrNotForUs       = errors.New("mls: Welcome names none of the given KeyPackages")
 	ErrNoTree         = errors.New("mls: GroupInfo carries no ratchet tree and none was given")
 	ErrConsumed       = errors.New("mls: message key was used already or is too old")
+	ErrExported       = errors.New("mls: the component's secret of this epoch was exported already")
 	ErrTooFarAhead    = errors.New("mls: message generation is too far ahead")
 	ErrProposals      = errors.New("mls: proposals of this epoch must be committed before application data is sent")
 	ErrStateVersion   = errors.New("mls: state was written by a later release")

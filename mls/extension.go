@@ -65,10 +65,19 @@ func (e *Extensions) unmarshal(r *tlsvec.Reader) {
 	*e = nil
 	r.Each(func(r *tlsvec.Reader) {
 		*e = append(*e, Extension{ExtensionType(r.Uint16()), r.Vector()})
+		limitCount(r, len(*e), 1<<16)
 	})
 	if t, twice := e.duplicate(); twice && r.Err() == nil {
 		r.Fail(fmt.Sprintf("extension type 0x%04x appears twice (rule %v)", uint16(t), RuleExtensionsUnique))
 	}
+}
+
+// checkUnique checks a list that did not come through a decoder.
+func (e Extensions) checkUnique() error {
+	if t, twice := e.duplicate(); twice {
+		return broken(RuleExtensionsUnique, "extension 0x%04x", uint16(t))
+	}
+	return nil
 }
 
 // duplicate returns a type that appears twice (section 13.4).
@@ -277,9 +286,18 @@ func externalPubExtension(pub []byte) Extension {
 // checkKnown decodes the extensions of a GroupContext that this package
 // interprets, so that a malformed one is found when it is proposed.
 func (e Extensions) checkKnown() error {
+	if err := e.checkUnique(); err != nil {
+		return err
+	}
+	if _, err := e.TreeSourceDomains(); err != nil {
+		return err
+	}
 	if _, err := e.RequiredCapabilities(); err != nil {
 		return err
 	}
-	_, err := e.ExternalSenders()
+	if _, err := e.ExternalSenders(); err != nil {
+		return err
+	}
+	_, err := e.groupNeeds()
 	return err
 }

@@ -9,8 +9,14 @@ import (
 type ExternalJoinOptions struct {
 	RatchetTree []byte // if the GroupInfo does not carry it
 	// Resync removes this client's old leaf, found by its credential.
-	Resync            bool
-	PSKs              []*PreSharedKey
+	Resync bool
+	PSKs   []*PreSharedKey
+	// Proposals are AppDataUpdates and AppEphemerals, committed by value.
+	Proposals []Proposal
+	// Pending are the PublicMessages of pending proposals that came with the
+	// GroupInfo. All SelfRemoves among them are committed, and AppDataUpdates
+	// and AppEphemerals as far as they agree; the others end with the epoch.
+	Pending           [][]byte
 	AuthenticatedData []byte
 	GroupInfo         *GroupInfoOptions // ask for a GroupInfo of the new epoch
 }
@@ -70,7 +76,7 @@ func (c *Client) externalProposals(p *publicState, init *ExternalInit, opts *Ext
 	for _, psk := range opts.PSKs {
 		list = append(list, psk)
 	}
-	return list, nil
+	return append(list, opts.Proposals...), nil
 }
 
 // ownLeafIn finds a leaf of this client: first by signature key, then by
@@ -94,6 +100,9 @@ func (c *Client) ownLeafIn(t *ratchetTree) (LeafIndex, bool) {
 func (c *Client) commitExternally(ctx context.Context, p *publicState, proposals []Proposal, init []byte, opts *ExternalJoinOptions) (*ExternalJoin, error) {
 	g := &Group{client: c, signer: c.cfg.Signer, public: p, secrets: &epochSecrets{}, resumption: map[uint64][]byte{},
 		keys: &ownKeys{parents: map[NodeIndex]keyPair{}}}
+	if err := g.keepPending(opts.Pending); err != nil {
+		return nil, err
+	}
 	b := &commitBuilder{
 		g: g, init: init, sender: Sender{Type: SenderNewMemberCommit},
 		template: c.newLeaf(LeafFromCommit, nil),
@@ -127,7 +136,7 @@ func ProposeExternally(ctx context.Context, signer crypto.Signer, groupCtx *Grou
 	if err != nil {
 		return nil, err
 	}
-	if t := p.ProposalType(); !proposalTraits[t].externalSender {
+	if t := p.ProposalType(); !t.traits().externalSender {
 		return nil, broken(RuleFrameExternalProposal, "external senders may not send proposal type 0x%04x", uint16(t))
 	}
 	return outsideMessage(ctx, s, signer, groupCtx, Sender{SenderExternal, index}, p, authenticatedData)
@@ -141,6 +150,10 @@ func (c *Client) proposeFromOutside(ctx context.Context, signer crypto.Signer, g
 }
 
 func outsideMessage(ctx context.Context, s *suite, signer crypto.Signer, groupCtx *GroupContext, from Sender, p Proposal, authenticatedData []byte) ([]byte, error) {
+	authenticatedData, err := groupCtx.Extensions.outgoingAAD(authenticatedData)
+	if err != nil {
+		return nil, err
+	}
 	a := &AuthenticatedContent{WireFormat: WirePublicMessage, Content: FramedContent{
 		GroupID: groupCtx.GroupID, Epoch: groupCtx.Epoch, Sender: from,
 		AuthenticatedData: authenticatedData, ContentType: ContentProposal, Proposal: p,

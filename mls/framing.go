@@ -161,6 +161,8 @@ type AuthenticatedContent struct {
 	WireFormat WireFormat
 	Content    FramedContent
 	Auth       FramedContentAuthData
+
+	tag []byte // membership_tag of a member's PublicMessage, if known
 }
 
 func (a *AuthenticatedContent) marshal(b *tlsvec.Builder) {
@@ -251,7 +253,7 @@ func (p *PublicMessage) unmarshal(r *tlsvec.Reader) {
 }
 
 func (p *PublicMessage) authenticated() *AuthenticatedContent {
-	return &AuthenticatedContent{WirePublicMessage, p.Content, p.Auth}
+	return &AuthenticatedContent{WirePublicMessage, p.Content, p.Auth, p.MembershipTag}
 }
 
 // PrivateMessage is an encrypted message (section 6.3).
@@ -341,15 +343,17 @@ func (d *senderData) unmarshal(r *tlsvec.Reader) {
 //	        case mls_welcome:         Welcome welcome;
 //	        case mls_group_info:      GroupInfo group_info;
 //	        case mls_key_package:     KeyPackage key_package;
+//	        case mls_semiprivate_message: SemiPrivateMessage semiprivate_message;
 //	    };
 //	} MLSMessage;
 type Message struct {
-	WireFormat     WireFormat
-	PublicMessage  *PublicMessage
-	PrivateMessage *PrivateMessage
-	Welcome        *Welcome
-	GroupInfo      *GroupInfo
-	KeyPackage     *KeyPackage
+	WireFormat         WireFormat
+	PublicMessage      *PublicMessage
+	PrivateMessage     *PrivateMessage
+	Welcome            *Welcome
+	GroupInfo          *GroupInfo
+	KeyPackage         *KeyPackage
+	SemiPrivateMessage *SemiPrivateMessage
 }
 
 // ParseMessage decodes an MLSMessage.
@@ -374,6 +378,8 @@ func (m *Message) GroupID() (id []byte, epoch uint64, ok bool) {
 		return m.PrivateMessage.GroupID, m.PrivateMessage.Epoch, true
 	case m.GroupInfo != nil:
 		return m.GroupInfo.GroupContext.GroupID, m.GroupInfo.GroupContext.Epoch, true
+	case m.SemiPrivateMessage != nil:
+		return m.SemiPrivateMessage.GroupID, m.SemiPrivateMessage.Epoch, true
 	}
 	return nil, 0, false
 }
@@ -408,6 +414,11 @@ func (m *Message) body() interface {
 			m.KeyPackage = new(KeyPackage)
 		}
 		return m.KeyPackage
+	case WireSemiPrivateMessage:
+		if m.SemiPrivateMessage == nil {
+			m.SemiPrivateMessage = new(SemiPrivateMessage)
+		}
+		return m.SemiPrivateMessage
 	}
 	return nil
 }
@@ -433,9 +444,13 @@ func (m *Message) unmarshal(r *tlsvec.Reader) {
 
 // wrapMessage encodes a structure as an MLSMessage.
 func wrapMessage(w WireFormat, body marshaler) []byte {
-	var b tlsvec.Builder
+	size := 256
+	if m, ok := body.(*PrivateMessage); ok {
+		size = len(m.GroupID) + len(m.AuthenticatedData) + len(m.EncryptedSenderData) + len(m.Ciphertext) + 64
+	}
+	b := tlsvec.NewBuilder(size)
 	b.Uint16(uint16(MLS10))
 	b.Uint16(uint16(w))
-	body.marshal(&b)
+	body.marshal(b)
 	return b.Bytes()
 }

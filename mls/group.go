@@ -22,12 +22,12 @@ import (
 type Group struct {
 	client *Client
 	signer crypto.Signer
-	hooks  hooks
 
 	public     *publicState
 	keys       *ownKeys
 	secrets    *epochSecrets
 	messages   *secretTree
+	exports    *secretTree // of the components' exported secrets
 	reserved   reservation
 	past       []*pastEpoch // newest first
 	resumption map[uint64][]byte
@@ -100,17 +100,30 @@ func (c *Client) CreateGroup(ctx context.Context, id []byte, opts GroupOptions) 
 
 func (c *Client) newGroup(leaf *LeafNode, pair keyPair, id []byte, ext Extensions) (*Group, error) {
 	s := c.suite
-	if t, twice := ext.duplicate(); twice {
-		return nil, broken(RuleExtensionsUnique, "extension 0x%04x", uint16(t))
+	if err := ext.checkKnown(); err != nil {
+		return nil, err
+	}
+	if err := ext.checkKnown(); err != nil {
+		return nil, err
 	}
 	required, err := ext.RequiredCapabilities()
 	if err != nil {
+		return nil, err
+	}
+	if err := ext.checkReceivers(s); err != nil {
 		return nil, err
 	}
 	if err := leaf.validateAlone(s, LeafFromKeyPackage, c.sending()); err != nil {
 		return nil, err
 	}
 	if err := leaf.meets(required, ext); err != nil {
+		return nil, err
+	}
+	needs, err := ext.groupNeeds()
+	if err != nil {
+		return nil, err
+	}
+	if err := needs.metBy(leaf); err != nil {
 		return nil, err
 	}
 	p := &publicState{suite: s, tree: newTree(s, leaf), context: GroupContext{
@@ -132,7 +145,11 @@ func (c *Client) newGroup(leaf *LeafNode, pair keyPair, id []byte, ext Extension
 func (g *Group) enter(secrets *epochSecrets) {
 	g.secrets = secrets
 	g.messages = newSecretTree(g.public.suite, g.public.tree.size, secrets.encryption)
-	secrets.encryption = nil
+	if g.exports != nil {
+		g.exports.erase()
+	}
+	g.exports = newExporterTree(g.public.suite, secrets.applicationExport)
+	secrets.forget()
 	g.reserved = reservation{}
 	g.proposals, g.byRef = nil, map[string]*keptProposal{}
 	g.ownUpdates = map[string]ownUpdate{}
@@ -143,10 +160,18 @@ func (g *Group) enter(secrets *epochSecrets) {
 	epoch := g.public.context.Epoch
 	g.resumption[epoch] = secrets.resumptionPSK
 	for e := range g.resumption {
-		if e+uint64(g.client.cfg.Limits.PastResumptionPSKs) <= epoch {
+		if epoch-e >= uint64(g.client.cfg.Limits.PastResumptionPSKs) {
 			delete(g.resumption, e)
 		}
 	}
+}
+
+// forget deletes what has been consumed when an epoch begins (section 9.2);
+// the trees have the encryption and export secrets.
+func (e *epochSecrets) forget() {
+	clear(e.joiner)
+	clear(e.welcome)
+	e.joiner, e.welcome, e.encryption, e.applicationExport = nil, nil, nil, nil
 }
 
 // ID returns the group_id.
@@ -260,6 +285,7 @@ func (g *Group) groupInfo(ctx context.Context, p *publicState, secrets *epochSec
 	}
 	if !g.client.cfg.NoGREASE {
 		gi.Extensions = gi.Extensions.With(ExtensionType(randomGREASE()[1]), random(4))
+		gi.Extensions = g.client.greaseInfo(gi.Extensions)
 	}
 	return gi, gi.sign(ctx, p.suite, signer)
 }

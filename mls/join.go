@@ -16,7 +16,8 @@ type JoinOptions struct {
 	// Parent is the group from which the Welcome's group was reinitialised or
 	// branched.
 	Parent *Group
-	// KeepKeyPackage leaves the KeyPackage in storage: it is a last resort.
+	// KeepKeyPackage leaves the KeyPackage in storage. One that is marked as a
+	// last resort stays in any case.
 	KeepKeyPackage bool
 }
 
@@ -42,7 +43,7 @@ func (w *StagedWelcome) GroupInfo() *GroupInfo { return w.info }
 // in one step.
 func (w *StagedWelcome) Join(ctx context.Context) (*Group, error) {
 	b := &Batch{}
-	if !w.opts.KeepKeyPackage {
+	if !w.opts.KeepKeyPackage && !w.entry.KeyPackage.LastResort() {
 		b.DeleteKeyPackages = [][]byte{w.entry.Ref()}
 	}
 	if err := w.group.save(ctx, b); err != nil {
@@ -69,6 +70,9 @@ func (c *Client) StageWelcome(ctx context.Context, welcome *Welcome, entries []*
 	entry, part, err := c.findEntry(ctx, welcome, entries)
 	if err != nil {
 		return nil, err
+	}
+	if entry.KeyPackage.CipherSuite != c.suite.id {
+		return nil, broken(RuleWelcomeSuite, "KeyPackage is for cipher suite 0x%04x, the Welcome for 0x%04x", uint16(entry.KeyPackage.CipherSuite), uint16(c.suite.id))
 	}
 	secrets, err := welcome.openSecrets(c.suite, part, entry.init.private)
 	if err != nil {
@@ -150,7 +154,7 @@ func (j *joiner) join(ctx context.Context, w *Welcome) (*Group, *GroupInfo, erro
 
 // psks finds the PSKs that the Welcome names.
 func (j *joiner) psks(ctx context.Context) ([]psk, error) {
-	psks := make([]psk, len(j.secrets.psks))
+	psks, seen := make([]psk, len(j.secrets.psks)), map[string]bool{}
 	for i := range j.secrets.psks {
 		id := &j.secrets.psks[i]
 		if len(id.Nonce) != j.client.suite.nh {
@@ -162,6 +166,11 @@ func (j *joiner) psks(ctx context.Context) ([]psk, error) {
 			}
 			j.special = id
 		}
+		key := string(encode(id))
+		if seen[key] {
+			return nil, broken(RuleListSamePSK, "one PreSharedKeyID twice")
+		}
+		seen[key] = true
 		secret, err := j.psk(ctx, id)
 		if err != nil {
 			return nil, brokenBy(RuleCommitPSKAvailable, err, "PSK %d of the Welcome", i)
@@ -213,6 +222,12 @@ func newPublicState(s *suite, info *GroupInfo, tree []byte, rules leafRules) (*p
 	}
 	if tree == nil {
 		return nil, ErrNoTree
+	}
+	if err := info.GroupContext.Extensions.checkKnown(); err != nil {
+		return nil, err
+	}
+	if _, err := info.Extensions.AppData(); err != nil {
+		return nil, err
 	}
 	p := &publicState{suite: s, context: info.GroupContext, raw: encode(&info.GroupContext)}
 	var err error

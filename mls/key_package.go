@@ -137,10 +137,16 @@ func (k *KeyPackage) validateFields(s *suite, rules leafRules) error {
 	if string(k.InitKey) == string(k.LeafNode.EncryptionKey) {
 		return broken(RuleKeyPackageInitKey, "init_key equals the leaf's encryption_key")
 	}
+	if err := k.Extensions.checkUnique(); err != nil {
+		return err
+	}
 	for i := range k.Extensions {
-		if t := k.Extensions[i].Type; !k.LeafNode.Capabilities.supportsExtension(t) {
+		if t := k.Extensions[i].Type; !rules.unlisted && !k.LeafNode.Capabilities.supportsExtension(t) {
 			return broken(RuleKeyPackageExtensions, "extension 0x%04x is not in capabilities", uint16(t))
 		}
+	}
+	if err := k.checkMarks(); err != nil {
+		return err
 	}
 	return k.LeafNode.validateAlone(s, LeafFromKeyPackage, rules)
 }

@@ -133,6 +133,9 @@ func leafTBS(unsigned []byte, source LeafNodeSource, groupID []byte, index LeafI
 // sign completes the leaf: it signs the fields as they are and keeps the
 // encoding.
 func (l *LeafNode) sign(ctx context.Context, s *suite, signer crypto.Signer, groupID []byte, index LeafIndex) error {
+	if err := l.Credential.check(); err != nil {
+		return err
+	}
 	var b tlsvec.Builder
 	l.marshalUnsigned(&b)
 	sig, err := s.signWithLabel(ctx, signer, "LeafNodeTBS", leafTBS(b.Bytes(), l.Source, groupID, index))
@@ -159,12 +162,14 @@ type LeafPolicy struct {
 	MaxLifetime time.Duration // if set, lifetimes must not be longer
 }
 
-func (p LeafPolicy) rules() leafRules { return leafRules{p.Now, p.MaxLifetime} }
+func (p LeafPolicy) rules() leafRules { return leafRules{now: p.Now, maxLifetime: p.MaxLifetime} }
 
 // leafRules are the parts of section 7.3 that depend on the receiver.
 type leafRules struct {
 	now         time.Time     // zero: lifetimes are not checked
 	maxLifetime time.Duration // zero: no limit
+	unlisted    bool          // Config.AdmitUnlisted
+	own         *Capabilities // of the client that checks; nil: all that this package implements
 }
 
 // validateAlone checks what section 7.3 says about a leaf by itself, its
@@ -181,15 +186,26 @@ func (l *LeafNode) validateFields(s *suite, rules leafRules) error {
 		return brokenBy(RuleLeafPublicKeys, err, "encryption_key")
 	}
 	c := &l.Capabilities
-	if !slices.Contains(c.Versions, MLS10) || !slices.Contains(c.CipherSuites, s.id) {
+	if !slices.Contains(c.Versions, MLS10) || !rules.unlisted && !slices.Contains(c.CipherSuites, s.id) {
 		return broken(RuleLeafVersion, "capabilities lack mls10 or cipher suite 0x%04x", uint16(s.id))
 	}
 	if !slices.Contains(c.Credentials, l.Credential.Type) {
 		return broken(RuleLeafCredentialListed, "credential type 0x%04x is not in capabilities", uint16(l.Credential.Type))
 	}
+	if err := l.Extensions.checkUnique(); err != nil {
+		return err
+	}
 	for i := range l.Extensions {
 		if t := l.Extensions[i].Type; !c.supportsExtension(t) {
 			return broken(RuleLeafExtensions, "extension 0x%04x is not in capabilities", uint16(t))
+		}
+	}
+	if err := l.checkBindings(rules.own); err != nil {
+		return err
+	}
+	if len(l.Extensions) > 0 {
+		if _, err := l.Extensions.readNeeds(ExtensionSupportedWireFormats); err != nil {
+			return err
 		}
 	}
 	if l.Source == LeafFromKeyPackage {

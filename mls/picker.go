@@ -2,7 +2,8 @@ package mls
 
 // A picker chooses among the kept proposals of an epoch: a Remove is
 // preferred to Updates of its leaf, a later Update to an earlier one, and
-// anything to a ReInit (section 12.2).
+// anything to a ReInit (section 12.2). A SelfRemove is preferred to all of its
+// leaf's other proposals.
 type picker struct {
 	g       *Group
 	from    Sender
@@ -42,6 +43,10 @@ func (p *picker) consider(k *keptProposal) {
 	case *Update:
 		if c.Sender != p.from {
 			p.leaf(LeafIndex(c.Sender.Index), k, false)
+		}
+	case *SelfRemove:
+		if c.Sender != p.from {
+			p.selfRemove(LeafIndex(c.Sender.Index), k)
 		}
 	case *Remove:
 		if v.Removed != LeafIndex(p.from.Index) {
@@ -83,6 +88,20 @@ func (p *picker) leaf(l LeafIndex, k *keptProposal, remove bool) {
 	}
 	p.byLeaf[l] = len(p.chosen)
 	p.chosen = append(p.chosen, k)
+}
+
+// selfRemove takes the first SelfRemove of a leaf.
+func (p *picker) selfRemove(l LeafIndex, k *keptProposal) {
+	p.fixed[l] = true
+	i, has := p.byLeaf[l]
+	if !has {
+		p.byLeaf[l] = len(p.chosen)
+		p.chosen = append(p.chosen, k)
+		return
+	}
+	if _, same := p.chosen[i].content.Content.Proposal.(*SelfRemove); !same {
+		p.chosen[i] = k
+	}
 }
 
 func (p *picker) items() []proposalItem {

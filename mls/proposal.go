@@ -7,8 +7,8 @@ import (
 )
 
 // A Proposal is one change to a group (section 12.1): *Add, *Update, *Remove,
-// *PreSharedKey, *ReInit, *ExternalInit, *GroupContextExtensions or
-// *CustomProposal.
+// *PreSharedKey, *ReInit, *ExternalInit, *GroupContextExtensions,
+// *AppDataUpdate, *AppEphemeral, *SelfRemove or *CustomProposal.
 type Proposal interface {
 	ProposalType() ProposalType
 	marshal(*tlsvec.Builder) // without the type
@@ -91,6 +91,12 @@ func newProposal(t ProposalType) Proposal {
 		return new(ExternalInit)
 	case ProposalGroupContextExtensions:
 		return new(GroupContextExtensions)
+	case ProposalAppDataUpdate:
+		return new(AppDataUpdate)
+	case ProposalAppEphemeral:
+		return new(AppEphemeral)
+	case ProposalSelfRemove:
+		return new(SelfRemove)
 	}
 	if t >= firstPrivateProposal {
 		return &CustomProposal{Type: t}
@@ -200,6 +206,7 @@ func (n *UpdatePathNode) unmarshal(r *tlsvec.Reader) {
 		var c HPKECiphertext
 		c.unmarshal(r)
 		n.EncryptedPathSecrets = append(n.EncryptedPathSecrets, c)
+		limitCount(r, len(n.EncryptedPathSecrets), maxLeaves)
 	})
 }
 
@@ -231,6 +238,7 @@ func (p *UpdatePath) unmarshal(r *tlsvec.Reader) {
 		var n UpdatePathNode
 		n.unmarshal(r)
 		p.Nodes = append(p.Nodes, n)
+		limitCount(r, len(p.Nodes), maxHeight)
 	})
 }
 
@@ -300,6 +308,7 @@ func (c *Commit) unmarshal(r *tlsvec.Reader) {
 		var p ProposalOrRef
 		p.unmarshal(r)
 		c.Proposals = append(c.Proposals, p)
+		limitCount(r, len(c.Proposals), 2*maxLeaves)
 	})
 	if r.Optional() {
 		c.Path = new(UpdatePath)

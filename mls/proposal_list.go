@@ -33,6 +33,8 @@ func (v *listValidator) item(it *proposalItem) error {
 		return v.update(it)
 	case *Remove:
 		return v.remove(p)
+	case *SelfRemove:
+		return v.selfRemove(it)
 	case *PreSharedKey:
 		return v.psk(&p.PSK)
 	case *ReInit:
@@ -49,7 +51,7 @@ func (v *listValidator) item(it *proposalItem) error {
 
 // externalItem checks what an external commit may contain.
 func (v *listValidator) externalItem(it *proposalItem, t ProposalType) error {
-	traits := proposalTraits[t]
+	traits := t.traits()
 	if it.ref != nil && !traits.externalByRef {
 		return broken(RuleExternalByValue, "external commit refers to a proposal of type 0x%04x", uint16(t))
 	}
@@ -99,8 +101,8 @@ func (v *listValidator) psk(id *PreSharedKeyID) error {
 		return err
 	}
 	key := string(encode(id))
-	if v.psks[key] {
-		return broken(RuleListSamePSK, "one PreSharedKeyID twice")
+	if v.psks[key] || len(v.psks) == maxPSKs {
+		return broken(RuleListSamePSK, "one PreSharedKeyID twice, or too many")
 	}
 	v.psks[key] = true
 	v.change.psks = append(v.change.psks, *id)
@@ -162,12 +164,12 @@ func (v *listValidator) supported(t ProposalType) error {
 	supporting := v.base.census.supporting(capProposal, uint16(t))
 	members := v.base.tree.members()
 	for i := range v.items {
-		r, ok := v.items[i].proposal.(*Remove)
+		l, ok := v.items[i].removes()
 		if !ok {
 			continue
 		}
 		members--
-		if v.base.tree.leaf(r.Removed).Capabilities.supportsProposal(t) {
+		if v.base.tree.leaf(l).Capabilities.supportsProposal(t) {
 			supporting--
 		}
 	}

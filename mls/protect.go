@@ -22,6 +22,9 @@ func (a *AuthenticatedContent) sign(ctx context.Context, s *suite, signer crypto
 
 // verify checks the signature with the key of the sender.
 func (a *AuthenticatedContent) verify(s *suite, publicKey, context []byte) error {
+	if err := a.checkFraming(); err != nil {
+		return err
+	}
 	if err := s.verifyWithLabel(publicKey, "FramedContentTBS", a.tbs(context), a.Auth.Signature); err != nil {
 		return brokenBy(RuleFrameSignature, err, "sender %d/%d", a.Content.Sender.Type, a.Content.Sender.Index)
 	}
@@ -36,6 +39,7 @@ func (a *AuthenticatedContent) public(s *suite, membershipKey, context []byte) (
 	m := &PublicMessage{Content: a.Content, Auth: a.Auth}
 	if a.Content.Sender.Type == SenderMember {
 		m.MembershipTag = a.membershipTag(s, membershipKey, context)
+		a.tag = m.MembershipTag
 	}
 	return m, nil
 }
@@ -80,7 +84,7 @@ func (a *AuthenticatedContent) seal(s *suite, senderDataSecret []byte, k keyNonc
 	data := senderData{leaf: LeafIndex(c.Sender.Index), generation: generation}
 	rand.Read(data.guard[:])
 	var err error
-	if m.Ciphertext, err = a.sealContent(s, m, k.guarded(data.guard), pad); err != nil {
+	if m.Ciphertext, err = a.sealContent(s, m.contentAAD(), k.guarded(data.guard), pad); err != nil {
 		return nil, err
 	}
 	m.EncryptedSenderData, err = s.sealSenderData(senderDataSecret, m, &data)
@@ -94,7 +98,7 @@ func (a *AuthenticatedContent) seal(s *suite, senderDataSecret []byte, k keyNonc
 //	    FramedContentAuthData auth;
 //	    opaque padding[length_of_padding];
 //	} PrivateMessageContent;
-func (a *AuthenticatedContent) sealContent(s *suite, m *PrivateMessage, k keyNonce, pad PaddingPolicy) ([]byte, error) {
+func (a *AuthenticatedContent) sealContent(s *suite, aad []byte, k keyNonce, pad PaddingPolicy) ([]byte, error) {
 	aead, err := s.newAEAD(k.key)
 	if err != nil {
 		return nil, fmt.Errorf("mls: message key: %w", err)
@@ -106,9 +110,7 @@ func (a *AuthenticatedContent) sealContent(s *suite, m *PrivateMessage, k keyNon
 	if n := pad(b.Len()); n > 0 {
 		b.Raw(make([]byte, n))
 	}
-	aad := tlsvec.NewBuilder(len(m.GroupID) + len(m.AuthenticatedData) + 24)
-	m.marshalAAD(aad)
-	return aead.Seal(b.Bytes()[:0], k.nonce, b.Bytes(), aad.Bytes()), nil
+	return aead.Seal(b.Bytes()[:0], k.nonce, b.Bytes(), aad), nil
 }
 
 func (s *suite) sealSenderData(secret []byte, m *PrivateMessage, d *senderData) ([]byte, error) {
@@ -141,16 +143,24 @@ func (s *suite) openSenderData(secret []byte, m *PrivateMessage) (*senderData, e
 	return d, decode("SenderData", plain, d)
 }
 
+func (p *PrivateMessage) contentAAD() []byte {
+	aad := tlsvec.NewBuilder(len(p.GroupID) + len(p.AuthenticatedData) + 24)
+	p.marshalAAD(aad)
+	return aad.Bytes()
+}
+
 // openContent decrypts and decodes PrivateMessageContent.
 func (s *suite) openContent(m *PrivateMessage, k keyNonce, d *senderData) (*AuthenticatedContent, error) {
+	return s.openContentWith(m, m.contentAAD(), k, d)
+}
+
+func (s *suite) openContentWith(m *PrivateMessage, aad []byte, k keyNonce, d *senderData) (*AuthenticatedContent, error) {
 	k = k.guarded(d.guard)
 	aead, err := s.newAEAD(k.key)
 	if err != nil {
 		return nil, fmt.Errorf("mls: message key: %w", err)
 	}
-	aad := tlsvec.NewBuilder(len(m.GroupID) + len(m.AuthenticatedData) + 24)
-	m.marshalAAD(aad)
-	plain, err := aead.Open(nil, k.nonce, m.Ciphertext, aad.Bytes())
+	plain, err := aead.Open(nil, k.nonce, m.Ciphertext, aad)
 	if err != nil {
 		return nil, fmt.Errorf("%w: content from leaf %d, generation %d", ErrDecrypt, d.leaf, d.generation)
 	}

@@ -17,16 +17,20 @@ import (
 //	      ResumptionPSKUsage usage;
 //	      opaque psk_group_id<V>;
 //	      uint64 psk_epoch;
+//	    case application: /* draft-ietf-mls-extensions-10, section 3.6 */
+//	      ComponentID component_id;
+//	      opaque psk_id<V>;
 //	  };
 //	  opaque psk_nonce<V>;
 //	} PreSharedKeyID;
 type PreSharedKeyID struct {
-	Type    PSKType
-	ID      []byte          // external
-	Usage   ResumptionUsage // resumption
-	GroupID []byte          // resumption
-	Epoch   uint64          // resumption
-	Nonce   []byte
+	Type      PSKType
+	ID        []byte          // external, application
+	Usage     ResumptionUsage // resumption
+	GroupID   []byte          // resumption
+	Epoch     uint64          // resumption
+	Component ComponentID     // application
+	Nonce     []byte
 }
 
 func (p *PreSharedKeyID) marshal(b *tlsvec.Builder) {
@@ -44,6 +48,9 @@ func (p *PreSharedKeyID) marshalID(b *tlsvec.Builder) {
 		b.Uint8(uint8(p.Usage))
 		b.Vector(p.GroupID)
 		b.Uint64(p.Epoch)
+	case PSKApplication:
+		b.Uint16(uint16(p.Component))
+		b.Vector(p.ID)
 	}
 }
 
@@ -58,11 +65,17 @@ func (p *PreSharedKeyID) unmarshal(r *tlsvec.Reader) {
 		}
 		p.GroupID = r.Vector()
 		p.Epoch = r.Uint64()
+	case PSKApplication:
+		p.Component = ComponentID(r.Uint16())
+		p.ID = r.Vector()
 	default:
 		r.Fail(fmt.Sprintf("psktype %d is unknown", p.Type))
 	}
 	p.Nonce = r.Vector()
 }
+
+// maxPSKs is what the count of a PSKLabel can say.
+const maxPSKs = 1<<16 - 1
 
 type psk struct {
 	id     PreSharedKeyID

@@ -2,7 +2,8 @@ package mls
 
 import (
 	"bytes"
-	"fmt"
+	"errors"
+	"math"
 	"slices"
 )
 
@@ -18,6 +19,8 @@ type publicState struct {
 	confirmationTag []byte
 }
 
+var errLastEpoch = errors.New("mls: this is the last epoch that the group can have")
+
 // A proposalItem is one proposal of a commit with its origin.
 type proposalItem struct {
 	proposal Proposal
@@ -26,37 +29,27 @@ type proposalItem struct {
 	verified bool   // signatures inside were verified when it was received
 }
 
-// hooks are where later documents extend RFC 9420. A nil hook does nothing.
-type hooks struct {
-	// proposals judges a list beyond section 12.2.
-	proposals func(base *publicState, items []proposalItem, from Sender) error
-	// context changes the GroupContext extensions after the proposals were
-	// applied and before a path is made or merged.
-	context func(base *publicState, items []proposalItem, ext Extensions) (Extensions, error)
-	// leaf judges a leaf that enters the tree against the new extensions.
-	leaf func(leaf *LeafNode, ext Extensions) error
-	// authenticatedData judges authenticated_data of sent and received
-	// messages.
-	authenticatedData func(ctx *GroupContext, data []byte) error
-}
-
 // listRules are the parts of section 12.2 that depend on the receiver.
 type listRules struct {
 	leaf       leafRules
 	pskUsage   ResumptionUsage // reinit or branch while such a group is made
 	maxMembers int
-	hooks      *hooks
+	components Components
+	leaving    bool // the commit removes the receiver, who need not know its components
 }
 
 // A change is the public effect of a commit in the making.
 type change struct {
 	base       *publicState
 	rules      listRules
+	from       Sender
 	items      []proposalItem
+	staged     []StagedProposal // items, as components see them
 	tree       *ratchetTree
 	census     *census
 	extensions Extensions
 	required   *RequiredCapabilities
+	needs      *needs // what extensions require beyond that
 	committer  LeafIndex
 	external   bool
 	resync     *LeafNode // the joiner's old leaf, in an external commit
@@ -70,6 +63,8 @@ type change struct {
 	externalInit *ExternalInit
 	oldCommitter *LeafNode
 	newCommitter *LeafNode // with a path
+	components   []ComponentChange
+	ephemerals   []ComponentInput
 }
 
 type addedMember struct {
@@ -91,9 +86,12 @@ type replacedLeaf struct {
 // 12.3), up to but not including the path.
 func (p *publicState) apply(items []proposalItem, from Sender, rules listRules) (*change, error) {
 	c := &change{
-		base: p, rules: rules, items: items, extensions: p.context.Extensions,
+		base: p, rules: rules, from: from, items: items, extensions: p.context.Extensions,
 		committer: LeafIndex(from.Index), external: from.Type == SenderNewMemberCommit,
 		addedLeaves: map[LeafIndex]bool{},
+	}
+	if p.context.Epoch == math.MaxUint64 {
+		return nil, errLastEpoch
 	}
 	if err := c.validateList(from); err != nil {
 		return nil, err
@@ -108,37 +106,42 @@ func (p *publicState) apply(items []proposalItem, from Sender, rules listRules) 
 	if err := c.applyLeaves(); err != nil {
 		return nil, err
 	}
-	return c, c.applyHooks(from)
+	return c, nil
 }
 
-func (c *change) applyHooks(from Sender) (err error) {
-	h := c.rules.hooks
-	if h == nil {
-		return nil
-	}
-	if h.proposals != nil {
-		if err := h.proposals(c.base, c.items, from); err != nil {
-			return err
-		}
-	}
-	if h.context != nil {
-		c.extensions, err = h.context(c.base, c.items, c.extensions)
-	}
-	return err
-}
-
-// applyExtensions applies a GroupContextExtensions proposal first, since the
-// new extensions govern the others.
-func (c *change) applyExtensions() (err error) {
+// applyExtensions works out the new GroupContext extensions first, since they
+// govern the other proposals: what components make of theirs depends on
+// nothing but the epoch that ends.
+func (c *change) applyExtensions() error {
 	for i := range c.items {
 		if g, ok := c.items[i].proposal.(*GroupContextExtensions); ok {
-			if err := g.Extensions.checkKnown(); err != nil {
+			if err := c.checkExtensions(g.Extensions); err != nil {
 				return err
 			}
 			c.extensions = g.Extensions
 		}
 	}
-	c.required, err = c.extensions.RequiredCapabilities()
+	if err := c.applyComponents(); err != nil {
+		return err
+	}
+	return c.readRequirements()
+}
+
+func (c *change) checkExtensions(ext Extensions) error {
+	if err := ext.checkKnown(); err != nil {
+		return err
+	}
+	if err := ext.checkReceivers(c.base.suite); err != nil {
+		return err
+	}
+	return c.checkDictionaryKept(ext)
+}
+
+func (c *change) readRequirements() (err error) {
+	if c.required, err = c.extensions.RequiredCapabilities(); err != nil {
+		return err
+	}
+	c.needs, err = c.extensions.groupNeeds()
 	return err
 }
 
@@ -189,14 +192,12 @@ func (c *change) meets(leaf *LeafNode) error {
 	if err := leaf.meets(c.required, c.extensions); err != nil {
 		return err
 	}
-	if h := c.rules.hooks; h != nil && h.leaf != nil {
-		return h.leaf(leaf, c.extensions)
-	}
-	return nil
+	return c.needs.metBy(leaf)
 }
 
-// applyLeaves applies Updates, then Removes, then Adds. The keys of all old
-// leaves are given up before new ones are taken, since Updates have no order.
+// applyLeaves applies Updates, then SelfRemoves and Removes, then Adds. The
+// keys of all old leaves are given up before new ones are taken, since Updates
+// have no order.
 func (c *change) applyLeaves() error {
 	for i := range c.items {
 		switch p := c.items[i].proposal.(type) {
@@ -205,10 +206,11 @@ func (c *change) applyLeaves() error {
 			old := c.base.tree.leaf(l)
 			c.updated = append(c.updated, replacedLeaf{l, old, p.LeafNode})
 			c.leave(l, old)
-		case *Remove:
-			old := c.base.tree.leaf(p.Removed)
-			c.removed = append(c.removed, removedMember{p.Removed, old})
-			c.leave(p.Removed, old)
+		case *Remove, *SelfRemove:
+			l, _ := c.items[i].removes()
+			old := c.base.tree.leaf(l)
+			c.removed = append(c.removed, removedMember{l, old})
+			c.leave(l, old)
 		}
 	}
 	for _, u := range c.updated {
@@ -260,8 +262,8 @@ func (c *change) applyAdds() error {
 		if c.census.hasKey('s', leaf.SignatureKey) {
 			return broken(RuleListMemberAdded, "the signature_key of an added KeyPackage is a member's")
 		}
-		if n := c.tree.members() + 1; c.rules.maxMembers > 0 && n > c.rules.maxMembers {
-			return broken(RuleAddLeafLimit, "more than %d members", c.rules.maxMembers)
+		if err := c.room(); err != nil {
+			return err
 		}
 		leaf = leaf.own()
 		l := c.tree.add(leaf)
@@ -270,6 +272,14 @@ func (c *change) applyAdds() error {
 		}
 		c.added = append(c.added, addedMember{l, p.KeyPackage})
 		c.addedLeaves[l] = true
+	}
+	return nil
+}
+
+// room checks that one more member may join.
+func (c *change) room() error {
+	if limit := c.rules.maxMembers; limit > 0 && c.tree.members() >= limit {
+		return broken(RuleAddLeafLimit, "more than %d members", limit)
 	}
 	return nil
 }
@@ -289,7 +299,7 @@ func (c *change) pathRequired() bool {
 		return true
 	}
 	return slices.ContainsFunc(c.items, func(it proposalItem) bool {
-		return proposalTraits[it.proposal.ProposalType()].pathRequired
+		return it.proposal.ProposalType().traits().pathRequired
 	})
 }
 
@@ -341,6 +351,8 @@ func (c *change) setPath(leaf *LeafNode, steps []pathStep, parents []*ParentNode
 	}
 	if c.oldCommitter != nil {
 		c.census.removeLeaf(c.oldCommitter)
+	} else if err := c.room(); err != nil {
+		return err
 	}
 	c.blankAbove(c.committer)
 	if err := c.census.addLeaf(leaf, c.committer); err != nil {
@@ -353,7 +365,17 @@ func (c *change) setPath(leaf *LeafNode, steps []pathStep, parents []*ParentNode
 
 // checkGroup checks the members of the new epoch against each other.
 func (c *change) checkGroup() error {
-	return c.census.checkGroup(c.extensions, c.tree.members())
+	if err := c.census.checkGroup(c.extensions, c.tree.members()); err != nil {
+		return err
+	}
+	if err := c.census.checkBindings(c.tree, c.entered()); err != nil {
+		return err
+	}
+	before, err := c.base.context.Extensions.groupNeeds()
+	if err != nil || c.needs.equal(before) {
+		return err
+	}
+	return c.needs.metByAll(c.tree)
 }
 
 // provisional is the GroupContext under which path secrets are encrypted
@@ -373,6 +395,11 @@ func (c *change) finish(m *AuthenticatedContent) *publicState {
 	ctx := c.provisional()
 	ctx.ConfirmedTranscriptHash = s.confirmedTranscript(c.base.interim, m)
 	return &publicState{suite: s, context: ctx, raw: encode(&ctx), tree: c.tree, census: c.census}
+}
+
+// media are the media types of framed application data, or nil.
+func (p *publicState) media() (MediaTypeList, error) {
+	return p.context.Extensions.ContentMediaTypes()
 }
 
 // confirm adds the confirmation tag to a new state.
@@ -414,7 +441,7 @@ func (p *publicState) externalSenderKey(c *FramedContent) ([]byte, error) {
 	if c.Proposal == nil {
 		return nil, broken(RuleFrameSender, "an external sender may send proposals only")
 	}
-	if t := c.Proposal.ProposalType(); !proposalTraits[t].externalSender {
+	if t := c.Proposal.ProposalType(); !t.traits().externalSender {
 		return nil, broken(RuleFrameExternalProposal, "external sender sent proposal type 0x%04x", uint16(t))
 	}
 	senders, err := p.context.Extensions.ExternalSenders()
@@ -449,7 +476,7 @@ func (p *publicState) checkAddress(groupID []byte, epoch uint64) error {
 		return ErrWrongGroup
 	}
 	if epoch != p.context.Epoch {
-		return fmt.Errorf("%w: %d, the group is in %d", ErrWrongEpoch, epoch, p.context.Epoch)
+		return brokenBy(RuleFrameEpoch, ErrWrongEpoch, "epoch %d, the group is in %d", epoch, p.context.Epoch)
 	}
 	return nil
 }

@@ -418,7 +418,10 @@ func (n *node) marshalInOrder(x, last NodeIndex, b *tlsvec.Builder) {
 }
 
 // maxLeaves bounds the trees that are decoded.
-const maxLeaves = 1 << 17
+const maxLeaves = 1 << maxHeight
+
+// maxHeight is the height of the highest tree.
+const maxHeight = 17
 
 // unmarshalTree reads a ratchet_tree and checks its shape.
 func unmarshalTree(s *suite, r *tlsvec.Reader) (*ratchetTree, error) {

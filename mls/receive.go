@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // A Verified message has passed sections 6.1 to 6.3: it is an
@@ -36,7 +37,29 @@ func (v *verifiedContent) verified() {}
 type ApplicationMessage struct {
 	verifiedContent
 	Generation uint32 // in the sender's application ratchet
+
+	framing *ApplicationFraming
 }
+
+// open checks and decodes what the GroupContext of the message's epoch makes
+// of authenticated_data and application_data.
+func (m *ApplicationMessage) open(ext Extensions) error {
+	if m.base == nil { // otherwise classify has checked it
+		if err := ext.checkAAD(m.content.Content.AuthenticatedData); err != nil {
+			return err
+		}
+	}
+	media, err := ext.ContentMediaTypes()
+	if err != nil {
+		return err
+	}
+	m.framing, err = openFraming(media, m.content.Content.ApplicationData)
+	return err
+}
+
+// Content returns what was sent with its media type, or nil if the group does
+// not frame application data.
+func (m *ApplicationMessage) Content() *ApplicationFraming { return m.framing }
 
 // Data returns what was sent.
 func (m *ApplicationMessage) Data() []byte { return m.content.Content.ApplicationData }
@@ -53,6 +76,16 @@ func (p *VerifiedProposal) Proposal() Proposal { return p.content.Content.Propos
 
 // Ref is the ProposalRef by which commits name it.
 func (p *VerifiedProposal) Ref() []byte { return bytes.Clone(p.ref) }
+
+// Message returns the PublicMessage in which the proposal came, for those who
+// join by external commit; nil if it came in another form.
+func (p *VerifiedProposal) Message() []byte {
+	a := p.content
+	if a.WireFormat != WirePublicMessage || a.Content.Sender.Type == SenderMember && a.tag == nil {
+		return nil
+	}
+	return wrapMessage(WirePublicMessage, &PublicMessage{a.Content, a.Auth, a.tag})
+}
 
 // A VerifiedCommit was sent by whom it says; Stage works out what it does.
 type VerifiedCommit struct{ verifiedContent }
@@ -75,35 +108,49 @@ func (g *Group) Verify(m *Message) (Verified, error) {
 		return g.verifyPublic(m.PublicMessage)
 	case m.PrivateMessage != nil:
 		return g.verifyPrivate(m.PrivateMessage)
+	case m.SemiPrivateMessage != nil:
+		return g.verifySemiPrivate(m.SemiPrivateMessage)
 	}
 	return nil, fmt.Errorf("%w: wire format 0x%04x is not a message to a group", ErrUnsupported, uint16(m.WireFormat))
 }
 
 func (g *Group) verifyPublic(m *PublicMessage) (Verified, error) {
-	if m.Content.Sender == memberSender(g.keys.index) && bytes.Equal(m.Content.GroupID, g.public.context.GroupID) {
-		return nil, ErrOwnMessage
+	if m.Content.Sender == memberSender(g.keys.index) {
+		return nil, g.ownMessage(m)
 	}
 	a, err := g.public.openPublic(m, g.secrets.membershipKey)
 	if err != nil {
 		return nil, err
 	}
-	return g.classify(a, g.public, 0)
+	return classify(g.public.suite, a, g.public, 0)
+}
+
+// ownMessage gives ErrOwnMessage for a message that has our membership tag,
+// so that nobody outside the group can make us believe that we sent it.
+func (g *Group) ownMessage(m *PublicMessage) error {
+	if err := g.public.checkAddress(m.Content.GroupID, m.Content.Epoch); err != nil {
+		return err
+	}
+	if _, err := m.open(g.public.suite, g.secrets.membershipKey, g.public.raw); err != nil {
+		return err
+	}
+	return ErrOwnMessage
 }
 
 // classify gives a verified message its type.
-func (g *Group) classify(a *AuthenticatedContent, base *publicState, generation uint32) (Verified, error) {
+func classify(s *suite, a *AuthenticatedContent, base *publicState, generation uint32) (Verified, error) {
 	c := &a.Content
-	if h := g.hooks.authenticatedData; h != nil && base != nil {
-		if err := h(&base.context, c.AuthenticatedData); err != nil {
-			return nil, brokenBy(RuleFrameAuthenticatedData, err, "authenticated_data")
+	if base != nil {
+		if err := base.context.Extensions.checkAAD(c.AuthenticatedData); err != nil {
+			return nil, err
 		}
 	}
 	v := verifiedContent{a, base}
 	switch {
 	case c.ContentType == ContentApplication:
-		return &ApplicationMessage{v, generation}, nil
+		return &ApplicationMessage{verifiedContent: v, Generation: generation}, nil
 	case c.ContentType == ContentProposal && c.Sender.Type != SenderNewMemberCommit:
-		return &VerifiedProposal{v, a.proposalRef(g.public.suite)}, nil
+		return &VerifiedProposal{v, a.proposalRef(s)}, nil
 	case c.ContentType == ContentCommit && (c.Sender.Type == SenderMember || c.Sender.Type == SenderNewMemberCommit):
 		return &VerifiedCommit{v}, nil
 	}
@@ -115,6 +162,9 @@ func (g *Group) verifyPrivate(m *PrivateMessage) (Verified, error) {
 		return nil, ErrWrongGroup
 	}
 	e := g.privateEpoch(m)
+	if e == nil && m.ContentType != ContentApplication {
+		return nil, g.public.checkAddress(m.GroupID, m.Epoch)
+	}
 	if e == nil {
 		return nil, fmt.Errorf("%w: %d, the group is in %d", ErrWrongEpoch, m.Epoch, g.public.context.Epoch)
 	}
@@ -122,12 +172,20 @@ func (g *Group) verifyPrivate(m *PrivateMessage) (Verified, error) {
 	if err != nil {
 		return nil, err
 	}
-	return g.classify(a, e.base, generation)
+	v, err := classify(g.public.suite, a, e.base, generation)
+	if err != nil {
+		return nil, err
+	}
+	if m, ok := v.(*ApplicationMessage); ok {
+		err = m.open(e.extensions)
+	}
+	return v, err
 }
 
 // An openEpoch is what decrypts the messages of one epoch.
 type openEpoch struct {
 	base       *publicState // nil for a past epoch
+	extensions Extensions   // of the GroupContext
 	raw        []byte
 	senderData []byte
 	messages   *secretTree
@@ -138,14 +196,14 @@ type openEpoch struct {
 // application data one of the last ones.
 func (g *Group) privateEpoch(m *PrivateMessage) *openEpoch {
 	if m.Epoch == g.public.context.Epoch {
-		return &openEpoch{g.public, g.public.raw, g.secrets.senderData, g.messages, g.signatureKey}
+		return &openEpoch{g.public, g.public.context.Extensions, g.public.raw, g.secrets.senderData, g.messages, g.signatureKey}
 	}
 	if m.ContentType != ContentApplication {
 		return nil
 	}
 	for _, p := range g.past {
 		if p.context.Epoch == m.Epoch {
-			return &openEpoch{nil, p.raw, p.senderData, p.messages, func(l LeafIndex) []byte {
+			return &openEpoch{nil, p.context.Extensions, p.raw, p.senderData, p.messages, func(l LeafIndex) []byte {
 				if key, changed := p.keys[l]; changed {
 					return key
 				}
@@ -186,6 +244,7 @@ func (e *openEpoch) open(g *Group, m *PrivateMessage) (*AuthenticatedContent, ui
 	if err != nil {
 		return nil, 0, err
 	}
+	defer r.abandon()
 	a, err := s.openContent(m, k, d)
 	if err != nil {
 		return nil, 0, err
@@ -224,37 +283,49 @@ func (g *Group) keep(content *AuthenticatedContent, ref []byte) error {
 	return nil
 }
 
+// unkeep forgets a proposal that was not sent after all.
+func (g *Group) unkeep(ref []byte) {
+	delete(g.byRef, string(ref))
+	g.proposals = slices.DeleteFunc(g.proposals, func(k *keptProposal) bool { return bytes.Equal(k.ref, ref) })
+}
+
 // validateProposal checks what section 12.1 says of one proposal. Signatures
-// in it are not verified again when it is committed.
+// in it are not verified again when it is committed. Whether a leaf meets the
+// GroupContext is not checked: a GroupContextExtensions proposal of the same
+// commit may change that (section 12.3).
 func (g *Group) validateProposal(c *FramedContent) error {
+	return g.public.validateProposal(c, g.listRules(g.client.receiving()))
+}
+
+func (p *publicState) validateProposal(c *FramedContent, rules listRules) error {
 	items := []proposalItem{{proposal: c.Proposal, sender: c.Sender}}
-	ch := &change{base: g.public, rules: g.listRules(g.client.receiving()), items: items, extensions: g.public.context.Extensions}
-	var err error
-	if ch.required, err = ch.extensions.RequiredCapabilities(); err != nil {
-		return err
-	}
-	switch p := c.Proposal.(type) {
+	ch := &change{base: p, rules: rules, from: c.Sender, items: items}
+	switch v := c.Proposal.(type) {
 	case *Add:
-		return ch.verifyAdd(p, false)
+		return ch.verifyAdd(v, false)
 	case *Update:
 		if c.Sender.Type != SenderMember {
 			return broken(RuleUpdateSender, "Update from sender type %d", c.Sender.Type)
 		}
-		return ch.verifyUpdate(p, LeafIndex(c.Sender.Index), false)
+		return ch.verifyUpdate(v, LeafIndex(c.Sender.Index), false)
 	case *Remove:
-		if g.public.tree.leaf(p.Removed) == nil {
-			return broken(RuleRemoveTarget, "leaf %d is blank", p.Removed)
+		if p.tree.leaf(v.Removed) == nil {
+			return broken(RuleRemoveTarget, "leaf %d is blank", v.Removed)
 		}
 	case *PreSharedKey:
-		return validatePSK(g.public.suite, &p.PSK, 0)
+		return validatePSK(p.suite, &v.PSK, 0)
 	case *ReInit:
-		if p.Version < g.public.context.Version {
-			return broken(RuleReInitVersion, "ReInit to version %d", p.Version)
+		if v.Version < p.context.Version {
+			return broken(RuleReInitVersion, "ReInit to version %d", v.Version)
 		}
 	case *ExternalInit:
 		return broken(RuleListExternalInit, "ExternalInit as a proposal of its own")
 	case *GroupContextExtensions:
-		return p.Extensions.checkKnown()
+		return ch.checkExtensions(v.Extensions)
+	case *AppDataUpdate, *AppEphemeral:
+		return ch.checkComponent(&items[0])
+	case *SelfRemove:
+		return p.checkSelfRemove(c.Sender)
 	}
 	return nil
 }
@@ -267,13 +338,17 @@ func (g *Group) ClearProposals() {
 
 // PendingProposals lists the proposals that the next commit covers.
 func (g *Group) PendingProposals() []*VerifiedProposal {
-	out := make([]*VerifiedProposal, len(g.proposals))
-	for i, k := range g.proposals {
-		out[i] = &VerifiedProposal{verifiedContent{k.content, g.public}, k.ref}
+	return pendingProposals(g.proposals, g.public)
+}
+
+func pendingProposals(kept []*keptProposal, base *publicState) []*VerifiedProposal {
+	out := make([]*VerifiedProposal, len(kept))
+	for i, k := range kept {
+		out[i] = &VerifiedProposal{verifiedContent{k.content, base}, k.ref}
 	}
 	return out
 }
 
 func (g *Group) listRules(leaf leafRules) listRules {
-	return listRules{leaf: leaf, maxMembers: g.client.cfg.Limits.MaxMembers, hooks: &g.hooks}
+	return listRules{leaf: leaf, maxMembers: g.client.cfg.Limits.MaxMembers, components: g.client.cfg.Components}
 }

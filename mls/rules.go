@@ -8,7 +8,8 @@ type Rule uint16
 
 func (r Rule) String() string { return fmt.Sprintf("V%03d", uint16(r)) }
 
-// Section gives the section of RFC 9420 that states the rule.
+// Section gives the section of RFC 9420 that states the rule, or, after the
+// short name of another document, that document's.
 func (r Rule) Section() string { return ruleSections[r] }
 
 // Leaf nodes (sections 7.2, 7.3).
@@ -120,6 +121,26 @@ const (
 	RuleAddLeafLimit                          // group stays within its limit of members
 )
 
+// SemiPrivateMessages, and GroupInfo for delivery services
+// (draft-mahy-mls-semiprivatemessage-07, draft-mahy-mls-ratchet-tree-options-03).
+const (
+	RuleSemiPrivateAllowed    Rule = 801 + iota // the GroupContext requires the wire format and has receivers
+	RuleSemiPrivateReceivers                    // one key for each external receiver, and no other
+	RuleSemiPrivateContext                      // partial_context_hash fits sender and nonce
+	RuleSemiPrivateHash                         // framed_content_tbs_hash fits the content
+	RuleSemiPrivateContent                      // proposals and commits only
+	RuleExternalReceivers                       // external_receivers: keys of the suite, none twice
+	RuleTreeSource                              // httpsUri points into ratchet_tree_source_domains
+	RuleTreeOption                              // a group that is not known yet comes with its full tree
+	RulePartialPresence                         // ratchet_tree_presence is no_ratchet_tree
+	RuleGroupInfoContext                        // GroupInfo describes the commit's epoch
+	RuleGroupInfoConfirmation                   // confirmation_tag is the commit's
+	RuleGroupInfoSigner                         // signer is the committer
+	RuleGroupInfoTree                           // ratchet_tree, if there, is the group's
+	RuleGroupInfoExternalPub                    // external_pub, if there, is a key of the suite
+	RulePublicHandshake                         // handshakes of a group with a hub are readable to it
+)
+
 var ruleSections = map[Rule]string{
 	RuleLeafSource: "7.3", RuleLeafSignature: "7.3", RuleLeafCredential: "5.3.1", RuleLeafCredentialListed: "7.2",
 	RuleLeafRequired: "7.3", RuleLeafCredentialCommon: "7.3", RuleLeafLifetime: "7.3", RuleLeafLifetimeTotal: "7.2",
@@ -150,4 +171,17 @@ var ruleSections = map[Rule]string{
 	RuleWelcomeSuite: "12.4.3.1", RuleWelcomePSKAlone: "12.4.3.1", RuleWelcomeSignature: "12.4.3.1",
 	RuleWelcomeConfirmation: "12.4.3.1", RuleWelcomeOwnLeaf: "12.4.3.1", RuleWelcomePathSecret: "12.4.3.1",
 	RuleWelcomeEpoch: "12.4.3.1", RuleWelcomeExtensions: "13.4", RuleExternalPub: "12.4.3.2", RuleAddLeafLimit: "7.7",
+
+	RuleDictionary: "ext 3.7", RuleComponentValue: "ext 4", RuleLeafComponents: "ext 4", RuleLeafSafeAAD: "ext 4",
+	RuleLeafMediaTypes: "ext 5.2.3", RuleLeafWireFormats: "ext 4", RuleComponentUnknown: "ext 3.8",
+	RuleAppDataAbsent: "ext 3.8", RuleAppDataList: "ext 3.8", RuleAppDataRefused: "ext 3.8", RuleAppDataGCE: "ext 3.8",
+	RuleAppEphemeralRefused: "ext 3.9", RuleSelfRemoveByRef: "ext 5.3.1", RuleSelfRemoveFraming: "ext 5.3.1",
+	RuleSelfRemoveOwn: "ext 5.3.1", RuleSelfRemoveOnce: "ext 5.3.1", RuleApplicationFraming: "ext 5.2.4",
+	RuleSemiPrivateAllowed: "spm 3", RuleSemiPrivateReceivers: "spm 3", RuleSemiPrivateContext: "spm 3.2",
+	RuleSemiPrivateHash: "spm 3.2", RuleSemiPrivateContent: "spm 3.1", RuleExternalReceivers: "spm 3",
+	RuleTreeSource: "rto 3.1", RuleTreeOption: "rto 3", RulePartialPresence: "rto 4", RuleGroupInfoContext: "rto 4",
+	RuleGroupInfoConfirmation: "rto 4", RuleGroupInfoSigner: "rto 4", RuleGroupInfoTree: "12.4.3.3",
+	RuleGroupInfoExternalPub: "12.4.3.2", RulePublicHandshake: "rto 3",
+
+	RuleLastResort: "ext 5.4", RuleBindingList: "ext 5.5", RuleBindingSignature: "ext 5.5.1", RuleBindingSupport: "ext 5.5.2",
 }

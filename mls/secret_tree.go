@@ -1,6 +1,7 @@
 package mls
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 )
@@ -28,6 +29,14 @@ type ratchet struct {
 	secret []byte
 	next   uint32
 	kept   []keptKey
+	ahead  *ratchetAhead // after find and before erase or abandon
+}
+
+// A ratchetAhead is a ratchet as it will be if the message is authentic that
+// asked for a generation further on.
+type ratchetAhead struct {
+	ratchet
+	limit int // keys to keep
 }
 
 type keptKey struct {
@@ -115,10 +124,11 @@ func (r *ratchet) step(s *suite) keyNonce {
 	return k
 }
 
-// find returns the key of a generation and leaves it in place: a message that
-// does not decrypt must not cost its sender the key. The caller calls erase
-// when the message was authentic.
+// find returns the key of a generation and leaves the ratchet where it is: a
+// message that is not authentic must not cost its pretended sender a key. The
+// caller calls erase when the message was authentic, and abandon in any case.
 func (r *ratchet) find(s *suite, generation uint32, lim ratchetLimits) (keyNonce, error) {
+	r.abandon()
 	if generation < r.next {
 		if i, ok := r.search(generation); ok {
 			return r.kept[i].keyNonce, nil
@@ -128,17 +138,38 @@ func (r *ratchet) find(s *suite, generation uint32, lim ratchetLimits) (keyNonce
 	if generation-r.next > lim.forward || generation == ^uint32(0) {
 		return keyNonce{}, fmt.Errorf("%w: generation %d, expected %d", ErrTooFarAhead, generation, r.next)
 	}
-	for r.next <= generation {
-		g := r.next
-		r.kept = append(r.kept, keptKey{g, r.step(s)})
+	a := &ratchetAhead{ratchet{secret: bytes.Clone(r.secret), next: r.next}, lim.kept}
+	for a.next <= generation {
+		g := a.next
+		a.kept = append(a.kept, keptKey{g, a.step(s)})
 	}
-	r.trim(lim.kept)
-	return r.kept[len(r.kept)-1].keyNonce, nil
+	r.ahead = a
+	return a.kept[len(a.kept)-1].keyNonce, nil
+}
+
+// abandon forgets what find derived, unless erase has adopted it.
+func (r *ratchet) abandon() {
+	if r.ahead == nil {
+		return
+	}
+	clear(r.ahead.secret)
+	for i := range r.ahead.kept {
+		r.ahead.kept[i].erase()
+	}
+	r.ahead = nil
+}
+
+// adopt moves to where find went.
+func (r *ratchet) adopt() {
+	a := r.ahead
+	clear(r.secret)
+	r.secret, r.next, r.ahead = a.secret, a.next, nil
+	r.kept = append(r.kept, a.kept...)
 }
 
 // trim drops the oldest kept keys.
 func (r *ratchet) trim(limit int) {
-	drop := len(r.kept) - max(limit, 1)
+	drop := len(r.kept) - max(limit, 0)
 	if drop <= 0 {
 		return
 	}
@@ -154,8 +185,12 @@ func (r *ratchet) search(generation uint32) (int, bool) {
 	})
 }
 
-// erase deletes the key of a generation.
+// erase deletes the key of a generation, which find has returned.
 func (r *ratchet) erase(generation uint32) {
+	if r.ahead != nil {
+		defer r.trim(r.ahead.limit)
+		r.adopt()
+	}
 	if i, ok := r.search(generation); ok {
 		r.kept[i].erase()
 		r.kept = slices.Delete(r.kept, i, i+1)

@@ -2,7 +2,8 @@ package mls
 
 import (
 	"context"
-	"fmt"
+	"errors"
+	"math"
 )
 
 // Send encrypts application data to the group (section 15).
@@ -12,6 +13,9 @@ func (g *Group) Send(ctx context.Context, data, authenticatedData []byte) ([]byt
 	}
 	if len(g.proposals) > 0 && !g.client.cfg.SendDespiteProposals {
 		return nil, ErrProposals
+	}
+	if err := g.checkContent(data); err != nil {
+		return nil, err
 	}
 	a, err := g.sign(ctx, WirePrivateMessage, authenticatedData, FramedContent{ContentType: ContentApplication, ApplicationData: data})
 	if err != nil {
@@ -28,19 +32,60 @@ func (g *Group) Propose(ctx context.Context, p Proposal, opts ProposeOptions) ([
 	}
 	if opts.WireFormat == 0 {
 		opts.WireFormat = WirePrivateMessage
+		if p.ProposalType() == ProposalSelfRemove {
+			opts.WireFormat = WirePublicMessage
+		}
 	}
 	a, err := g.sign(ctx, opts.WireFormat, opts.AuthenticatedData, FramedContent{ContentType: ContentProposal, Proposal: p})
 	if err != nil {
 		return nil, err
 	}
-	if err := g.validateProposal(&a.Content); err != nil {
+	if err := g.validateOwn(a); err != nil {
+		return nil, err
+	}
+	if err := g.checkProposed(p); err != nil {
 		return nil, err
 	}
 	out, err := g.protect(ctx, a)
 	if err != nil {
 		return nil, err
 	}
-	return out, g.keep(a, a.proposalRef(g.public.suite))
+	ref := a.proposalRef(g.public.suite)
+	if err := g.keep(a, ref); err != nil {
+		return nil, err
+	}
+	if err := g.Save(ctx); err != nil {
+		g.unkeep(ref)
+		return nil, err
+	}
+	return out, nil
+}
+
+// checkProposed refuses to propose a leaf that the group as it is would
+// refuse.
+func (g *Group) checkProposed(p Proposal) error {
+	var leaf *LeafNode
+	switch p := p.(type) {
+	case *Add:
+		leaf = p.KeyPackage.LeafNode
+	case *Update:
+		leaf = p.LeafNode
+	default:
+		return nil
+	}
+	ext := g.public.context.Extensions
+	required, err := ext.RequiredCapabilities()
+	if err != nil {
+		return err
+	}
+	if err := leaf.meets(required, ext); err != nil {
+		return err
+	}
+	needs, err := ext.groupNeeds()
+	if err != nil {
+		return err
+	}
+	return needs.metBy(leaf)
 }
 
 // ProposeOptions vary how a proposal is sent.
@@ -70,9 +115,8 @@ func (g *Group) ProposeUpdate(ctx context.Context, ch *LeafChange, opts ProposeO
 	out, err := g.Propose(ctx, &Update{leaf}, opts)
 	if err != nil {
 		delete(g.ownUpdates, string(pair.public))
-		return nil, err
 	}
-	return out, g.Save(ctx)
+	return out, err
 }
 
 // ProposePSK proposes to inject an external PSK.
@@ -85,6 +129,12 @@ func (g *Group) ExternalPSK(id []byte) *PreSharedKey {
 	return &PreSharedKey{PreSharedKeyID{Type: PSKExternal, ID: id, Nonce: random(g.public.suite.nh)}}
 }
 
+// ApplicationPSK makes a proposal for a pre-shared key of a component, with a
+// fresh nonce.
+func (g *Group) ApplicationPSK(component ComponentID, id []byte) *PreSharedKey {
+	return &PreSharedKey{PreSharedKeyID{Type: PSKApplication, Component: component, ID: id, Nonce: random(g.public.suite.nh)}}
+}
+
 // ResumptionPSK makes a proposal for the resumption PSK of an epoch of this
 // group, with a fresh nonce.
 func (g *Group) ResumptionPSK(epoch uint64) *PreSharedKey {
@@ -95,10 +145,11 @@ func (g *Group) ResumptionPSK(epoch uint64) *PreSharedKey {
 
 // sign frames and signs a message of this member.
 func (g *Group) sign(ctx context.Context, w WireFormat, authenticatedData []byte, c FramedContent) (*AuthenticatedContent, error) {
-	if w != WirePublicMessage && w != WirePrivateMessage {
-		return nil, fmt.Errorf("%w: wire format 0x%04x", ErrUnsupported, uint16(w))
+	if err := g.public.checkWireFormat(w); err != nil {
+		return nil, err
 	}
-	if err := g.checkOutgoing(authenticatedData); err != nil {
+	authenticatedData, err := g.public.context.Extensions.outgoingAAD(authenticatedData)
+	if err != nil {
 		return nil, err
 	}
 	c.GroupID, c.Epoch = g.public.context.GroupID, g.public.context.Epoch
@@ -108,14 +159,7 @@ func (g *Group) sign(ctx context.Context, w WireFormat, authenticatedData []byte
 	return a, a.sign(ctx, g.public.suite, g.signer, g.public.raw)
 }
 
-func (g *Group) checkOutgoing(authenticatedData []byte) error {
-	if h := g.hooks.authenticatedData; h != nil {
-		if err := h(&g.public.context, authenticatedData); err != nil {
-			return brokenBy(RuleFrameAuthenticatedData, err, "authenticated_data")
-		}
-	}
-	return nil
-}
+var errGenerations = errors.New("mls: the message keys of this epoch are used up; make a commit")
 
 // ownKey takes the next key of an own ratchet. A block of generations is
 // reserved in stored state before its first is used, so that a crash can skip
@@ -128,6 +172,9 @@ func (g *Group) ownKey(ctx context.Context, t ContentType) (keyNonce, uint32, er
 	limit := &g.reserved.handshake
 	if t == ContentApplication {
 		limit = &g.reserved.application
+	}
+	if r.next >= math.MaxUint32-g.client.cfg.Limits.GenerationBlock {
+		return keyNonce{}, 0, errGenerations
 	}
 	if r.next >= *limit {
 		before := *limit

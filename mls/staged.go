@@ -18,6 +18,7 @@ type StagedCommit struct {
 	secrets     *epochSecrets
 	signer      crypto.Signer
 	selfRemoved bool
+	info        *GroupInfo // of the new epoch, if one was checked
 }
 
 // Epoch is the epoch that the commit begins.
@@ -89,6 +90,19 @@ func (s *StagedCommit) SelfRemoved() bool { return s.selfRemoved }
 // Context is the GroupContext of the new epoch.
 func (s *StagedCommit) Context() GroupContext { return s.next.context }
 
+// RatchetTree is the encoded tree of the new epoch, as in the ratchet_tree
+// extension, for those whom a commit of our own adds.
+func (s *StagedCommit) RatchetTree() []byte { return encode(s.next.tree) }
+
+// EpochAuthenticator is that of the new epoch (section 8.7), or nil if the
+// commit removes this client.
+func (s *StagedCommit) EpochAuthenticator() []byte {
+	if s.secrets == nil {
+		return nil
+	}
+	return bytes.Clone(s.secrets.epochAuthenticator)
+}
+
 // A StagedProposal is one proposal of a commit and who made it.
 type StagedProposal struct {
 	Proposal    Proposal
@@ -98,12 +112,25 @@ type StagedProposal struct {
 
 // Proposals lists all proposals in the order of the commit.
 func (s *StagedCommit) Proposals() []StagedProposal {
-	out := make([]StagedProposal, len(s.change.items))
-	for i, it := range s.change.items {
+	return stagedProposals(s.change.items)
+}
+
+func stagedProposals(items []proposalItem) []StagedProposal {
+	out := make([]StagedProposal, len(items))
+	for i, it := range items {
 		out[i] = StagedProposal{it.proposal, it.sender, it.ref != nil}
 	}
 	return out
 }
+
+// ComponentChanges lists what AppDataUpdates change, sorted by component. The
+// difference that a GroupContextExtensions proposal makes to the dictionary is
+// not among them; see Extensions.
+func (s *StagedCommit) ComponentChanges() []ComponentChange { return slices.Clone(s.change.components) }
+
+// Ephemerals lists the data of AppEphemerals, sorted by component and then in
+// the order of the commit.
+func (s *StagedCommit) Ephemerals() []ComponentInput { return slices.Clone(s.change.ephemerals) }
 
 // Stage works out what a commit does (section 12.4.2). The group is left as
 // it is.
@@ -131,11 +158,16 @@ func (g *Group) Stage(ctx context.Context, v *VerifiedCommit) (*StagedCommit, er
 // stagePublic applies a commit to the public state.
 func (g *Group) stagePublic(a *AuthenticatedContent) (*StagedCommit, []pathStep, error) {
 	commit := a.Content.Commit
-	items, err := g.resolve(commit, a.Content.Sender)
+	items, err := resolve(commit, a.Content.Sender, g.byRef)
 	if err != nil {
 		return nil, nil, err
 	}
-	c, steps, err := g.public.follow(items, a.Content.Sender, commit.Path, g.listRules(g.client.receiving()))
+	rules := g.listRules(g.client.receiving())
+	rules.leaving = slices.ContainsFunc(items, func(it proposalItem) bool {
+		l, ok := it.removes()
+		return ok && l == g.keys.index
+	})
+	c, steps, err := g.public.follow(items, a.Content.Sender, commit.Path, rules)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -165,14 +197,14 @@ func (p *publicState) follow(items []proposalItem, from Sender, path *UpdatePath
 }
 
 // resolve finds the proposals of a commit (section 12.4).
-func (g *Group) resolve(commit *Commit, from Sender) ([]proposalItem, error) {
+func resolve(commit *Commit, from Sender, byRef map[string]*keptProposal) ([]proposalItem, error) {
 	items := make([]proposalItem, len(commit.Proposals))
 	for i, p := range commit.Proposals {
 		if p.Proposal != nil {
 			items[i] = proposalItem{proposal: p.Proposal, sender: from}
 			continue
 		}
-		kept := g.byRef[string(p.Reference)]
+		kept := byRef[string(p.Reference)]
 		if kept == nil {
 			return nil, brokenBy(RuleCommitUnknownRef, ErrMissingPropose, "reference %x", p.Reference)
 		}
@@ -188,8 +220,12 @@ func (k *keptProposal) item() proposalItem {
 
 // judgeChange asks about every leaf that enters the tree.
 func (c *Client) judgeChange(ctx context.Context, ch *change) error {
+	return ch.judge(ctx, c.cfg.Judge)
+}
+
+func (ch *change) judge(ctx context.Context, f JudgeFunc) error {
 	ask := func(l LeafIndex, leaf, old *LeafNode) error {
-		return c.judge(ctx, &Judgement{GroupID: ch.base.context.GroupID, Leaf: leaf, Old: old, Index: l})
+		return f.judge(ctx, &Judgement{GroupID: ch.base.context.GroupID, Leaf: leaf, Old: old, Index: l})
 	}
 	for _, a := range ch.added {
 		if err := ask(a.leaf, a.keyPackage.LeafNode, nil); err != nil {
@@ -290,6 +326,8 @@ func (c *Client) lookupPSK(ctx context.Context, id *PreSharedKeyID) ([]byte, err
 	switch {
 	case id.Type == PSKExternal && c.cfg.PSK != nil:
 		return c.cfg.PSK(ctx, id.ID)
+	case id.Type == PSKApplication && c.cfg.ComponentPSK != nil:
+		return c.cfg.ComponentPSK(ctx, id.Component, id.ID)
 	case id.Type == PSKResumption && c.cfg.Storage != nil:
 		other, err := c.LoadGroup(ctx, id.GroupID)
 		if err != nil {
@@ -326,7 +364,7 @@ func (g *Group) leave(s *StagedCommit) {
 	s.next.census = s.next.census.absorb()
 	g.public, g.removed, g.pending = s.next, true, nil
 	g.keys = &ownKeys{g.keys.index, keyPair{}, map[NodeIndex]keyPair{}}
-	g.secrets, g.past = &epochSecrets{}, nil
+	g.secrets, g.past, g.exports = &epochSecrets{}, nil, &secretTree{suite: g.public.suite, size: exporterSize}
 	g.messages = &secretTree{suite: g.public.suite, size: 1, nodes: map[NodeIndex][]byte{}, ratchets: map[LeafIndex]*senderRatchets{}}
 	g.resumption, g.ownUpdates = map[uint64][]byte{}, map[string]ownUpdate{}
 	g.proposals, g.byRef = nil, map[string]*keptProposal{}

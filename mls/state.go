@@ -28,7 +28,8 @@ import (
 //	    uint32 own_leaf;
 //	    PrivateKey leaf_key;                 /* absent if removed */
 //	    NodeKey parent_keys<V>;
-//	    opaque epoch_secrets<V>[9];
+//	    opaque epoch_secrets<V>[8];
+//	    ExportNode exports<V>;               /* what is left of the exporter tree */
 //	    MessageKeys messages;
 //	    uint32 reserved_handshake;
 //	    uint32 reserved_application;
@@ -83,6 +84,19 @@ func checkStateVersion(r *tlsvec.Reader) error {
 	return nil
 }
 
+// left reports whether the state is that of a group of which this client is
+// no longer a member.
+func (st *GroupState) left() bool {
+	r := tlsvec.NewReader(st.Secret)
+	if checkStateVersion(r) != nil {
+		return false
+	}
+	new(GroupContext).unmarshal(r)
+	r.Vector()
+	r.Vector()
+	return r.Optional()
+}
+
 func (g *Group) state(withTree bool) GroupState {
 	st := GroupState{ID: g.ID(), Epoch: g.Epoch(), Secret: encode((*groupStateWriter)(g))}
 	if withTree {
@@ -95,7 +109,7 @@ func (g *Group) state(withTree bool) GroupState {
 func (e *epochSecrets) secretList() []*[]byte {
 	return []*[]byte{
 		&e.senderData, &e.exporter, &e.external, &e.confirmationKey, &e.membershipKey,
-		&e.resumptionPSK, &e.epochAuthenticator, &e.init, &e.applicationExport,
+		&e.resumptionPSK, &e.epochAuthenticator, &e.init,
 	}
 }
 
@@ -124,6 +138,7 @@ func (g *groupStateWriter) marshal(b *tlsvec.Builder) {
 	for _, secret := range g.secrets.secretList() {
 		b.Vector(*secret)
 	}
+	g.exports.marshalNodes(b)
 	g.messages.marshal(b)
 	b.Uint32(g.reserved.handshake)
 	b.Uint32(g.reserved.application)
@@ -184,12 +199,7 @@ func writeKeyPair(b *tlsvec.Builder, k keyPair) {
 
 func (t *secretTree) marshal(b *tlsvec.Builder) {
 	b.Uint32(uint32(t.size))
-	b.Nested(func(b *tlsvec.Builder) {
-		for _, x := range sortedKeys(t.nodes) {
-			b.Uint32(uint32(x))
-			b.Vector(t.nodes[x])
-		}
-	})
+	t.marshalNodes(b)
 	b.Nested(func(b *tlsvec.Builder) {
 		for _, l := range sortedKeys(t.ratchets) {
 			b.Uint32(uint32(l))
@@ -199,16 +209,30 @@ func (t *secretTree) marshal(b *tlsvec.Builder) {
 	})
 }
 
+func (t *secretTree) marshalNodes(b *tlsvec.Builder) {
+	b.Nested(func(b *tlsvec.Builder) {
+		for _, x := range sortedKeys(t.nodes) {
+			b.Uint32(uint32(x))
+			b.Vector(t.nodes[x])
+		}
+	})
+}
+
+func (t *secretTree) unmarshalNodes(r *tlsvec.Reader) {
+	t.nodes = map[NodeIndex][]byte{}
+	r.Each(func(r *tlsvec.Reader) {
+		x := NodeIndex(r.Uint32())
+		t.nodes[x] = t.secret(r)
+	})
+}
+
 func (t *secretTree) unmarshal(r *tlsvec.Reader) {
 	if t.size = treeSize(r.Uint32()); t.size == 0 || t.size > maxLeaves || t.size&(t.size-1) != 0 {
 		r.Fail("size of the secret tree is no power of two")
 		t.size = 1
 	}
-	t.nodes, t.ratchets = map[NodeIndex][]byte{}, map[LeafIndex]*senderRatchets{}
-	r.Each(func(r *tlsvec.Reader) {
-		x := NodeIndex(r.Uint32())
-		t.nodes[x] = t.secret(r)
-	})
+	t.unmarshalNodes(r)
+	t.ratchets = map[LeafIndex]*senderRatchets{}
 	r.Each(func(r *tlsvec.Reader) {
 		l, s := LeafIndex(r.Uint32()), new(senderRatchets)
 		s.handshake.unmarshal(r, t)
@@ -441,6 +465,8 @@ func (d *stateDecoder) secrets(g *Group, r *tlsvec.Reader) {
 	for _, secret := range g.secrets.secretList() {
 		*secret = r.Vector()
 	}
+	g.exports = &secretTree{suite: g.public.suite, size: exporterSize}
+	g.exports.unmarshalNodes(r)
 	g.messages = &secretTree{suite: g.public.suite}
 	g.messages.unmarshal(r)
 	g.reserved = reservation{r.Uint32(), r.Uint32()}
@@ -556,7 +582,7 @@ func (d *stateDecoder) restage(g *Group) error {
 		return nil
 	}
 	content := p.Staged.content
-	items, err := g.resolve(content.Content.Commit, content.Content.Sender)
+	items, err := resolve(content.Content.Commit, content.Content.Sender, g.byRef)
 	if err != nil {
 		return &ParseError{"pending commit", err}
 	}

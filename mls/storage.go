@@ -88,7 +88,9 @@ func (c *Client) idUnused(ctx context.Context, id []byte) error {
 	if c.cfg.Storage == nil {
 		return nil
 	}
-	switch _, err := c.cfg.Storage.ReadGroup(ctx, id); {
+	switch st, err := c.cfg.Storage.ReadGroup(ctx, id); {
+	case err == nil && st.left():
+		return nil
 	case err == nil:
 		return broken(RuleGroupIDUnique, "this client is in a group with that group_id")
 	case !errors.Is(err, ErrNotFound):

@@ -59,7 +59,7 @@ func (x NodeIndex) right() (NodeIndex, bool) {
 }
 
 // contains reports whether leaf l is below x, or x itself.
-func (x NodeIndex) contains(l LeafIndex) bool { return nodeAt(l, x.level()) == x }
+func (x NodeIndex) contains(l LeafIndex) bool { return l>>x.level() == x.firstLeaf()>>x.level() }
 
 // A treeSize is the number of leaves of a tree, blank ones included: a power
 // of two.

@@ -26,7 +26,14 @@ func validateTree(t *ratchetTree, ctx *GroupContext, rules leafRules) (*census, 
 	if err := c.checkGroup(ctx.Extensions, t.members()); err != nil {
 		return nil, err
 	}
-	return c, t.validateLeaves(ctx.GroupID, rules)
+	if err := c.checkBindings(t, nil); err != nil {
+		return nil, err
+	}
+	n, err := ctx.Extensions.groupNeeds()
+	if err != nil {
+		return nil, err
+	}
+	return c, t.validateLeaves(ctx.GroupID, rules, n)
 }
 
 // validateUnmerged checks the unmerged leaves and keys of every parent.
@@ -79,7 +86,7 @@ func (n *node) carried(x NodeIndex, l LeafIndex) (NodeIndex, bool) {
 }
 
 // validateLeaves checks every leaf by itself, signatures on all cores.
-func (t *ratchetTree) validateLeaves(groupID []byte, rules leafRules) error {
+func (t *ratchetTree) validateLeaves(groupID []byte, rules leafRules, n *needs) error {
 	type entry struct {
 		at   LeafIndex
 		leaf *LeafNode
@@ -90,6 +97,9 @@ func (t *ratchetTree) validateLeaves(groupID []byte, rules leafRules) error {
 	}
 	return parallel(len(list), func(i int) error {
 		if err := list[i].leaf.validateFields(t.suite, rules); err != nil {
+			return err
+		}
+		if err := n.metBy(list[i].leaf); err != nil {
 			return err
 		}
 		return list[i].leaf.verifySignature(t.suite, groupID, list[i].at)

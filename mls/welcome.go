@@ -42,6 +42,7 @@ func (g *groupSecrets) unmarshal(r *tlsvec.Reader) {
 		var id PreSharedKeyID
 		id.unmarshal(r)
 		g.psks = append(g.psks, id)
+		limitCount(r, len(g.psks), maxPSKs)
 	})
 }
 
@@ -95,6 +96,7 @@ func (w *Welcome) unmarshal(r *tlsvec.Reader) {
 		s := EncryptedGroupSecrets{NewMember: r.Vector()}
 		s.EncryptedGroupSecrets.unmarshal(r)
 		w.Secrets = append(w.Secrets, s)
+		limitCount(r, len(w.Secrets), maxLeaves)
 	})
 	w.EncryptedGroupInfo = r.Vector()
 }
