@@ -89,6 +89,7 @@ func makeSeeds(f testing.TB) *seedSet {
 	for _, pr := range []Proposal{
 		&Add{e.KeyPackage}, &Update{e.KeyPackage.LeafNode}, &Remove{1}, g.ExternalPSK([]byte("id")), g.ResumptionPSK(1),
 		&ReInit{[]byte("n"), MLS10, 1, nil}, &ExternalInit{[]byte("kem")}, &GroupContextExtensions{}, &CustomProposal{0xF001, []byte("x")},
+		UpdateAppData(0x8001, []byte("u")), RemoveAppData(0x8001), &AppEphemeral{0x8001, []byte("e")}, &SelfRemove{}, g.ApplicationPSK(0x8001, []byte("id")),
 	} {
 		s.proposals = append(s.proposals, MarshalProposal(pr))
 	}

@@ -71,7 +71,15 @@ func TestKeyPackageRules(t *testing.T) {
 func TestProposalListRules(t *testing.T) {
 	r := newRoom(t, P256AES128SHA256P256, "alice", GroupOptions{}, nil)
 	r.add("alice", CommitOptions{}, "bob", "carol")
-	p := r.groups["alice"].public
+	alice := r.groups["alice"]
+	before, err := alice.MarshalBinary()
+	r.must(err)
+	defer func() {
+		if after, err := alice.MarshalBinary(); err != nil || !bytes.Equal(before, after) {
+			t.Errorf("the group changed: %v", err)
+		}
+	}()
+	p := alice.public
 	self, bob := memberSender(0), memberSender(1)
 	external := Sender{Type: SenderNewMemberCommit}
 	e := r.keyPackage("dave", nil)
@@ -142,15 +150,13 @@ func TestFrameRules(t *testing.T) {
 		m, err := ParseMessage(raw)
 		r.must(err)
 		damage(m.PublicMessage)
-		_, err = bob.Verify(m)
-		wantRule(t, err, rule)
+		unmoved(t, bob, rule, func() error { _, err := bob.Verify(m); return err })
 	}
 	m, err := ParseMessage(raw)
 	r.must(err)
 	m.PublicMessage.Auth.Signature = []byte("no signature")
 	m.PublicMessage.MembershipTag = m.PublicMessage.authenticated().membershipTag(bob.public.suite, bob.secrets.membershipKey, bob.public.raw)
-	_, err = bob.Verify(m)
-	wantRule(t, err, RuleFrameSignature)
+	unmoved(t, bob, RuleFrameSignature, func() error { _, err := bob.Verify(m); return err })
 	pm := &PrivateMessage{ContentType: ContentApplication}
 	_, err = pm.decodeContent(append([]byte{0, 0}, 0, 1), 0)
 	wantRule(t, err, RuleFramePadding)
