@@ -1,0 +1,255 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/privyseal/privyseal/mimi"
+	"github.com/privyseal/privyseal/mls"
+)
+
+// maxFrankLine is the longest line that is read, in octets.
+const maxFrankLine = 8 << 20
+
+// A frankCase is the values of one frank. Octets are in hexadecimal; members
+// that are not named here are ignored.
+type frankCase struct {
+	ID string `json:"id"` // the number of the line if there is none
+
+	SenderURI         string          `json:"sender_uri"` // as the message says
+	RoomURI           string          `json:"room_uri"`   // as the message says
+	AcceptedTimestamp uint64          `json:"accepted_timestamp"`
+	Salt              string          `json:"salt"`             // 16 octets
+	ApplicationData   string          `json:"application_data"` // what MLS encrypts, with its framing
+	FrankingTag       string          `json:"franking_tag"`     // of the authenticated data
+	ServerFrank       string          `json:"server_frank"`
+	CipherSuite       mls.CipherSuite `json:"ciphersuite"` // of the frank
+	Signature         string          `json:"signature"`
+	AgentKey          string          `json:"franking_public_key"`
+
+	// What the receiver knows; the default is what fits the values above.
+	GroupSuite  mls.CipherSuite `json:"group_ciphersuite"`
+	LeafUserURI string          `json:"leaf_user_uri"`
+	GroupRoom   string          `json:"group_room_uri"`
+	AgentDomain string          `json:"agent_domain"`
+
+	// With the hub's key the frank is also judged as in a report of abuse.
+	HubKey        string `json:"hub_key"`
+	HubKeyFrom    uint64 `json:"hub_key_from"` // in force from this time
+	HubKeyTo      uint64 `json:"hub_key_to"`   // until before this time, if not 0
+	AllegedAbuser string `json:"alleged_abuser_uri"`
+
+	Expect string `json:"expect"` // accept, refuse or nothing
+	Reason string `json:"reason"` // of a refusal, or nothing
+}
+
+// errFrankCase reports values that are no frank at all.
+var errFrankCase = errors.New("malformed")
+
+// runFrank judges franks, one JSON object a line, in files or on standard
+// input. The members of a line are those of frankCase:
+//
+//	{"id":"1","sender_uri":"mimi://a.example/u/alice","room_uri":"mimi://a.example/r/club",
+//	 "accepted_timestamp":1644387225019,"salt":"…","application_data":"…","franking_tag":"…",
+//	 "server_frank":"…","ciphersuite":1,"signature":"…","franking_public_key":"…",
+//	 "hub_key":"…","expect":"accept"}
+//
+// Each line gives `ID accept`, `ID refuse (reason)` or, for a cipher suite
+// that is not supported, `ID skip`; the reasons are those of mimi.FrankReason,
+// or malformed. A verdict that differs from expect, or from reason if both are
+// there, is followed by a line that begins with FAIL. If any line expects
+// something, the last line counts them. The exit status is 1 if one failed, or
+// if a line that expects nothing was refused.
+func runFrank(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	j := &frankJudge{stdout: stdout}
+	if err := j.files(args, stdin); err != nil {
+		fmt.Fprintln(stderr, "conformance frank:", err)
+		return exitFailed
+	}
+	if j.expected {
+		fmt.Fprintf(stdout, "%d passed, %d failed, %d skipped\n", j.passed, j.failed, j.skipped)
+	}
+	if j.failed > 0 || j.refused {
+		return exitFailed
+	}
+	return exitOK
+}
+
+type frankJudge struct {
+	stdout                  io.Writer
+	passed, failed, skipped int
+	expected                bool // some line expects something
+	refused                 bool // a line that expects nothing was refused
+}
+
+func (j *frankJudge) files(names []string, stdin io.Reader) error {
+	if len(names) == 0 {
+		return j.lines("standard input", stdin)
+	}
+	for _, name := range names {
+		f, err := os.Open(name)
+		if err != nil {
+			return err
+		}
+		err = j.lines(name, f)
+		f.Close()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (j *frankJudge) lines(name string, r io.Reader) error {
+	s := bufio.NewScanner(r)
+	s.Buffer(nil, maxFrankLine)
+	for n := 1; s.Scan(); n++ {
+		if len(s.Bytes()) == 0 {
+			continue
+		}
+		var c frankCase
+		if err := json.Unmarshal(s.Bytes(), &c); err != nil {
+			return fmt.Errorf("%s line %d: %w", name, n, err)
+		}
+		if c.ID == "" {
+			c.ID = fmt.Sprint(n)
+		}
+		j.one(&c)
+	}
+	if err := s.Err(); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
+}
+
+func (j *frankJudge) one(c *frankCase) {
+	j.expected = j.expected || c.Expect != ""
+	if !c.CipherSuite.Supported() {
+		fmt.Fprintf(j.stdout, "%s skip\n", c.ID)
+		j.skipped++
+		return
+	}
+	got, why := frankVerdict(c.verify())
+	fmt.Fprintf(j.stdout, "%s %s\n", c.ID, withReason(got, why))
+	switch {
+	case c.Expect == "":
+		j.refused = j.refused || got == "refuse"
+	case c.Expect != got || c.Reason != "" && c.Reason != why:
+		j.failed++
+		fmt.Fprintf(j.stdout, "FAIL %s want=%s got=%s\n", c.ID, withReason(c.Expect, c.Reason), withReason(got, why))
+	default:
+		j.passed++
+	}
+}
+
+func withReason(verdict, why string) string {
+	if why == "" {
+		return verdict
+	}
+	return verdict + " (" + why + ")"
+}
+
+func frankVerdict(err error) (got, why string) {
+	var e *mimi.FrankError
+	switch {
+	case err == nil:
+		return "accept", ""
+	case errors.As(err, &e):
+		return "refuse", string(e.Reason)
+	case errors.Is(err, errFrankCase):
+		return "refuse", "malformed"
+	}
+	return "refuse", "error"
+}
+
+// verify judges the frank as a receiver and, with the hub's key, as the hub.
+func (c *frankCase) verify() error {
+	m, err := c.message()
+	if err != nil {
+		return err
+	}
+	if err := m.Verify(); err != nil || c.HubKey == "" {
+		return err
+	}
+	return c.report(m)
+}
+
+func (c *frankCase) report(m *mimi.FrankedMessage) error {
+	r := frankReader{}
+	key := r.octets("hub_key", c.HubKey, 32)
+	abuser := r.uri("alleged_abuser_uri", c.AllegedAbuser, c.SenderURI)
+	if r.err != nil {
+		return r.err
+	}
+	to := c.HubKeyTo
+	if to == 0 {
+		to = mimi.MaxTimestamp
+	}
+	var keys mimi.FrankingKeys
+	keys.AddMAC(c.HubKeyFrom, to, mimi.SoftwareMAC(key))
+	keys.AddSignatureKey(0, mimi.MaxTimestamp, c.CipherSuite, m.AgentKey)
+	return keys.VerifyReport(context.Background(), &mimi.FrankReport{
+		Content: m.Content, Frank: m.Frank, AcceptedTimestamp: m.AcceptedTimestamp, RoomURI: m.RoomURI, AllegedAbuser: abuser,
+	})
+}
+
+func (c *frankCase) message() (*mimi.FrankedMessage, error) {
+	r := frankReader{}
+	m := &mimi.FrankedMessage{
+		Content: mimi.FrankedContent{
+			ApplicationData: r.octets("application_data", c.ApplicationData, -1),
+			SenderURI:       r.uri("sender_uri", c.SenderURI, ""),
+			RoomURI:         r.uri("room_uri", c.RoomURI, ""),
+		},
+		Frank:             &mimi.Frank{CipherSuite: c.CipherSuite, IntegritySignature: r.octets("signature", c.Signature, -1)},
+		AcceptedTimestamp: c.AcceptedTimestamp,
+		GroupSuite:        c.GroupSuite,
+		AgentKey:          r.octets("franking_public_key", c.AgentKey, -1),
+		AgentDomain:       c.AgentDomain,
+		LeafUserURI:       r.uri("leaf_user_uri", c.LeafUserURI, c.SenderURI),
+		RoomURI:           r.uri("group_room_uri", c.GroupRoom, c.RoomURI),
+	}
+	copy(m.Content.Salt[:], r.octets("salt", c.Salt, mimi.SaltSize))
+	copy(m.Tag[:], r.octets("franking_tag", c.FrankingTag, mimi.FrankingTagSize))
+	copy(m.Frank.ServerFrank[:], r.octets("server_frank", c.ServerFrank, mimi.ServerFrankSize))
+	if m.GroupSuite == 0 {
+		m.GroupSuite = c.CipherSuite
+	}
+	if m.AgentDomain == "" {
+		m.AgentDomain = m.RoomURI.Host()
+	}
+	return m, r.err
+}
+
+// A frankReader reads the members of a case and keeps the first error.
+type frankReader struct{ err error }
+
+func (r *frankReader) octets(name, s string, want int) []byte {
+	b, err := hex.DecodeString(s)
+	if err == nil && want >= 0 && len(b) != want {
+		err = fmt.Errorf("%d octets, want %d", len(b), want)
+	}
+	r.fail(name, err)
+	return b
+}
+
+func (r *frankReader) uri(name, s, otherwise string) mimi.URI {
+	if s == "" {
+		s = otherwise
+	}
+	u, err := mimi.ParseURI(s)
+	r.fail(name, err)
+	return u
+}
+
+func (r *frankReader) fail(name string, err error) {
+	if err != nil && r.err == nil {
+		r.err = fmt.Errorf("%w: %s: %w", errFrankCase, name, err)
+	}
+}
