@@ -88,9 +88,9 @@ func (t *RatchetTree) Resolution(x NodeIndex) []NodeIndex {
 func (t *RatchetTree) Leaf(l LeafIndex) *LeafNode { return t.tree.leaf(l) }
 
 // Validate checks parent hashes, keys, unmerged leaves and leaf signatures
-// (section 12.4.3.1), without lifetimes.
+// (section 12.4.3.1), without lifetimes and as with Config.AdmitUnlisted.
 func (t *RatchetTree) Validate(groupID []byte) error {
-	_, err := validateTree(t.tree, &GroupContext{GroupID: groupID, TreeHash: t.tree.hash()}, leafRules{})
+	_, err := validateTree(t.tree, &GroupContext{GroupID: groupID, TreeHash: t.tree.hash()}, leafRules{unlisted: true})
 	return err
 }
 

@@ -586,7 +586,7 @@ func (d *stateDecoder) restage(g *Group) error {
 	if err != nil {
 		return &ParseError{"pending commit", err}
 	}
-	c, steps, err := g.public.follow(items, content.Content.Sender, content.Content.Commit.Path, g.listRules(leafRules{}))
+	c, steps, err := g.public.follow(items, content.Content.Sender, content.Content.Commit.Path, g.listRules(leafRules{unlisted: g.client.cfg.AdmitUnlisted}))
 	if err != nil {
 		return &ParseError{"pending commit", err}
 	}
