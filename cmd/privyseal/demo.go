@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -114,7 +115,7 @@ func (a *app) demoLine(s demoStep) {
 	if a.json {
 		return
 	}
-	fmt.Fprintf(a.out, "  %-46s %s\n", s.What, s.Detail)
+	fmt.Fprintf(a.out, "  %-49s %s\n", s.What, s.Detail)
 }
 
 // demoDir makes the folder of a run.
@@ -200,14 +201,32 @@ func (d *demo) keys(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		v := key.Active()
-		word := "claim: SENSITIVE, NEVER_EXTRACTABLE, LOCAL"
-		if v.Evidence.Kind() == signer.EvidenceProof {
-			word = "proof: certified by the TPM"
-		}
-		d.did(fmt.Sprintf("%s (%s, %s)", n.ID, n.Purpose, key.Algorithm), "%s; %s", n.Device, word)
+		d.did(fmt.Sprintf("%s (%s, %s)", n.ID, n.Purpose, key.Algorithm), "%s; %s", n.Device, wordOf(key.Active().Evidence))
 	}
 	return nil
+}
+
+// wordOf says what the device says of a key, and with what weight.
+func wordOf(e *signer.Evidence) string {
+	var says []string
+	add := func(is bool, what string) {
+		if is {
+			says = append(says, what)
+		}
+	}
+	switch {
+	case e == nil:
+		return "no evidence"
+	case e.Proof != nil:
+		add(e.Proof.SensitiveDataOrigin, "made in it")
+		add(e.Proof.FixedTPM, "fixedTPM")
+		add(e.Proof.FixedParent, "fixedParent")
+		return "proof: " + strings.Join(says, ", ")
+	}
+	add(e.Claim.AlwaysSensitive, "ALWAYS_SENSITIVE")
+	add(e.Claim.NeverExtractable, "NEVER_EXTRACTABLE")
+	add(e.Claim.Local, "LOCAL")
+	return "claim: " + strings.Join(says, ", ")
 }
 
 // evidence has the TPM prove where the device's key is, in the two steps that
