@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/privyseal/privyseal/internal/durable"
 	"github.com/privyseal/privyseal/signer"
 )
 
@@ -160,13 +161,5 @@ func writeNew(path string, content []byte) error {
 	if err := os.Link(f.Name(), path); err != nil { // unlike rename, replaces nothing
 		return err
 	}
-	return syncDir(filepath.Dir(path))
-}
-
-func syncDir(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return durable.SyncDir(filepath.Dir(path))
 }
