@@ -3,6 +3,7 @@ package hsm
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/miekg/pkcs11"
 )
@@ -65,12 +66,7 @@ func (t *localToken) handle(st *login, sh pkcs11.SessionHandle, k *KeyInfo) (pkc
 	if st.objects.isGone(k.Fingerprint) {
 		return 0, fmt.Errorf("hsm: token %q, key %s: %w", st.info.Label, k.name(), ErrKeyGone)
 	}
-	changed, err := t.resolve(st, sh, k)
-	if err == nil && len(changed) == 0 {
-		if err = t.lib.search(sh, st.objects, k.ID, k.Label); err == nil {
-			changed, err = t.resolve(st, sh, k)
-		}
-	}
+	changed, err := t.lookAgain(st, sh, k)
 	if err != nil {
 		return 0, t.blame(st, k, err)
 	}
@@ -81,6 +77,34 @@ func (t *localToken) handle(st *login, sh pkcs11.SessionHandle, k *KeyInfo) (pkc
 		return 0, fmt.Errorf("hsm: token %q, key %s: %w: its public key is not the one that was known", st.info.Label, k.name(), ErrKeyChanged)
 	}
 	return 0, t.errKeyMissing(st, k)
+}
+
+// Looks at a key before it counts as changed. A module whose database another
+// process is writing to can give an object's attributes wrongly for a moment.
+const (
+	maxLooks  = 4
+	lookPause = 5 * time.Millisecond
+)
+
+// lookAgain resolves a key from what is known, and then from the token. It
+// returns the objects of the key's name that are not the key.
+func (t *localToken) lookAgain(st *login, sh pkcs11.SessionHandle, k *KeyInfo) (others []KeyInfo, err error) {
+	for look := range maxLooks {
+		if look > 0 {
+			st.objects.forget(k)
+			if err := t.lib.search(sh, st.objects, k.ID, k.Label); err != nil {
+				return nil, err
+			}
+		}
+		others, err = t.resolve(st, sh, k)
+		if _, found := st.objects.lookup(k.Fingerprint); err != nil || found || look > 0 && len(others) == 0 {
+			return others, err
+		}
+		if look > 0 {
+			time.Sleep(time.Duration(look) * lookPause)
+		}
+	}
+	return others, nil
 }
 
 // resolve describes the objects of the key's name; one that is the key enters
