@@ -255,14 +255,33 @@ func driverSignerCall(b *testing.B, t *hsm.Token, info hsm.KeyInfo) func() error
 	}
 }
 
-// fillToken makes n keys and returns the last.
+// fillToken puts n keys on the token and returns the last. All but that one are
+// made without the driver, which looks for the new id on the token each time.
 func fillToken(b *testing.B, m *hsmtest.Module, n int) hsm.KeyInfo {
-	tok := m.Open(b, hsmtest.Workers(1))
-	var last hsm.KeyInfo
-	for range n {
-		last = generate(b, tok, hsm.P256, hsm.UseSign)
+	bareFill(b, m, n-1)
+	return generate(b, m.Open(b, hsmtest.Workers(1)), hsm.P256, hsm.UseSign)
+}
+
+func bareFill(b *testing.B, m *hsmtest.Module, n int) {
+	r := m.Load(b)
+	if err := r.Start(); err != nil {
+		b.Fatal(err)
 	}
-	return last
+	defer r.Stop()
+	p256 := []byte{0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07}
+	mechanism := []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_EC_KEY_PAIR_GEN, nil)}
+	for i := range n {
+		id := fmt.Appendf(nil, "key %012d", i)
+		both := []*pkcs11.Attribute{
+			pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true), pkcs11.NewAttribute(pkcs11.CKA_ID, id), pkcs11.NewAttribute(pkcs11.CKA_LABEL, "filler"),
+		}
+		public := append(slices.Clone(both), pkcs11.NewAttribute(pkcs11.CKA_EC_PARAMS, p256))
+		private := append(slices.Clone(both), pkcs11.NewAttribute(pkcs11.CKA_SENSITIVE, true),
+			pkcs11.NewAttribute(pkcs11.CKA_EXTRACTABLE, false), pkcs11.NewAttribute(pkcs11.CKA_SIGN, true))
+		if _, _, err := r.GenerateKeyPair(r.Session, mechanism, public, private); err != nil {
+			b.Fatal(err)
+		}
+	}
 }
 
 // bareOpen does what every program has to do before it can sign: C_Initialize,
