@@ -224,6 +224,6 @@ func (r *proofVerdict) text(w io.Writer) {
 	if r.KID != "" {
 		fmt.Fprintf(w, "kid              %s\n", r.KID)
 	}
-	fmt.Fprintf(w, "made in the TPM  %v\nfixedTPM         %v\nfixedParent      %v\nattestation key  %s (believed: %v)\n",
-		r.Created, r.FixedTPM, r.FixedParent, r.AttestationKey, r.Believed)
+	fmt.Fprintf(w, "made in the TPM  %v (creation certified: %v)\nfixedTPM         %v\nfixedParent      %v\nattestation key  %s (believed: %v)\n",
+		r.SensitiveDataOrigin, r.Created, r.FixedTPM, r.FixedParent, r.AttestationKey, r.Believed)
 }
