@@ -300,6 +300,13 @@ func BenchmarkFrank(b *testing.B) {
 			hub.Frank(ctx, m.Tag, &c)
 		}
 	})
+	b.Run("VerifyPrimitives", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			hubKey().MAC(ctx, m.Content.ApplicationData)
+			ed25519.Verify(m.AgentKey, m.Content.ApplicationData, m.Frank.IntegritySignature)
+		}
+	})
 	b.Run("Verify", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
