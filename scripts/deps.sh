@@ -16,6 +16,7 @@ opensc
 openssl
 p11-kit
 p11-kit-modules
+postgresql
 softhsm2
 swtpm
 swtpm-tools
