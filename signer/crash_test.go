@@ -36,7 +36,7 @@ func crashChild(dir, at string) {
 	if err != nil {
 		os.Exit(3)
 	}
-	message, err := signer.MLSRequest("LeafNodeTBS", []byte("leaf"))
+	message, err := signer.MLSRequest("LeafNodeTBS", signertest.LeafNodeTBS("alice"))
 	if err != nil {
 		os.Exit(3)
 	}

@@ -16,6 +16,13 @@ func FuzzParseRequest(f *testing.F) {
 		f.Add(octets)
 		f.Add(octets[:len(octets)/2])
 	}
+	for _, c := range mlsContents {
+		r, err := signer.MLSRequest(c.label, c.content)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(r.Octets())
+	}
 	f.Add([]byte("\x40\x40MLS 1.0 "))
 	f.Add([]byte{0x30, 0x80, 0x00, 0x00})
 	f.Add(jwsOctets(`{"alg":"ES256"}`, `{"a":[{"b":null}]}`))

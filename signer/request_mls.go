@@ -15,6 +15,7 @@ import (
 type MLSContent struct {
 	Label   string // without "MLS 1.0 "; binary for a ComponentOperationLabel
 	Content []byte
+	Fields  *MLSFields // nil for a label whose content is not looked into
 }
 
 const (
@@ -53,5 +54,9 @@ func parseMLS(b []byte) (*Request, error) {
 		return nil, refuse(ShapeMLS, "the label is not %q and 1 to %d further octets", mlsPrefix, maxMLSLabel-len(mlsPrefix))
 	}
 	c := &MLSContent{Label: string(label[len(mlsPrefix):]), Content: content}
+	var err error
+	if c.Fields, err = readMLSFields(c.Label, content); err != nil {
+		return nil, refuse(ShapeMLS, "not a %s: %w", c.Label, err)
+	}
 	return &Request{shape: ShapeMLS, typ: c.Label, parsed: c}, nil
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/privyseal/privyseal/signer"
+	"github.com/privyseal/privyseal/signer/signertest"
 	"github.com/privyseal/privyseal/tpm/swtpm"
 	"github.com/privyseal/privyseal/tpm/tpmtest"
 )
@@ -179,7 +180,7 @@ func TestAdopt(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r, err := signer.MLSRequest("LeafNodeTBS", []byte("leaf"))
+		r, err := signer.MLSRequest("LeafNodeTBS", signertest.LeafNodeTBS("alice"))
 		if err != nil {
 			t.Fatal(err)
 		}
