@@ -31,6 +31,8 @@ var rules = []rule{
 	{"softhsm-tests", []string{"*"}},
 	{"mimi/hub", []string{"internal", "mls", "mimi", "credentials", "signer"}},
 	{"mimi/client", []string{"internal", "mls", "mimi", "credentials", "signer"}},
+	{"mimi/custody", []string{"internal", "mls"}},
+	{"mimi/room", []string{"internal", "mls", "mimi=", "mimi/policy"}},
 	{"mimi/identity", []string{"internal", "mls", "mimi", "credentials"}},
 	{"mimi/content", []string{"internal", "mimi="}},
 	{"mimi/policy", []string{"internal", "mls", "mimi=", "mimi/content"}},

@@ -1,0 +1,141 @@
+package room
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/privyseal/privyseal/mimi/policy"
+	"github.com/privyseal/privyseal/mls"
+)
+
+// Action turns a staged commit into what policy.Authorize judges. before are
+// the GroupContext extensions of the epoch that it ends.
+func Action(ctx context.Context, staged *mls.StagedCommit, who Identities) (*policy.Commit, error) {
+	before, _ := staged.Extensions()
+	a := &actors{ctx, who, before}
+	c := new(policy.Commit)
+	var err error
+	if staged.External() {
+		c.Committer, err = a.joiner(staged.Committer().New)
+	} else {
+		c.Committer = member(staged.Sender())
+		c.Path, err = a.path(staged.Committer())
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range staged.Proposals() {
+		by := c.Committer
+		if p.ByReference {
+			if by, err = a.actor(p.Sender, p.Proposal); err != nil {
+				return nil, err
+			}
+		}
+		q, err := a.proposal(p.Proposal)
+		if err != nil {
+			return nil, err
+		}
+		c.Proposals = append(c.Proposals, policy.Proposed{By: by, Proposal: q})
+	}
+	return c, nil
+}
+
+// Bundle turns bare proposals into what policy.Authorize judges as one
+// intent. ext are the extensions of the GroupContext.
+func Bundle(ctx context.Context, ext mls.Extensions, proposals []*mls.VerifiedProposal, who Identities) (*policy.Bundle, error) {
+	a := &actors{ctx, who, ext}
+	b := new(policy.Bundle)
+	for _, v := range proposals {
+		by, err := a.actor(v.Sender(), v.Proposal())
+		if err != nil {
+			return nil, err
+		}
+		p, err := a.proposal(v.Proposal())
+		if err != nil {
+			return nil, err
+		}
+		b.Proposals = append(b.Proposals, policy.Proposed{By: by, Proposal: p})
+	}
+	return b, nil
+}
+
+// actors finds out who acts.
+type actors struct {
+	ctx context.Context
+	who Identities
+	ext mls.Extensions
+}
+
+func member(s mls.Sender) policy.Actor { return policy.Actor{Sender: policy.Member, Leaf: s.Index} }
+
+func (a *actors) joiner(leaf *mls.LeafNode) (policy.Actor, error) {
+	id, err := a.who.Leaf(a.ctx, leaf)
+	return policy.Actor{Sender: policy.NewMemberCommit, User: id.User, Client: id.URI, Credentials: id.Credentials}, err
+}
+
+// path is the client of a committer's next leaf, if its credential or key
+// changes.
+func (a *actors) path(r mls.Replaced) (policy.Client, error) {
+	if r.New == nil || r.Old != nil && r.New.Credential.Equal(&r.Old.Credential) {
+		return policy.Client{}, nil
+	}
+	id, err := a.who.Leaf(a.ctx, r.New)
+	return id.Client, err
+}
+
+func (a *actors) actor(s mls.Sender, p mls.Proposal) (policy.Actor, error) {
+	switch s.Type {
+	case mls.SenderMember:
+		return member(s), nil
+	case mls.SenderExternal:
+		return a.external(s.Index)
+	case mls.SenderNewMemberProposal:
+		add, ok := p.(*mls.Add)
+		if !ok {
+			return policy.Actor{}, fmt.Errorf("room: a new member proposes type 0x%04x", uint16(p.ProposalType()))
+		}
+		id, err := a.who.Leaf(a.ctx, add.KeyPackage.LeafNode)
+		return policy.Actor{Sender: policy.NewMemberProposal, User: id.User, Client: id.URI, Credentials: id.Credentials}, err
+	}
+	return policy.Actor{}, fmt.Errorf("room: a proposal of sender type %d", s.Type)
+}
+
+func (a *actors) external(index uint32) (policy.Actor, error) {
+	senders, err := a.ext.ExternalSenders()
+	if err != nil {
+		return policy.Actor{}, err
+	}
+	if int64(index) >= int64(len(senders)) {
+		return policy.Actor{}, fmt.Errorf("room: external sender %d of %d", index, len(senders))
+	}
+	uri, err := a.who.ExternalSender(a.ctx, senders[index])
+	return policy.Actor{Sender: policy.External, User: uri}, err
+}
+
+func (a *actors) proposal(p mls.Proposal) (policy.Proposal, error) {
+	switch p := p.(type) {
+	case *mls.Add:
+		id, err := a.who.Leaf(a.ctx, p.KeyPackage.LeafNode)
+		return policy.Add{Client: id.Client}, err
+	case *mls.Update:
+		id, err := a.who.Leaf(a.ctx, p.LeafNode)
+		return policy.Update{Client: id.Client}, err
+	case *mls.Remove:
+		return policy.Remove{Leaf: uint32(p.Removed)}, nil
+	case *mls.SelfRemove:
+		return policy.SelfRemove{}, nil
+	case *mls.PreSharedKey:
+		return policy.PreSharedKey{}, nil
+	case *mls.ReInit:
+		return policy.ReInit{}, nil
+	case *mls.ExternalInit:
+		return policy.ExternalInit{}, nil
+	case *mls.GroupContextExtensions:
+		return policy.GroupContextExtensions{}, nil
+	case *mls.AppDataUpdate:
+		return policy.AppDataUpdate{Component: policy.ComponentID(p.Component), Update: p.Update, Remove: p.Op == mls.AppDataRemove}, nil
+	case *mls.AppEphemeral:
+		return policy.AppEphemeral{Component: policy.ComponentID(p.Component)}, nil
+	}
+	return policy.Unknown{Type: uint16(p.ProposalType())}, nil
+}
