@@ -1,0 +1,104 @@
+package safehttp
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"time"
+)
+
+// Defaults and bounds.
+const (
+	DefaultTimeout = 10 * time.Second
+	DefaultBody    = 256 << 10 // octets
+	MaxURL         = 2048
+	maxHeader      = 32 << 10
+	dialTimeout    = 5 * time.Second
+)
+
+// A Config is how a Client fetches. The zero value is strict.
+type Config struct {
+	// Allow lists networks beyond the public internet that may be connected
+	// to, for a deployment inside one.
+	Allow []netip.Prefix
+	// Ports that are connected to; nil means any.
+	Ports []uint16
+	// Roots are the authorities for the server's certificate; nil means those
+	// of the operating system.
+	Roots *x509.CertPool
+	// Timeout bounds a fetch from the first lookup to the last octet.
+	Timeout time.Duration
+	// Resolver looks names up; nil means that of the operating system.
+	Resolver *net.Resolver
+	// UserAgent is sent if not empty.
+	UserAgent string
+}
+
+// A Client fetches from URLs that are not trusted. It may be used
+// concurrently.
+type Client struct {
+	config    Config
+	transport *http.Transport
+}
+
+// New returns a Client.
+func New(config Config) *Client {
+	if config.Timeout <= 0 {
+		config.Timeout = DefaultTimeout
+	}
+	c := &Client{config: config}
+	dialer := &net.Dialer{Timeout: dialTimeout, Resolver: config.Resolver, Control: c.mayDial}
+	c.transport = &http.Transport{
+		DialContext:            dialer.DialContext,
+		TLSClientConfig:        &tls.Config{RootCAs: config.Roots, MinVersion: tls.VersionTLS12},
+		TLSHandshakeTimeout:    dialTimeout,
+		ForceAttemptHTTP2:      true,
+		DisableCompression:     true, // inflation is ours, bounded
+		MaxResponseHeaderBytes: maxHeader,
+		MaxIdleConns:           16,
+		MaxIdleConnsPerHost:    2,
+		IdleConnTimeout:        30 * time.Second,
+	}
+	return c
+}
+
+// Close closes connections that are kept for reuse.
+func (c *Client) Close() { c.transport.CloseIdleConnections() }
+
+// CheckURL reports whether a URL is one that is fetched: absolute https (or
+// http with plain), with a host, without user information and fragment.
+func CheckURL(text string, plain bool) (*url.URL, error) {
+	if len(text) > MaxURL {
+		return nil, refuse(BadURL, nil, "a URL of %d octets, want at most %d", len(text), MaxURL)
+	}
+	u, err := url.Parse(text)
+	if err != nil {
+		return nil, refuse(BadURL, nil, "%w", err)
+	}
+	switch {
+	case u.Scheme != "https" && !(plain && u.Scheme == "http"):
+		return nil, refuse(BadURL, u, "scheme %q, want https", u.Scheme)
+	case u.Hostname() == "" || u.Opaque != "":
+		return nil, refuse(BadURL, u, "no host")
+	case u.User != nil:
+		return nil, refuse(BadURL, u, "user information in the URL")
+	case u.Fragment != "":
+		return nil, refuse(BadURL, u, "a fragment in the URL")
+	}
+	return u, nil
+}
+
+// Fetch gets a URL and returns its body of at most limit octets and its
+// Content-Type. It follows up to three redirects on the host, as a Token
+// Status List asks for.
+func (c *Client) Fetch(ctx context.Context, uri string, accept []string, limit int64) (body []byte, contentType string, err error) {
+	r, err := c.Do(ctx, Request{URL: uri, Accept: accept, MaxBody: limit, Redirects: 3, Gzip: true})
+	if err != nil {
+		return nil, "", err
+	}
+	return r.Body, r.Header.Get("Content-Type"), nil
+}
