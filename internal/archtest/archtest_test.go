@@ -33,6 +33,7 @@ var rules = []rule{
 	{"mimi/client", []string{"internal", "mls", "mimi", "credentials", "signer"}},
 	{"mimi/custody", []string{"internal", "mls"}},
 	{"mimi/room", []string{"internal", "mls", "mimi=", "mimi/policy"}},
+	{"mimi/clientapi", []string{"internal", "mls", "mimi="}},
 	{"mimi/identity", []string{"internal", "mls", "mimi", "credentials"}},
 	{"mimi/content", []string{"internal", "mimi="}},
 	{"mimi/policy", []string{"internal", "mls", "mimi=", "mimi/content"}},
