@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/privyseal/privyseal/internal/problem"
 	"github.com/privyseal/privyseal/mimi"
 	"github.com/privyseal/privyseal/mimi/clientapi"
 	"github.com/privyseal/privyseal/mls"
@@ -223,18 +224,14 @@ func TestEventQuery(t *testing.T) {
 }
 
 func TestProblem(t *testing.T) {
-	p := clientapi.Problemf(clientapi.CodeTooMany, "wait \x1b[31m a little")
-	p.RetryAfter = 7
+	p := clientapi.Problemf(clientapi.CodeTooMany, "wait a little").After(7 * time.Second)
 	w := httptest.NewRecorder()
 	p.Write(w)
-	got := clientapi.ReadProblem(w.Result())
-	if got.Code != p.Code || got.RetryAfter != 7 || got.Detail != "wait [31m a little" || !got.Temporary() || !errors.Is(got, p) {
+	got := problem.Read(w.Result(), time.Now())
+	if !clientapi.CodeTooMany.Is(got) || clientapi.CodeRefused.Is(got) || got.RetryAfter != 7*time.Second || !clientapi.Temporary(got) {
 		t.Errorf("read %+v", got)
 	}
-	w = httptest.NewRecorder()
-	w.WriteHeader(503)
-	w.WriteString("<html>")
-	if got := clientapi.ReadProblem(w.Result()); got.Code != clientapi.CodeUnavailable || got.Detail != "" {
-		t.Errorf("a proxy's page is read as %+v", got)
+	if clientapi.Temporary(clientapi.Problemf(clientapi.CodeRefused, "no")) {
+		t.Error("a refusal is temporary")
 	}
 }

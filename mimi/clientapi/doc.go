@@ -41,7 +41,7 @@
 //
 // An answer that has a code in its body comes with status 200, also when the
 // code refuses (package mimi has those). Any other failure has a status of 400
-// or more and a [Problem] (RFC 9457).
+// or more and a problem document (RFC 9457), whose code is a [Code].
 //
 // A request may be repeated when its answer was lost. Registration, uploads and
 // deletions come to the same state. A commit or message that was accepted

@@ -6,32 +6,29 @@ import (
 
 // The routes.
 const (
-	Prefix            = "/client/v1"
-	PathDevice        = Prefix + "/device"
-	PathKeyPackages   = Prefix + "/key-packages"
-	PathKeyMaterial   = Prefix + "/key-material"
-	PathRooms         = Prefix + "/rooms"
-	PathEvents        = Prefix + "/events"
-	PathConsent       = Prefix + "/consent"
-	PathIdentifier    = Prefix + "/identifier-query"
-	PathAssets        = Prefix + "/assets"
-	roomUpdate        = "/update"
-	roomMessages      = "/messages"
-	roomGroupInfo     = "/group-info"
-	roomAbuseReports  = "/abuse-reports"
-	roomJoinCodes     = "/join-codes"
-	roomSubscription  = "/subscription"
-	octetStream       = "application/octet-stream"
-	problemMediaType  = "application/problem+json"
-	eventsMediaType   = "application/vnd.privyseal.events"
-	maxProblemMessage = 1024
+	Prefix           = "/client/v1"
+	PathDevice       = Prefix + "/device"
+	PathKeyPackages  = Prefix + "/key-packages"
+	PathKeyMaterial  = Prefix + "/key-material"
+	PathRooms        = Prefix + "/rooms"
+	PathEvents       = Prefix + "/events"
+	PathConsent      = Prefix + "/consent"
+	PathIdentifier   = Prefix + "/identifier-query"
+	PathAssets       = Prefix + "/assets"
+	roomUpdate       = "/update"
+	roomMessages     = "/messages"
+	roomGroupInfo    = "/group-info"
+	roomAbuseReports = "/abuse-reports"
+	roomJoinCodes    = "/join-codes"
+	roomSubscription = "/subscription"
+	octetStream      = "application/octet-stream"
+	eventsMediaType  = "application/vnd.privyseal.events"
 )
 
 // Media types of bodies.
 const (
 	ContentType       = octetStream
 	ContentTypeEvents = eventsMediaType // of what PathEvents answers
-	ContentTypeError  = problemMediaType
 )
 
 // Limits of bodies and lists. A request beyond them has status 413.
