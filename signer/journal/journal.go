@@ -1,0 +1,203 @@
+package journal
+
+import (
+	"context"
+	"crypto/rand"
+	"embed"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/privyseal/privyseal/internal/sqldb"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// Options are the rare choices of Open.
+type Options struct {
+	Node string           // name of this node in the entries; "" for none
+	Now  func() time.Time // nil means time.Now
+}
+
+// A Journal is open for writing. Its methods may be called at the same time.
+type Journal struct {
+	db   *sqldb.DB
+	node string
+	now  func() time.Time
+
+	ops  chan *op
+	quit chan struct{} // closed by Close
+	done chan struct{} // closed when the writer has ended
+	shut atomic.Bool
+}
+
+// Open opens the journal in a SQLite file, which it makes if need be, or in
+// the PostgreSQL database of a postgres:// URL; see sqldb.Open for both. Only
+// PostgreSQL is for several nodes.
+func Open(ctx context.Context, source string, opt *Options) (*Journal, error) {
+	j := &Journal{now: time.Now, ops: make(chan *op), quit: make(chan struct{}), done: make(chan struct{})}
+	if opt != nil {
+		j.node = opt.Node
+		if opt.Now != nil {
+			j.now = opt.Now
+		}
+	}
+	if len(j.node) > MaxName || !plain(j.node) {
+		return nil, fmt.Errorf("%w: the node's name is too long or no text", ErrUsage)
+	}
+	db, err := sqldb.Open(ctx, source, sqldb.Options{Name: "journal", Migrations: migrations, Lanes: 1, Now: opt.clock()})
+	if err != nil {
+		return nil, fmt.Errorf("journal: %w", err)
+	}
+	j.db = db
+	if err := j.found(ctx); err != nil {
+		db.Close()
+		return nil, fmt.Errorf("journal: %w", err)
+	}
+	go j.write()
+	return j, nil
+}
+
+// found makes the head of an empty journal.
+func (j *Journal) found(ctx context.Context) error {
+	return j.db.Write(ctx, func(tx *sqldb.Tx) error {
+		_, err := tx.Exec(ctx, `INSERT INTO journal_head (id, reservations, entries, chain, settled)
+			VALUES (1, 0, 0, ?, 0) ON CONFLICT (id) DO NOTHING`, firstChain())
+		return err
+	})
+}
+
+func (o *Options) clock() func() time.Time {
+	if o == nil {
+		return nil
+	}
+	return o.Now
+}
+
+// Close ends after what is being written. Calls after it fail with ErrDown.
+func (j *Journal) Close() error {
+	if !j.shut.Swap(true) {
+		close(j.quit)
+	}
+	<-j.done
+	return j.db.Close()
+}
+
+// Ping asks whether the database answers.
+func (j *Journal) Ping(ctx context.Context) error { return j.db.Ping(ctx) }
+
+// A Reservation is the right to have a device sign one thing once. It must be
+// completed, whatever happens.
+type Reservation struct {
+	j      *Journal
+	number int64
+	intent *prepared
+	replay *Outcome
+	spent  atomic.Bool
+}
+
+// Number returns the number of the reservation, from 1.
+func (r *Reservation) Number() int64 { return r.number }
+
+// Replay returns the recorded outcome if the intent repeats one that was
+// signed, with the same idempotency key. Nothing is to be signed then, the
+// Signature is what the caller gets, and Complete must not be called.
+func (r *Reservation) Replay() *Outcome { return r.replay }
+
+// Reserve asks the guard and writes the intent. What it decided is on the disk
+// when it returns nil. Errors: ErrUsage and *signer.Refusal for a bad intent,
+// *GuardError, ErrInFlight, ErrIdempotency, and ErrDown. If ctx ends first, the
+// reservation that may have been written meanwhile is closed as NotSigned.
+func (j *Journal) Reserve(ctx context.Context, in Intent) (*Reservation, error) {
+	if op := in.operation(); op == OpRefuse || op == OpReject {
+		return nil, fmt.Errorf("%w: %q takes no reservation", ErrUsage, op)
+	}
+	p, err := in.prepare(j.now(), j.node)
+	if err != nil {
+		return nil, err
+	}
+	o := newOp(opReserve, p)
+	if err := j.do(ctx, o); err != nil {
+		return nil, err
+	}
+	return &Reservation{j: j, number: o.number, intent: p, replay: o.replay}, nil
+}
+
+// Complete writes what became of the reservation. The outcome is on the disk
+// when it returns nil; otherwise the signature must not be released. A second
+// call, or one after Reconcile, answers ErrClosed.
+func (r *Reservation) Complete(ctx context.Context, out Outcome) error {
+	if r.spent.Swap(true) || r.replay != nil {
+		return ErrClosed
+	}
+	o := newOp(opComplete, r.intent)
+	o.number = r.number
+	if err := o.setOutcome(&out, r.j.now()); err != nil {
+		r.spent.Store(false)
+		return err
+	}
+	return r.j.do(ctx, o)
+}
+
+// Record writes an entry in one step: a request that was refused (OpRefuse),
+// or another event in which no device has a part. The guard is not asked.
+func (j *Journal) Record(ctx context.Context, in Intent, errorClass string) error {
+	if in.Operation != OpRefuse {
+		return fmt.Errorf("%w: %q is not recorded in one step", ErrUsage, in.Operation)
+	}
+	p, err := in.prepare(j.now(), j.node)
+	if err != nil {
+		return err
+	}
+	return j.record(ctx, p, errorClass, nil)
+}
+
+func (j *Journal) record(ctx context.Context, p *prepared, class string, rejected *Claim) error {
+	o := newOp(opRecord, p)
+	o.rejected = rejected
+	if err := o.setOutcome(&Outcome{Result: Recorded, ErrorClass: class}, j.now()); err != nil {
+		return err
+	}
+	return j.do(ctx, o)
+}
+
+// Reconcile closes, as Unknown, the reservations that were made before a time
+// and have no outcome: those of a crash, if the time is further back than any
+// deadline. It returns how many it closed.
+func (j *Journal) Reconcile(ctx context.Context, before time.Time) (int, error) {
+	open, err := j.Unfinished(ctx)
+	if err != nil {
+		return 0, err
+	}
+	closed := 0
+	for _, u := range open {
+		if !u.Time.Before(before) {
+			continue
+		}
+		switch err := j.abandon(ctx, u); {
+		case errors.Is(err, ErrClosed):
+		case err != nil:
+			return closed, err
+		default:
+			closed++
+		}
+	}
+	return closed, j.settle(ctx)
+}
+
+func (j *Journal) abandon(ctx context.Context, u *Unfinished) error {
+	o := newOp(opComplete, &prepared{octets: u.Octets, idem: u.idem})
+	o.number = u.Number
+	if err := o.setOutcome(&Outcome{Result: Unknown, ErrorClass: "interrupted"}, j.now()); err != nil {
+		return err
+	}
+	return j.do(ctx, o)
+}
+
+func newSalt() []byte {
+	salt := make([]byte, 16)
+	rand.Read(salt) // does not fail
+	return salt
+}

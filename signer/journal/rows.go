@@ -1,0 +1,258 @@
+package journal
+
+import (
+	"bytes"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// maxRows is the most rows in one statement. Counts are powers of two, so that
+// there are few statements to prepare.
+const maxRows = 64
+
+// chunks calls f with the rows, a power of two at a time.
+func chunks[T any](rows []T, f func([]T) error) error {
+	for n := maxRows; len(rows) > 0; {
+		for n > len(rows) {
+			n /= 2
+		}
+		if err := f(rows[:n]); err != nil {
+			return err
+		}
+		rows = rows[n:]
+	}
+	return nil
+}
+
+// list returns n times unit, with commas between.
+func list(unit string, n int) string { return strings.Repeat(unit+", ", n-1) + unit }
+
+func flatten(rows [][]any) []any {
+	var args []any
+	for _, r := range rows {
+		args = append(args, r...)
+	}
+	return args
+}
+
+// insert writes rows; tail is what stands after VALUES.
+func (b *batch) insert(into, unit, tail string, rows [][]any) error {
+	return chunks(rows, func(part [][]any) error {
+		_, err := b.tx.Exec(b.ctx, into+" VALUES "+list(unit, len(part))+tail, flatten(part)...)
+		return err
+	})
+}
+
+// store writes what was decided.
+func (b *batch) store() error {
+	if len(b.reservations)+len(b.entries) == 0 {
+		return nil
+	}
+	return errors.Join(
+		b.insert("INSERT INTO journal_reservation (number, intent)", "(?, ?)", "", b.reservations),
+		b.insert("INSERT INTO journal_entry (position, reservation, signature, outcome, chain)", "(?, ?, ?, ?, ?)", "", b.entries),
+		b.storeMarks(), b.storeIdems(), b.storeHead())
+}
+
+func (b *batch) storeHead() error {
+	_, err := b.tx.Exec(b.ctx, `UPDATE journal_head SET reservations = ?, entries = ?, chain = ? WHERE id = 1`,
+		b.head.reservations, b.head.entries, b.head.chain)
+	return err
+}
+
+func (b *batch) storeMarks() error {
+	var rows [][]any
+	for s, m := range b.marks {
+		switch {
+		case !m.dirty:
+		case !m.exists:
+			if _, err := b.tx.Exec(b.ctx, `DELETE FROM journal_guard WHERE scope = ?`, s[:]); err != nil {
+				return err
+			}
+		default:
+			rows = append(rows, m.row(s[:]))
+		}
+	}
+	return b.insert("INSERT INTO journal_guard (scope, kind, name, number, content, owner, prior_number, prior_content)",
+		"(?, ?, ?, ?, ?, ?, ?, ?)", ` ON CONFLICT (scope) DO UPDATE SET number = excluded.number, content = excluded.content,
+		owner = excluded.owner, prior_number = excluded.prior_number, prior_content = excluded.prior_content`, rows)
+}
+
+func (m *mark) row(scope []byte) []any {
+	var priorNumber, priorContent any
+	if m.prior != nil {
+		priorNumber, priorContent = m.prior.number[:], null(m.prior.content)
+	}
+	return []any{scope, string(m.kind), m.name, m.number[:], null(m.content), m.owner, priorNumber, priorContent}
+}
+
+// null returns NULL for nil, which the drivers would take for an empty string.
+func null(b []byte) any {
+	if b == nil {
+		return nil
+	}
+	return b
+}
+
+// load locks the head and reads what the ops touch.
+func (b *batch) load(ops []*op) error {
+	err := b.tx.QueryRow(b.ctx, `SELECT reservations, entries, chain FROM journal_head WHERE id = 1`+b.tx.ForUpdate()).
+		Scan(&b.head.reservations, &b.head.entries, &b.head.chain)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = &TamperError{Reason: "the row of journal_head is gone"}
+	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(b.loadEnded(ops), b.loadMarks(ops), b.loadIdems(ops))
+}
+
+func (b *batch) loadEnded(ops []*op) error {
+	b.ended = make(map[int64]bool)
+	var numbers []any
+	for _, o := range ops {
+		if o.kind == opComplete {
+			numbers = append(numbers, o.number)
+		}
+	}
+	return chunks(numbers, func(part []any) error {
+		return b.scan(`SELECT reservation FROM journal_entry WHERE reservation IN (`+list("?", len(part))+`)`, part, func(r *sql.Rows) error {
+			var n int64
+			err := r.Scan(&n)
+			b.ended[n] = true
+			return err
+		})
+	})
+}
+
+func (b *batch) loadMarks(ops []*op) error {
+	b.marks = make(map[[32]byte]*mark)
+	var scopes []any
+	need := func(c *Claim) {
+		if b.marks[c.Scope] == nil {
+			b.marks[c.Scope] = &mark{}
+			scopes = append(scopes, c.Scope[:])
+		}
+	}
+	for _, o := range ops {
+		for i := range o.intent.claims {
+			need(&o.intent.claims[i])
+		}
+		if o.rejected != nil {
+			need(o.rejected)
+		}
+	}
+	return chunks(scopes, func(part []any) error {
+		return b.scan(`SELECT scope, kind, name, number, content, owner, prior_number, prior_content
+			FROM journal_guard WHERE scope IN (`+list("?", len(part))+`)`, part, b.scanMark)
+	})
+}
+
+func (b *batch) scanMark(r *sql.Rows) error {
+	var scope, number, content, priorNumber, priorContent []byte
+	m := &mark{exists: true}
+	if err := r.Scan(&scope, &m.kind, &m.name, &number, &content, &m.owner, &priorNumber, &priorContent); err != nil {
+		return err
+	}
+	if len(scope) != 32 || len(number) != len(m.number) || priorNumber != nil && len(priorNumber) != len(m.number) {
+		return &TamperError{Reason: "a row of journal_guard is not one of ours"}
+	}
+	m.number, m.content = Number(number), bytes.Clone(content)
+	if priorNumber != nil {
+		m.prior = &position{Number(priorNumber), bytes.Clone(priorContent)}
+	}
+	b.marks[[32]byte(scope)] = m
+	return nil
+}
+
+func (b *batch) scan(query string, args []any, row func(*sql.Rows) error) error {
+	rows, err := b.tx.Query(b.ctx, query, args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := row(rows); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// An idemRow is a row of journal_idempotency.
+type idemRow struct {
+	bound       []byte
+	reservation int64
+	result      *string
+	signature   []byte
+	device      *string
+
+	exists, dirty bool
+}
+
+// repeat returns the outcome to hand out again; neither, if the first attempt
+// came to nothing and this one may begin anew.
+func (r *idemRow) repeat(p *prepared) (*Outcome, error) {
+	switch {
+	case !bytes.Equal(r.bound, p.bound[:]):
+		return nil, ErrIdempotency
+	case r.result == nil:
+		return nil, ErrInFlight
+	case Result(*r.result) != Signed:
+		return nil, nil
+	}
+	out := &Outcome{Result: Signed, Signature: r.signature}
+	if r.device != nil {
+		out.Device = *r.device
+	}
+	return out, nil
+}
+
+func (r *idemRow) begin(p *prepared, number int64) {
+	*r = idemRow{bound: p.bound[:], reservation: number, exists: true, dirty: true}
+}
+
+// end keeps the outcome, unless a later attempt has the key by now.
+func (r *idemRow) end(number int64, out *Outcome) {
+	if !r.exists || r.reservation != number {
+		return
+	}
+	result := string(out.Result)
+	r.result, r.signature, r.device, r.dirty = &result, out.Signature, &out.Device, true
+}
+
+func (b *batch) loadIdems(ops []*op) error {
+	b.idems = make(map[idemKey]*idemRow)
+	for _, o := range ops {
+		k := o.intent.idem
+		if k.key == "" || b.idems[k] != nil {
+			continue
+		}
+		r := &idemRow{exists: true}
+		err := b.tx.QueryRow(b.ctx, `SELECT bound, reservation, result, signature, device FROM journal_idempotency
+			WHERE tenant = ? AND caller = ? AND idem = ?`, k.tenant, k.caller, k.key).
+			Scan(&r.bound, &r.reservation, &r.result, &r.signature, &r.device)
+		switch {
+		case errors.Is(err, sql.ErrNoRows):
+			r = &idemRow{}
+		case err != nil:
+			return fmt.Errorf("idempotency key: %w", err)
+		}
+		b.idems[k] = r
+	}
+	return nil
+}
+
+func (b *batch) storeIdems() error {
+	var rows [][]any
+	for k, r := range b.idems {
+		if r.dirty {
+			rows = append(rows, []any{k.tenant, k.caller, k.key, r.bound, r.reservation, r.result, null(r.signature), r.device})
+		}
+	}
+	return b.insert("INSERT INTO journal_idempotency (tenant, caller, idem, bound, reservation, result, signature, device)",
+		"(?, ?, ?, ?, ?, ?, ?, ?)", ` ON CONFLICT (tenant, caller, idem) DO UPDATE SET bound = excluded.bound,
+		reservation = excluded.reservation, result = excluded.result, signature = excluded.signature, device = excluded.device`, rows)
+}
