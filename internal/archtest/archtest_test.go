@@ -35,6 +35,7 @@ var rules = []rule{
 	{"mimi/room", []string{"internal", "mls", "mimi=", "mimi/policy"}},
 	{"mimi/clientapi", []string{"internal", "mls", "mimi="}},
 	{"mimi/identity", []string{"internal", "mls", "mimi", "credentials"}},
+	{"mimi/peer", []string{"internal", "mimi="}},
 	{"mimi/content", []string{"internal", "mimi="}},
 	{"mimi/policy", []string{"internal", "mls", "mimi=", "mimi/content"}},
 	{"mimi", []string{"internal", "mls"}},
