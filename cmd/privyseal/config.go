@@ -37,6 +37,14 @@ type Config struct {
 	// a-z, 0-9 and '-'. Keys remember the name of their device.
 	Devices map[string]*DeviceConfig `json:"devices"`
 
+	// Database is a URL postgres://... without a password, where several nodes
+	// share their state; by default each service has a SQLite file in the state
+	// folder. The password comes from the file that passfile= names.
+	Database string `json:"database,omitempty"`
+
+	// Serve is what "privyseal serve" does.
+	Serve *ServeConfig `json:"serve,omitempty"`
+
 	dir string // absolute folder of the file
 }
 
@@ -193,6 +201,12 @@ func (c *Config) check() error {
 	if c.DefaultDevice != "" && c.Devices[c.DefaultDevice] == nil {
 		return configErrorf("default_device", "there is no device %q", c.DefaultDevice)
 	}
+	if c.Database != "" && !strings.HasPrefix(c.Database, "postgres://") {
+		return configErrorf("database", "is a URL postgres://...; leave it out for SQLite in the state folder")
+	}
+	if c.Serve != nil {
+		return c.Serve.check()
+	}
 	return nil
 }
 
@@ -258,6 +272,14 @@ func (d *DeviceConfig) pinSource(dir string) string {
 
 // stateDir returns the absolute folder of the state.
 func (c *Config) stateDir() string { return resolve(c.dir, c.State) }
+
+// databaseSource says where the service of that name keeps its state.
+func (c *Config) databaseSource(service string) string {
+	if c.Database != "" {
+		return c.Database
+	}
+	return filepath.Join(c.stateDir(), service+".db")
+}
 
 // resolve makes a path absolute, from dir.
 func resolve(dir, path string) string {

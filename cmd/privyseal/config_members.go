@@ -83,6 +83,10 @@ one, "privyseal config check" reads it and says what it means.
                   default: the folder of the configuration file
   default_device  where keys are made when --device is not given
   devices         the tokens and TPMs, by names of your choice
+  database        postgres://... where several nodes share their state (no
+                  password in it: name its file with passfile=); default:
+                  SQLite files in the state folder
+  serve           what "privyseal serve" does, see below
 
 A device of kind "pkcs11":
 
@@ -102,6 +106,27 @@ A device of kind "tpm":
   address         device:/dev/tpmrm0, unix:/path or tcp:host:port (required)
   srk_name        Name of the storage root key that the TPM must have, hex
   timeout         bound on one command, such as "30s"
+
+The member "serve":
+
+  listeners       the sockets, by names of your choice (required)
+  operator        listener of /health/live, /health/ready, /health/state and
+                  /metrics; keep it from the public
+  drain           bound on the end of requests under way; default "20s"
+  log             {"format": "text" or "json", "level": "debug", "info", "warn"
+                  or "error"}
+  critical_keys   ids of the keys without which the process is not ready
+
+A listener:
+
+  address         host:port or unix:/path (required)
+  plain           true listens without TLS: public lists, this machine only
+  certificate     file of the certificate chain, PEM
+  key, key_id     file of its key (mode 0600), or a key of purpose tls
+  client_ca       file of the authorities of client certificates, PEM
+  client_auth     "require" (default) or "optional"
+  max_connections default 4096; the longest idle one makes room
+  body_time       bound on the arrival of a request; default "30s"
 
 Example:
 

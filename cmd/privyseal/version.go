@@ -16,15 +16,17 @@ func newVersion(a *app) *cobra.Command {
 	}
 }
 
-// version is "privyseal version".
-func version(a *app) error {
-	v := struct {
-		Version  string `json:"version"`
-		Revision string `json:"revision,omitempty"`
-		Modified bool   `json:"modified,omitempty"`
-		Go       string `json:"go"`
-		Platform string `json:"platform"`
-	}{Version: "(devel)", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+// A build is what this binary was built from.
+type build struct {
+	Version  string `json:"version"`
+	Revision string `json:"revision,omitempty"`
+	Modified bool   `json:"modified,omitempty"`
+	Go       string `json:"go"`
+	Platform string `json:"platform"`
+}
+
+func thisBuild() build {
+	v := build{Version: "(devel)", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		v.Version = info.Main.Version
 		for _, s := range info.Settings {
@@ -36,6 +38,12 @@ func version(a *app) error {
 			}
 		}
 	}
+	return v
+}
+
+// version is "privyseal version".
+func version(a *app) error {
+	v := thisBuild()
 	return a.print(v, func(w io.Writer) {
 		fmt.Fprintf(w, "privyseal %s\n", v.Version)
 		if v.Revision != "" {
