@@ -1,8 +1,10 @@
 package sdjwt
 
 import (
+	"crypto/sha512"
 	"encoding/base64"
 	"fmt"
+	"strings"
 
 	"github.com/privyseal/privyseal/credentials"
 	"github.com/privyseal/privyseal/internal/jose"
@@ -62,9 +64,11 @@ func parseDisclosure(i int, text string, depth int) (*disclosure, error) {
 	return d, nil
 }
 
-// A disclosureWriter makes Disclosures; it keeps its buffer between them.
+// A disclosureWriter makes Disclosures; it keeps its buffers between them. Its
+// strings are cut out of one text, since a token has hundreds of them.
 type disclosureWriter struct {
 	json, ascii []byte
+	text        strings.Builder
 }
 
 // property returns the Disclosure of an object property and its digest.
@@ -87,5 +91,18 @@ func (w *disclosureWriter) begin(salts *saltSource) {
 func (w *disclosureWriter) finish(h *hashAlg, value any) (text, digest string) {
 	w.json = append(jose.AppendJSON(w.json, value), ']')
 	w.ascii = base64.RawURLEncoding.AppendEncode(w.ascii[:0], w.json)
-	return string(w.ascii), h.digest(w.ascii)
+	return w.keep(w.ascii), w.digest(h, w.ascii)
+}
+
+func (w *disclosureWriter) digest(h *hashAlg, text []byte) string {
+	var out [(sha512.Size*8 + 5) / 6]byte
+	return w.keep(h.appendDigest(out[:0], text))
+}
+
+// keep returns b as a string. What the Builder has handed out stays as it is
+// when it grows.
+func (w *disclosureWriter) keep(b []byte) string {
+	start := w.text.Len()
+	w.text.Write(b)
+	return w.text.String()[start:]
 }

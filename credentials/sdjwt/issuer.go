@@ -217,6 +217,10 @@ func (i *Issuer) typ() string {
 	return i.Type
 }
 
+// textGuess is a Disclosure without its claim: the salt, brackets and quotation
+// marks in base64url.
+const textGuess = 48
+
 func (i *Issuer) redact(claims *jose.Object, req Request, h *hashAlg) ([]string, error) {
 	plan, err := newPlan(req.Redact, req.Decoys)
 	if err != nil {
@@ -224,6 +228,7 @@ func (i *Issuer) redact(claims *jose.Object, req Request, h *hashAlg) ([]string,
 	}
 	r := &redactor{hash: h, disclosures: make([]string, 0, len(req.Redact))}
 	r.writer.json, r.writer.ascii = make([]byte, 0, 256), make([]byte, 0, 384)
+	r.writer.text.Grow(len(req.Redact)*(textGuess+44) + len(req.Claims)*4/3)
 	if err := r.object(claims, plan); err != nil {
 		return nil, err
 	}

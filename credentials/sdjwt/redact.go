@@ -195,18 +195,17 @@ func (r *redactor) object(o *jose.Object, p *plan) error {
 	}
 	o.Members = kept
 	for range p.decoys {
-		digests = append(digests, r.hash.digest(r.salts.append(nil)))
+		digests = append(digests, r.decoy())
 	}
 	if len(digests) > 0 {
 		slices.Sort(digests) // which hides the order of the claims
-		list := make([]any, len(digests))
-		for i, d := range digests {
-			list[i] = d
-		}
-		o.Members = append(o.Members, jose.Member{Name: keySD, Value: list})
+		o.Members = append(o.Members, jose.Member{Name: keySD, Value: digests})
 	}
 	return nil
 }
+
+// decoy returns a digest that stands for nothing.
+func (r *redactor) decoy() string { return r.writer.digest(r.hash, r.salts.append(nil)) }
 
 func (r *redactor) array(list []any, p *plan) (any, error) {
 	out := make([]any, 0, len(list)+p.decoys)
@@ -236,7 +235,7 @@ func (r *redactor) array(list []any, p *plan) (any, error) {
 		if err != nil {
 			return nil, err
 		}
-		decoy := new(jose.Object).Add(keyDots, r.hash.digest(r.salts.append(nil)))
+		decoy := new(jose.Object).Add(keyDots, r.decoy())
 		out = slices.Insert(out, int(at.Int64()), any(decoy))
 	}
 	return out, nil

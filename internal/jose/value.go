@@ -65,8 +65,8 @@ func (o *Object) Add(name string, value any) *Object {
 	return o
 }
 
-// AppendJSON appends v, a value of the kinds that ParseJSON returns, as JSON
-// without white space. It panics on anything else.
+// AppendJSON appends v, a value of the kinds that ParseJSON returns or a
+// []string, as JSON without white space. It panics on anything else.
 func AppendJSON(b []byte, v any) []byte {
 	switch v := v.(type) {
 	case nil:
@@ -82,6 +82,8 @@ func AppendJSON(b []byte, v any) []byte {
 		return AppendString(b, v)
 	case []any:
 		return appendArray(b, v)
+	case []string:
+		return appendStrings(b, v)
 	case *Object:
 		return appendObject(b, v)
 	}
@@ -95,6 +97,17 @@ func appendArray(b []byte, elements []any) []byte {
 			b = append(b, ',')
 		}
 		b = AppendJSON(b, e)
+	}
+	return append(b, ']')
+}
+
+func appendStrings(b []byte, elements []string) []byte {
+	b = append(b, '[')
+	for i, e := range elements {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = AppendString(b, e)
 	}
 	return append(b, ']')
 }
