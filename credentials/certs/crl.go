@@ -27,6 +27,9 @@ type CRLOrder struct {
 	// DistributionPoint, if given, is written as a critical issuing
 	// distribution point and must then be a CRL URL of the certificates.
 	DistributionPoint string
+	// Freshest, if given, is where full CRLs say that the newest delta is
+	// (freshestCRL, RFC 5280 section 5.2.6).
+	Freshest string
 }
 
 // SignCRL signs the next CRL of the issuer (RFC 5280 section 5). Its number is
@@ -34,6 +37,32 @@ type CRLOrder struct {
 // number whose signing failed is not used again. The store must be the one
 // that the issuer's certificates are in.
 func (i *Issuer) SignCRL(ctx context.Context, store CRLStore, o CRLOrder) (*x509.RevocationList, error) {
+	kinds := FullCRL
+	if o.Delta {
+		kinds = DeltaCRL
+	}
+	lists, err := i.signCRLs(ctx, store, o, kinds)
+	if err != nil {
+		return nil, err
+	}
+	return lists[0], nil
+}
+
+// SignCRLs signs the next full CRL and, with the same number and on the oldest
+// full CRL that may still be in use, a delta CRL. delta is nil while there is
+// no such base. It does not look at Delta.
+func (i *Issuer) SignCRLs(ctx context.Context, store CRLStore, o CRLOrder) (full, delta *x509.RevocationList, err error) {
+	lists, err := i.signCRLs(ctx, store, o, FullAndDelta)
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(lists) > 1 {
+		delta = lists[1]
+	}
+	return lists[0], delta, nil
+}
+
+func (i *Issuer) signCRLs(ctx context.Context, store CRLStore, o CRLOrder, kinds CRLKinds) ([]*x509.RevocationList, error) {
 	if i.cert.KeyUsage&x509.KeyUsageCRLSign == 0 {
 		return nil, errors.New("the CA certificate does not allow cRLSign")
 	}
@@ -43,23 +72,37 @@ func (i *Issuer) SignCRL(ctx context.Context, store CRLStore, o CRLOrder) (*x509
 	if o.Validity < 0 || o.Validity > keepExpired {
 		return nil, fmt.Errorf("CRL valid for %v, want at most %v", o.Validity, keepExpired)
 	}
-	if o.DistributionPoint != "" {
-		if err := checkURLs(Profile{CRL: []string{o.DistributionPoint}}); err != nil {
+	for _, uri := range []string{o.DistributionPoint, o.Freshest} {
+		if err := checkURLs(Profile{CRL: []string{uri}}); uri != "" && err != nil {
 			return nil, err
 		}
 	}
 	now := i.now().UTC().Truncate(time.Second)
-	r, err := store.ReserveCRL(ctx, i.id, o.Delta, now, now.Add(o.Validity))
+	reserved, err := store.ReserveCRL(ctx, i.id, kinds, now, now.Add(o.Validity))
 	if err != nil {
 		return nil, fmt.Errorf("reserving a CRL number: %w", err)
 	}
+	var lists []*x509.RevocationList
+	for _, r := range reserved {
+		list, err := i.finishCRL(ctx, store, r, o)
+		if err != nil {
+			return nil, err
+		}
+		lists = append(lists, list)
+	}
+	return lists, nil
+}
+
+// finishCRL signs and stores what is reserved.
+func (i *Issuer) finishCRL(ctx context.Context, store CRLStore, r *Reservation, o CRLOrder) (*x509.RevocationList, error) {
+	o.Delta = r.Base > 0
 	list, err := i.signCRL(ctx, r, o)
 	if err != nil {
 		return nil, fmt.Errorf("CRL %d: %w", r.Number, err)
 	}
 	ctx, cancel := afterSigning(ctx)
 	defer cancel()
-	if err := store.PutCRL(ctx, i.id, r.Number, list.Raw); err != nil {
+	if err := store.PutCRL(ctx, i.id, r, list.Raw); err != nil {
 		return nil, fmt.Errorf("CRL %d is signed and not released, storing it: %w", r.Number, err)
 	}
 	return list, nil
@@ -105,6 +148,9 @@ func (i *Issuer) draftCRL(r *Reservation, o CRLOrder) (*x509.RevocationList, err
 	if o.DistributionPoint != "" {
 		t.ExtraExtensions = append(t.ExtraExtensions, issuingDistributionPoint(o.DistributionPoint))
 	}
+	if o.Freshest != "" && !o.Delta {
+		t.ExtraExtensions = append(t.ExtraExtensions, freshestCRL(o.Freshest))
+	}
 	parent := *i.cert
 	parent.PublicKey = i.lintKey.Public()
 	der, err := x509.CreateRevocationList(rand.Reader, t, &parent, i.lintKey)
@@ -118,18 +164,35 @@ func (i *Issuer) draftCRL(r *Reservation, o CRLOrder) (*x509.RevocationList, err
 //
 //	IssuingDistributionPoint ::= SEQUENCE {
 //	     distributionPoint [0] DistributionPointName OPTIONAL, … }
-//	DistributionPointName ::= CHOICE { fullName [0] GeneralNames, … }
 func issuingDistributionPoint(uri string) pkix.Extension {
-	constructed := asn1.Tag(0).ContextSpecific().Constructed()
+	var b cryptobyte.Builder
+	b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) { addPointName(b, uri) })
+	return pkix.Extension{Id: oidIssuingDistPoint, Critical: true, Value: b.BytesOrPanic()}
+}
+
+// freshestCRL encodes
+//
+//	FreshestCRL ::= SEQUENCE OF DistributionPoint
+//	DistributionPoint ::= SEQUENCE {
+//	     distributionPoint [0] DistributionPointName OPTIONAL, … }
+func freshestCRL(uri string) pkix.Extension {
 	var b cryptobyte.Builder
 	b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
-		b.AddASN1(constructed, func(b *cryptobyte.Builder) {
-			b.AddASN1(constructed, func(b *cryptobyte.Builder) {
-				b.AddASN1(tagURI, func(b *cryptobyte.Builder) { b.AddBytes([]byte(uri)) })
-			})
+		b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) { addPointName(b, uri) })
+	})
+	return pkix.Extension{Id: oidFreshestCRL, Value: b.BytesOrPanic()}
+}
+
+// addPointName writes the field
+//
+//	distributionPoint [0] DistributionPointName
+//	DistributionPointName ::= CHOICE { fullName [0] GeneralNames, … }
+func addPointName(b *cryptobyte.Builder, uri string) {
+	b.AddASN1(context0, func(b *cryptobyte.Builder) {
+		b.AddASN1(context0, func(b *cryptobyte.Builder) {
+			b.AddASN1(tagURI, func(b *cryptobyte.Builder) { b.AddBytes([]byte(uri)) })
 		})
 	})
-	return pkix.Extension{Id: oidIssuingDistPoint, Critical: true, Value: b.BytesOrPanic()}
 }
 
 // lintCRL reads a draft back.

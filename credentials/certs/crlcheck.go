@@ -18,9 +18,10 @@ import (
 const MaxCRL = 32 << 20
 
 // A CRL is a full, direct certificate revocation list whose signature has been
-// verified. It is safe for concurrent use.
+// verified, with a delta applied to it or not. It is safe for concurrent use.
 type CRL struct {
 	list    *x509.RevocationList
+	base    *big.Int // of a delta CRL; nil for a full one
 	issuer  *x509.Certificate
 	points  []string // of its issuing distribution point; nil if it has none
 	revoked map[string]Revocation
@@ -30,11 +31,25 @@ type CRL struct {
 // same name, same key identifier, same key, and a key usage of cRLSign.
 //
 // A CRL that cannot be used is as good as none: every error is
-// status-unavailable. That is so for deltas, indirect CRLs, those for some
-// reasons or kinds of certificate only, and those with unknown critical
-// extensions. previous may be nil; if it is not, a CRL that is older than it
-// is refused.
+// status-unavailable. That is so for deltas (see CRL.WithDelta), indirect CRLs,
+// those for some reasons or kinds of certificate only, and those with unknown
+// critical extensions. previous may be nil; if it is not, a CRL that is older
+// than it is refused.
 func ParseCRL(data []byte, issuer *x509.Certificate, previous *CRL) (*CRL, error) {
+	c, err := parseList(data, issuer)
+	switch {
+	case err != nil:
+		return nil, err
+	case c.base != nil:
+		return nil, unusable("CRL", "is a delta CRL")
+	case previous != nil && c.older(previous):
+		return nil, unusable("CRL", "number %v of %s is older than the number %v of %s that is known", c.list.Number, c.list.ThisUpdate.Format(time.RFC3339), previous.list.Number, previous.list.ThisUpdate.Format(time.RFC3339))
+	}
+	return c, nil
+}
+
+// parseList reads a full or a delta CRL.
+func parseList(data []byte, issuer *x509.Certificate) (*CRL, error) {
 	if len(data) > MaxCRL {
 		return nil, unusable("CRL", "%d octets, want at most %d", len(data), MaxCRL)
 	}
@@ -58,9 +73,6 @@ func ParseCRL(data []byte, issuer *x509.Certificate, previous *CRL) (*CRL, error
 	}
 	if err := c.readExtensions(); err != nil {
 		return nil, err
-	}
-	if previous != nil && c.older(previous) {
-		return nil, unusable("CRL", "number %v of %s is older than the number %v of %s that is known", list.Number, list.ThisUpdate.Format(time.RFC3339), previous.list.Number, previous.list.ThisUpdate.Format(time.RFC3339))
 	}
 	if err := c.index(); err != nil {
 		return nil, err
@@ -97,7 +109,11 @@ func (c *CRL) readExtensions() error {
 	for _, ext := range c.list.Extensions {
 		switch {
 		case ext.Id.Equal(oidDeltaCRLIndicator):
-			return unusable("CRL", "is a delta CRL")
+			value := cryptobyte.String(ext.Value)
+			c.base = new(big.Int)
+			if !value.ReadASN1Integer(c.base) || !value.Empty() || c.base.Sign() < 0 {
+				return unusable("CRL", "delta CRL indicator is no number")
+			}
 		case ext.Id.Equal(oidIssuingDistPoint):
 			points, ok := readDistributionPoint(ext.Value)
 			if !ok {

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"math/big"
 	"time"
+
+	"github.com/privyseal/privyseal/internal/sqldb"
 )
 
 // Errors of revocation.
@@ -26,40 +28,53 @@ const keepExpired = 7 * 24 * time.Hour
 // signed, as revoked. It is idempotent; a certificate on hold may be given
 // another reason, one that is revoked for good fails with ErrRevoked.
 func (s *SQLStore) Revoke(ctx context.Context, issuer KeyID, serial *big.Int, r Revocation) error {
+	return s.batch(ctx, func(t Tx) error { return t.Revoke(ctx, issuer, serial, r) })
+}
+
+// Revoke is that of SQLStore.
+func (t Tx) Revoke(ctx context.Context, issuer KeyID, serial *big.Int, r Revocation) error {
 	if _, known := reasonNames[r.Reason]; !known || r.Reason == RemoveFromCRL {
 		return fmt.Errorf("%v cannot be the reason of a revocation", r.Reason)
 	}
-	return s.writer.do(ctx, func(ctx context.Context, tx execer) error {
-		before, err := revocationOf(ctx, tx, issuer, serial)
-		if err != nil {
-			return err
-		}
-		if before.Valid && Reason(before.Int64) == r.Reason {
-			return nil
-		}
-		if before.Valid && Reason(before.Int64) != CertificateHold {
-			return ErrRevoked
-		}
-		return setRevocation(ctx, tx, issuer, serial, r.At.UnixMicro(), int(r.Reason))
-	})
+	last, err := t.lockIssuer(ctx, issuer)
+	if err != nil {
+		return err
+	}
+	before, err := t.revocationOf(ctx, issuer, serial)
+	switch {
+	case err != nil:
+		return err
+	case before.Valid && Reason(before.Int64) == r.Reason:
+		return nil
+	case before.Valid && Reason(before.Int64) != CertificateHold:
+		return ErrRevoked
+	}
+	return t.setRevocation(ctx, issuer, serial, r.At.UnixMicro(), int64(r.Reason), last.number)
 }
 
 // Resume takes a certificate off hold.
 func (s *SQLStore) Resume(ctx context.Context, issuer KeyID, serial *big.Int) error {
-	return s.writer.do(ctx, func(ctx context.Context, tx execer) error {
-		before, err := revocationOf(ctx, tx, issuer, serial)
-		if err != nil {
-			return err
-		}
-		if !before.Valid || Reason(before.Int64) != CertificateHold {
-			return ErrNotOnHold
-		}
-		return setRevocation(ctx, tx, issuer, serial, nil, nil)
-	})
+	return s.batch(ctx, func(t Tx) error { return t.Resume(ctx, issuer, serial) })
 }
 
-func revocationOf(ctx context.Context, tx execer, issuer KeyID, serial *big.Int) (reason sql.NullInt64, err error) {
-	err = tx.QueryRowContext(ctx, `SELECT reason FROM certificate WHERE issuer = ? AND serial = ?`, issuer[:], serialText(serial)).Scan(&reason)
+// Resume is that of SQLStore.
+func (t Tx) Resume(ctx context.Context, issuer KeyID, serial *big.Int) error {
+	last, err := t.lockIssuer(ctx, issuer)
+	if err != nil {
+		return err
+	}
+	before, err := t.revocationOf(ctx, issuer, serial)
+	if err != nil {
+		return err
+	}
+	if !before.Valid || Reason(before.Int64) != CertificateHold {
+		return ErrNotOnHold
+	}
+	return t.setRevocation(ctx, issuer, serial, nil, nil, last.number)
+}
+
+func (t Tx) revocationOf(ctx context.Context, issuer KeyID, serial *big.Int) (reason sql.NullInt64, err error) {
+	err = t.tx.QueryRow(ctx, `SELECT reason FROM certificate WHERE issuer = ? AND serial = ?`, issuer[:], serialText(serial)).Scan(&reason)
 	if errors.Is(err, sql.ErrNoRows) {
 		err = ErrNoIntent
 	}
@@ -67,12 +82,36 @@ func revocationOf(ctx context.Context, tx execer, issuer KeyID, serial *big.Int)
 }
 
 // setRevocation changes a certificate's revocation and notes after which CRL.
-func setRevocation(ctx context.Context, tx execer, issuer KeyID, serial *big.Int, revoked, reason any) error {
-	_, err := tx.ExecContext(ctx, `UPDATE certificate SET revoked = ?, reason = ?,
-		changed = (SELECT coalesce(max(number), 0) FROM crl WHERE issuer = ?) WHERE issuer = ? AND serial = ?`,
-		revoked, reason, issuer[:], issuer[:], serialText(serial))
+func (t Tx) setRevocation(ctx context.Context, issuer KeyID, serial *big.Int, revoked, reason any, after int64) error {
+	_, err := t.tx.Exec(ctx, `UPDATE certificate SET revoked = ?, reason = ?, changed = ? WHERE issuer = ? AND serial = ?`,
+		revoked, reason, after, issuer[:], serialText(serial))
 	return err
 }
+
+// lastCRL is the last number that an issuer has taken.
+type lastCRL struct{ number, thisUpdate int64 }
+
+// lockIssuer keeps other transactions from taking a CRL number or changing a
+// revocation of the issuer until this one ends. So a change is either on the
+// CRL with the next number, or after it.
+func (t Tx) lockIssuer(ctx context.Context, issuer KeyID) (last lastCRL, err error) {
+	if _, err := t.tx.Exec(ctx, `INSERT INTO crl_issuer (issuer, number, this_update) VALUES (?, 0, 0) ON CONFLICT DO NOTHING`, issuer[:]); err != nil {
+		return last, err
+	}
+	err = t.tx.QueryRow(ctx, `SELECT number, this_update FROM crl_issuer WHERE issuer = ?`+t.tx.ForUpdate(), issuer[:]).Scan(&last.number, &last.thisUpdate)
+	return last, err
+}
+
+// CRLKinds says what is to be signed at one time.
+type CRLKinds int
+
+// The kinds. A full and a delta CRL that are signed together have the same
+// number and say the same (RFC 5280 section 5.2.3).
+const (
+	FullCRL CRLKinds = iota
+	DeltaCRL
+	FullAndDelta // the delta is left out while there is no base for it
+)
 
 // A Reservation is the number of a CRL with what it will list. It is durable
 // before the CRL is signed, so that no number is ever used twice and none is
@@ -94,63 +133,94 @@ type CRLEntry struct {
 // holds for it.
 type CRLStore interface {
 	// ReserveCRL takes the next number and reads, in the same transaction,
-	// what the CRL will list: all revoked certificates, or for a delta those
-	// whose revocation changed since the last finished full CRL.
-	ReserveCRL(ctx context.Context, issuer KeyID, delta bool, thisUpdate, nextUpdate time.Time) (*Reservation, error)
+	// what the CRLs will list: all revoked certificates, and for a delta those
+	// whose revocation changed since its base. That is the oldest full CRL
+	// that may still be in use, so that the delta serves whoever has any of
+	// them.
+	ReserveCRL(ctx context.Context, issuer KeyID, kinds CRLKinds, thisUpdate, nextUpdate time.Time) ([]*Reservation, error)
 
 	// PutCRL completes a reservation.
-	PutCRL(ctx context.Context, issuer KeyID, number int64, der []byte) error
+	PutCRL(ctx context.Context, issuer KeyID, r *Reservation, der []byte) error
 
 	// Record returns what became of one certificate, or ErrNoIntent.
 	Record(ctx context.Context, issuer KeyID, serial *big.Int) (*Record, error)
 }
 
 // ReserveCRL implements CRLStore.
-func (s *SQLStore) ReserveCRL(ctx context.Context, issuer KeyID, delta bool, thisUpdate, nextUpdate time.Time) (*Reservation, error) {
-	var r *Reservation
-	err := s.writer.do(ctx, func(ctx context.Context, tx execer) error {
-		mine := &Reservation{ThisUpdate: thisUpdate, NextUpdate: nextUpdate}
-		if err := mine.takeNumber(ctx, tx, issuer, delta); err != nil {
-			return err
-		}
-		err := mine.readEntries(ctx, tx, issuer)
-		r = mine
+func (s *SQLStore) ReserveCRL(ctx context.Context, issuer KeyID, kinds CRLKinds, thisUpdate, nextUpdate time.Time) (out []*Reservation, err error) {
+	err = s.db.Write(ctx, func(tx *sqldb.Tx) (err error) {
+		out, err = Tx{tx}.reserve(ctx, issuer, kinds, thisUpdate, nextUpdate)
 		return err
 	})
+	return out, err
+}
+
+func (t Tx) reserve(ctx context.Context, issuer KeyID, kinds CRLKinds, thisUpdate, nextUpdate time.Time) ([]*Reservation, error) {
+	last, err := t.lockIssuer(ctx, issuer)
 	if err != nil {
 		return nil, err
 	}
-	return r, nil
+	if thisUpdate.Unix() < last.thisUpdate {
+		return nil, ErrClockBehind
+	}
+	bases, err := t.bases(ctx, issuer, kinds, thisUpdate)
+	if err != nil {
+		return nil, err
+	}
+	_, err = t.tx.Exec(ctx, `UPDATE crl_issuer SET number = number + 1, this_update = ? WHERE issuer = ?`, thisUpdate.Unix(), issuer[:])
+	if err != nil {
+		return nil, err
+	}
+	var out []*Reservation
+	for _, base := range bases {
+		r := &Reservation{Number: last.number + 1, Base: base, ThisUpdate: thisUpdate, NextUpdate: nextUpdate}
+		if err := t.insertCRL(ctx, issuer, r); err != nil {
+			return nil, err
+		}
+		if err := t.readEntries(ctx, issuer, r); err != nil {
+			return nil, err
+		}
+		out = append(out, r)
+	}
+	return out, nil
 }
 
-func (r *Reservation) takeNumber(ctx context.Context, tx execer, issuer KeyID, delta bool) error {
-	var last, lastUpdate int64
+// bases returns the base of each CRL to sign: 0 for the full one.
+func (t Tx) bases(ctx context.Context, issuer KeyID, kinds CRLKinds, at time.Time) ([]int64, error) {
+	if kinds == FullCRL {
+		return []int64{0}, nil
+	}
 	var base sql.NullInt64
-	err := tx.QueryRowContext(ctx, `SELECT coalesce(max(number), 0), coalesce(max(this_update), 0), max(number) FILTER (WHERE base IS NULL AND der IS NOT NULL)
-		FROM crl WHERE issuer = ?`, issuer[:]).Scan(&last, &lastUpdate, &base)
-	if err != nil {
-		return err
+	err := t.tx.QueryRow(ctx, `SELECT min(number) FROM crl_list WHERE issuer = ? AND base = 0 AND der IS NOT NULL AND next_update > ?`,
+		issuer[:], at.Unix()).Scan(&base)
+	switch {
+	case err != nil:
+		return nil, err
+	case kinds == DeltaCRL && !base.Valid:
+		return nil, ErrNoBase
+	case kinds == DeltaCRL:
+		return []int64{base.Int64}, nil
+	case !base.Valid:
+		return []int64{0}, nil
 	}
-	if r.ThisUpdate.Unix() < lastUpdate {
-		return ErrClockBehind
-	}
-	if delta && !base.Valid {
-		return ErrNoBase
-	}
-	r.Number = last + 1
-	base.Valid = delta
-	if delta {
-		r.Base = base.Int64
-	}
-	_, err = tx.ExecContext(ctx, `INSERT INTO crl (issuer, number, base, this_update, next_update) VALUES (?, ?, ?, ?, ?)`,
-		issuer[:], r.Number, base, r.ThisUpdate.Unix(), r.NextUpdate.Unix())
+	return []int64{0, base.Int64}, nil
+}
+
+func (t Tx) insertCRL(ctx context.Context, issuer KeyID, r *Reservation) error {
+	_, err := t.tx.Exec(ctx, `INSERT INTO crl_list (issuer, number, base, this_update, next_update) VALUES (?, ?, ?, ?, ?)`,
+		issuer[:], r.Number, r.Base, r.ThisUpdate.Unix(), r.NextUpdate.Unix())
 	return err
 }
 
-func (r *Reservation) readEntries(ctx context.Context, tx execer, issuer KeyID) error {
-	rows, err := tx.QueryContext(ctx, `SELECT serial, revoked, reason FROM certificate
-		WHERE issuer = ?1 AND (revoked IS NOT NULL OR changed > 0) AND not_after > ?2 AND changed >= ?3 AND (revoked IS NOT NULL OR ?3 > 0) ORDER BY revoked, serial`,
-		issuer[:], r.ThisUpdate.Add(-keepExpired).Unix(), r.Base)
+func (t Tx) readEntries(ctx context.Context, issuer KeyID, r *Reservation) error {
+	query := `SELECT serial, revoked, reason FROM certificate WHERE issuer = ? AND revoked IS NOT NULL AND not_after > ? ORDER BY revoked, serial`
+	args := []any{issuer[:], r.ThisUpdate.Add(-keepExpired).Unix()}
+	if r.Base > 0 {
+		query = `SELECT serial, revoked, reason FROM certificate WHERE issuer = ? AND (revoked IS NOT NULL OR changed > 0)
+			AND not_after > ? AND changed >= ? ORDER BY revoked, serial`
+		args = append(args, r.Base)
+	}
+	rows, err := t.tx.Query(ctx, query, args...)
 	if err != nil {
 		return err
 	}
@@ -174,19 +244,32 @@ func (r *Reservation) readEntries(ctx context.Context, tx execer, issuer KeyID) 
 	return rows.Err()
 }
 
-// PutCRL implements CRLStore.
-func (s *SQLStore) PutCRL(ctx context.Context, issuer KeyID, number int64, der []byte) error {
-	return s.writer.do(ctx, func(ctx context.Context, tx execer) error {
-		res, err := tx.ExecContext(ctx, `UPDATE crl SET der = ? WHERE issuer = ? AND number = ? AND der IS NULL`, der, issuer[:], number)
-		return oneRow(res, err, ErrNoIntent)
+// PutCRL implements CRLStore. Of CRLs that are superseded the number and the
+// times stay, which later deltas need, and of those that ended nothing.
+func (s *SQLStore) PutCRL(ctx context.Context, issuer KeyID, r *Reservation, der []byte) error {
+	return s.batch(ctx, func(t Tx) error {
+		err := t.tx.ExecOne(ctx, ErrNoIntent, `UPDATE crl_list SET der = ? WHERE issuer = ? AND number = ? AND base = ? AND der IS NULL`,
+			der, issuer[:], r.Number, r.Base)
+		if err != nil {
+			return err
+		}
+		_, err = t.tx.Exec(ctx, `UPDATE crl_list SET der = ? WHERE issuer = ? AND number < ? AND (base = 0) = ? AND der IS NOT NULL AND length(der) > 0`,
+			[]byte{}, issuer[:], r.Number, r.Base == 0)
+		if err != nil {
+			return err
+		}
+		_, err = t.tx.Exec(ctx, `DELETE FROM crl_list WHERE issuer = ? AND number < ? AND next_update <= ?`, issuer[:], r.Number, r.ThisUpdate.Unix())
+		return err
 	})
 }
 
 // CRL returns the last finished CRL of an issuer, full or delta, or
 // ErrNoIntent if there is none.
-func (s *SQLStore) CRL(ctx context.Context, issuer KeyID, delta bool) ([]byte, error) {
-	var der []byte
-	err := s.db.QueryRowContext(ctx, `SELECT der FROM crl WHERE issuer = ? AND der IS NOT NULL AND (base IS NOT NULL) = ? ORDER BY number DESC LIMIT 1`, issuer[:], delta).Scan(&der)
+func (s *SQLStore) CRL(ctx context.Context, issuer KeyID, delta bool) (der []byte, err error) {
+	err = s.db.Read(ctx, func(tx *sqldb.Tx) error {
+		return tx.QueryRow(ctx, `SELECT der FROM crl_list WHERE issuer = ? AND der IS NOT NULL AND (base > 0) = ? ORDER BY number DESC LIMIT 1`,
+			issuer[:], delta).Scan(&der)
+	})
 	if errors.Is(err, sql.ErrNoRows) {
 		err = ErrNoIntent
 	}

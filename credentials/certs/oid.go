@@ -17,6 +17,7 @@ var (
 	oidPolicyMappings       = asn1.ObjectIdentifier{2, 5, 29, 33}
 	oidAuthorityKeyID       = asn1.ObjectIdentifier{2, 5, 29, 35}
 	oidPolicyConstraints    = asn1.ObjectIdentifier{2, 5, 29, 36}
+	oidFreshestCRL          = asn1.ObjectIdentifier{2, 5, 29, 46}
 	oidExtKeyUsage          = asn1.ObjectIdentifier{2, 5, 29, 37}
 	oidInhibitAnyPolicy     = asn1.ObjectIdentifier{2, 5, 29, 54}
 	oidKeyUsage             = asn1.ObjectIdentifier{2, 5, 29, 15}

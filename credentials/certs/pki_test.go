@@ -11,11 +11,13 @@ import (
 	"encoding/pem"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/privyseal/privyseal/credentials"
 	"github.com/privyseal/privyseal/credentials/certs"
+	"github.com/privyseal/privyseal/internal/pgtest"
 )
 
 // t0 is the time in the tests that judge by a fixed time.
@@ -77,10 +79,26 @@ func hubNames(t testing.TB) certs.Names {
 	return n
 }
 
-// openStore returns a store in a temporary directory.
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+// onBoth runs a test on both engines; openStore knows by the test's name.
+func onBoth(t *testing.T, test func(t *testing.T)) {
+	t.Run("SQLite", test)
+	t.Run("PostgreSQL", test)
+}
+
+// source returns an empty database for the test.
+func source(t testing.TB) string {
+	if strings.Contains(t.Name(), "/PostgreSQL") {
+		return pgtest.Database(t)
+	}
+	return filepath.Join(t.TempDir(), "certs.db")
+}
+
+// openStore returns an empty store.
 func openStore(t testing.TB) *certs.SQLStore {
 	t.Helper()
-	s, err := certs.OpenSQLStore(t.Context(), filepath.Join(t.TempDir(), "certs.db"))
+	s, err := certs.OpenSQLStore(t.Context(), source(t))
 	must(t, err)
 	t.Cleanup(func() { s.Close() })
 	return s

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -48,7 +49,9 @@ func (f *faultyStore) PutCertificate(ctx context.Context, issuer certs.KeyID, se
 
 // TestCrash fails each write in both ways. Nothing is released; what may have
 // been signed is on record; nothing is signed without a record.
-func TestCrash(t *testing.T) {
+func TestCrash(t *testing.T) { onBoth(t, testCrash) }
+
+func testCrash(t *testing.T) {
 	for _, tt := range []struct {
 		fail                        int
 		after                       bool
@@ -62,7 +65,7 @@ func TestCrash(t *testing.T) {
 	} {
 		t.Run(fmt.Sprintf("write %d, effect %t", tt.fail, tt.after), func(t *testing.T) {
 			ca := newTestCA(t, credentials.Ed25519, openStore(t), at(t0))
-			path := filepath.Join(t.TempDir(), "certs.db")
+			path := source(t)
 			store, err := certs.OpenSQLStore(t.Context(), path)
 			must(t, err)
 			signed := 0
@@ -106,7 +109,9 @@ func testIntent(serial int64) certs.Intent {
 	}
 }
 
-func TestStore(t *testing.T) {
+func TestStore(t *testing.T) { onBoth(t, testStore) }
+
+func testStore(t *testing.T) {
 	s, ctx := openStore(t), t.Context()
 	in := testIntent(0x7f01)
 	must(t, s.PutIntent(ctx, in))
@@ -139,7 +144,9 @@ func TestStore(t *testing.T) {
 }
 
 // Writes of many callers share commits; each gets its own outcome.
-func TestStoreConcurrent(t *testing.T) {
+func TestStoreConcurrent(t *testing.T) { onBoth(t, testStoreConcurrent) }
+
+func testStoreConcurrent(t *testing.T) {
 	s, ctx := openStore(t), t.Context()
 	const callers, each = 16, 20
 	var wg sync.WaitGroup
@@ -189,35 +196,31 @@ func TestStoreOpenAndClose(t *testing.T) {
 		t.Errorf("with an ended context: %v", err)
 	}
 	must(t, s.Close())
-	newer(t, path)
 }
 
-// newer has a later program's schema refused.
-func newer(t *testing.T, path string) {
-	t.Helper()
-	db, err := sql.Open("sqlite", "file:"+filepath.Join(t.TempDir(), "newer.db"))
+// A store of the first schema, written before it shared its database, opens.
+func TestStoreAdoptsItsFirstSchema(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "certs.db")
+	must(t, os.WriteFile(path, nil, 0o600))
+	db, err := sql.Open("sqlite", path)
 	must(t, err)
-	defer db.Close()
-	for _, q := range []string{`CREATE TABLE certs_migration (version INTEGER PRIMARY KEY, applied INTEGER NOT NULL) STRICT`, `INSERT INTO certs_migration VALUES (1000, 0)`} {
-		_, err = db.Exec(q)
-		must(t, err)
+	text, err := os.ReadFile("migrations/0001_certs.sql")
+	must(t, err)
+	_, err = db.Exec(string(text) + `
+		CREATE TABLE certs_migration (version INTEGER PRIMARY KEY, applied INTEGER NOT NULL) STRICT;
+		INSERT INTO crl VALUES (x'0100000000000000000000000000000000000000000000000000000000000000', 7, NULL, 100, 200, x'30');
+		INSERT INTO crl VALUES (x'0100000000000000000000000000000000000000000000000000000000000000', 8, 7, 110, 200, NULL);`)
+	must(t, err)
+	must(t, db.Close())
+	s, err := certs.OpenSQLStore(t.Context(), path)
+	must(t, err)
+	defer s.Close()
+	if der, err := s.CRL(t.Context(), certs.KeyID{1}, false); err != nil || string(der) != "0" {
+		t.Errorf("CRL %q, %v", der, err)
 	}
-	var file string
-	must(t, db.QueryRow(`SELECT file FROM pragma_database_list`).Scan(&file))
-	if _, err := certs.OpenSQLStore(t.Context(), file); err == nil {
-		t.Error("a newer schema was opened")
-	}
-	if _, err := certs.OpenSQLStore(t.Context(), filepath.Join(path, "under", "a", "file")); err == nil {
-		t.Error("an impossible path was opened")
-	}
-}
-
-// What makes an acknowledged write survive a power cut.
-func TestStoreIsDurable(t *testing.T) {
-	s := openStore(t)
-	for name, want := range map[string]string{"journal_mode": "wal", "synchronous": "2" /* FULL */, "busy_timeout": "10000"} {
-		if got, err := s.Pragma(t.Context(), name); err != nil || got != want {
-			t.Errorf("PRAGMA %s = %s, %v; want %s", name, got, err, want)
-		}
+	at := time.Unix(150, 0)
+	r, err := s.ReserveCRL(t.Context(), certs.KeyID{1}, certs.FullAndDelta, at, at.Add(time.Hour))
+	if err != nil || len(r) != 2 || r[0].Number != 9 || r[1].Number != 9 || r[1].Base != 7 {
+		t.Errorf("reserved %+v, %v", r, err)
 	}
 }

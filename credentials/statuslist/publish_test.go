@@ -17,6 +17,7 @@ import (
 
 	"github.com/privyseal/privyseal/credentials"
 	"github.com/privyseal/privyseal/credentials/statuslist"
+	"github.com/privyseal/privyseal/internal/pgtest"
 )
 
 // A clock that a test moves.
@@ -29,9 +30,25 @@ func (c *clock) now() time.Time { c.mu.Lock(); defer c.mu.Unlock(); return c.t }
 
 func (c *clock) add(d time.Duration) { c.mu.Lock(); defer c.mu.Unlock(); c.t = c.t.Add(d) }
 
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+// onBoth runs a test on both engines; source knows by the test's name.
+func onBoth(t *testing.T, test func(t *testing.T)) {
+	t.Run("SQLite", test)
+	t.Run("PostgreSQL", test)
+}
+
+// source returns an empty database for the test.
+func source(t testing.TB) string {
+	if strings.Contains(t.Name(), "/PostgreSQL") {
+		return pgtest.Database(t)
+	}
+	return filepath.Join(t.TempDir(), "status.db")
+}
+
 func newStore(t testing.TB) *statuslist.SQLStore {
 	t.Helper()
-	s, err := statuslist.OpenSQLStore(context.Background(), filepath.Join(t.TempDir(), "status.db"))
+	s, err := statuslist.OpenSQLStore(context.Background(), source(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +118,9 @@ func wantCode(t testing.TB, err error, want credentials.Code) {
 	}
 }
 
-func TestLifeOfACredential(t *testing.T) {
+func TestLifeOfACredential(t *testing.T) { onBoth(t, testLifeOfACredential) }
+
+func testLifeOfACredential(t *testing.T) {
 	ctx := context.Background()
 	for _, formats := range [][]statuslist.Format{nil, {statuslist.JWT}, {statuslist.CWT}, {statuslist.CWT, statuslist.JWT}} {
 		p, now := newPublisher(t, nil)
@@ -197,7 +216,9 @@ func TestWhatIsFetched(t *testing.T) {
 	}
 }
 
-func TestHistory(t *testing.T) {
+func TestHistory(t *testing.T) { onBoth(t, testHistory) }
+
+func testHistory(t *testing.T) {
 	ctx := context.Background()
 	p, now := newPublisher(t, func(p *statuslist.Publisher) { p.History, p.Lifetime = true, 2*time.Hour })
 	ref := must[statuslist.Reference](t)(p.Allocate(ctx))
@@ -220,7 +241,9 @@ func TestHistory(t *testing.T) {
 	wantCode(t, c.CheckAt(ctx, ref, exampleNow.Add(30*time.Minute)), credentials.CodeStatusUnavailable)
 }
 
-func TestPublicationNeverGoesBack(t *testing.T) {
+func TestPublicationNeverGoesBack(t *testing.T) { onBoth(t, testPublicationNeverGoesBack) }
+
+func testPublicationNeverGoesBack(t *testing.T) {
 	ctx := context.Background()
 	p, now := newPublisher(t, nil)
 	ref := must[statuslist.Reference](t)(p.Allocate(ctx))
@@ -238,9 +261,11 @@ func TestPublicationNeverGoesBack(t *testing.T) {
 	}
 }
 
-func TestIndicesAreUniqueAndUnpredictable(t *testing.T) {
+func TestIndicesAreUniqueAndUnpredictable(t *testing.T) { onBoth(t, testIndicesAreUniqueAndUnpredictable) }
+
+func testIndicesAreUniqueAndUnpredictable(t *testing.T) {
 	ctx := context.Background()
-	path := filepath.Join(t.TempDir(), "status.db")
+	path := source(t)
 	var stores []*statuslist.SQLStore
 	for range 2 { // as two processes would
 		s := must[*statuslist.SQLStore](t)(statuslist.OpenSQLStore(ctx, path))
@@ -287,7 +312,9 @@ func TestIndicesAreUniqueAndUnpredictable(t *testing.T) {
 	}
 }
 
-func TestStoreRefuses(t *testing.T) {
+func TestStoreRefuses(t *testing.T) { onBoth(t, testStoreRefuses) }
+
+func testStoreRefuses(t *testing.T) {
 	ctx := context.Background()
 	s := newStore(t)
 	if err := s.Create(ctx, exampleURI, 2, 100); err != nil {
@@ -312,9 +339,11 @@ func TestStoreRefuses(t *testing.T) {
 	}
 }
 
-func TestReopenedStoreKnowsItsIndices(t *testing.T) {
+func TestReopenedStoreKnowsItsIndices(t *testing.T) { onBoth(t, testReopenedStoreKnowsItsIndices) }
+
+func testReopenedStoreKnowsItsIndices(t *testing.T) {
 	ctx := context.Background()
-	path := filepath.Join(t.TempDir(), "status.db")
+	path := source(t)
 	seen := map[int64]bool{}
 	for range 4 {
 		s := must[*statuslist.SQLStore](t)(statuslist.OpenSQLStore(ctx, path))

@@ -4,82 +4,77 @@ import (
 	"context"
 	"crypto/rand"
 	"database/sql"
+	"embed"
 	"errors"
 	"fmt"
 	"math/big"
 	"math/bits"
-	"net/url"
-	"path/filepath"
 	"sync"
 	"time"
 
-	_ "modernc.org/sqlite" // the driver "sqlite"
+	"github.com/privyseal/privyseal/internal/sqldb"
 )
 
-// An SQLStore is a Store in an SQLite file.
-type SQLStore struct {
-	db *sql.DB
+//go:embed migrations
+var migrations embed.FS
 
-	mu   sync.Mutex // guards used, and keeps this process to one allocation at a time
+// partName is the part of the database that is ours.
+const partName = "status"
+
+// An SQLStore is a Store in a database: a SQLite file, or PostgreSQL for
+// several nodes.
+type SQLStore struct {
+	db   *sqldb.DB
+	owns bool // Close closes db
+
+	mu   sync.Mutex // guards used and the sets in it
 	used map[int64]*usedSet
 }
 
-const schema = `
-	CREATE TABLE IF NOT EXISTS status_list (
-		id      INTEGER PRIMARY KEY,
-		uri     TEXT NOT NULL UNIQUE,
-		bits    INTEGER NOT NULL,
-		size    INTEGER NOT NULL,
-		version INTEGER NOT NULL DEFAULT 0
-	) STRICT;
-	CREATE TABLE IF NOT EXISTS status_entry (
-		list   INTEGER NOT NULL REFERENCES status_list (id),
-		idx    INTEGER NOT NULL,
-		status INTEGER NOT NULL DEFAULT 0,
-		PRIMARY KEY (list, idx)
-	) STRICT, WITHOUT ROWID;
-	CREATE INDEX IF NOT EXISTS status_entry_set ON status_entry (list, idx, status) WHERE status <> 0;
-	CREATE TABLE IF NOT EXISTS status_publication (
-		list    INTEGER NOT NULL REFERENCES status_list (id),
-		version INTEGER NOT NULL,
-		iat     INTEGER NOT NULL,
-		exp     INTEGER NOT NULL,
-		jwt     BLOB NOT NULL,
-		cwt     BLOB NOT NULL
-	) STRICT;
-	CREATE INDEX IF NOT EXISTS status_publication_iat ON status_publication (list, iat);`
+// OpenSQLStore opens a store in a database of its own: the path of a SQLite
+// file or a postgres:// URL.
+func OpenSQLStore(ctx context.Context, source string) (*SQLStore, error) {
+	db, err := sqldb.Open(ctx, source, sqldb.Options{Name: partName, Migrations: migrations})
+	if err != nil {
+		return nil, fmt.Errorf("status list store: %w", err)
+	}
+	return &SQLStore{db: db, owns: true, used: make(map[int64]*usedSet)}, nil
+}
 
-// OpenSQLStore opens the store in the file path, creating it if need be.
-func OpenSQLStore(ctx context.Context, path string) (*SQLStore, error) {
-	abs, err := filepath.Abs(path)
-	if err != nil {
-		return nil, err
-	}
-	dsn := url.URL{Scheme: "file", Path: abs, RawQuery: "_txlock=immediate&_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=foreign_keys(ON)"}
-	db, err := sql.Open("sqlite", dsn.String())
-	if err != nil {
-		return nil, err
-	}
-	if _, err := db.ExecContext(ctx, schema); err != nil {
-		return nil, errors.Join(fmt.Errorf("status list store %s: %w", path, err), db.Close())
+// NewSQLStore makes its tables in a database that has other things too, and
+// that the caller closes.
+func NewSQLStore(ctx context.Context, db *sqldb.DB) (*SQLStore, error) {
+	if err := db.Migrate(ctx, partName, migrations); err != nil {
+		return nil, fmt.Errorf("status list store: %w", err)
 	}
 	return &SQLStore{db: db, used: make(map[int64]*usedSet)}, nil
 }
 
-// Close closes the file.
-func (s *SQLStore) Close() error { return s.db.Close() }
+// Close closes the database if the store has opened it.
+func (s *SQLStore) Close() error {
+	if !s.owns {
+		return nil
+	}
+	return s.db.Close()
+}
 
-// within runs do in one transaction.
-func (s *SQLStore) within(ctx context.Context, do func(*sql.Tx) error) error {
-	tx, err := s.db.BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	defer tx.Rollback()
-	if err := do(tx); err != nil {
-		return err
-	}
-	return tx.Commit()
+// A Tx changes the store inside a transaction of the caller's.
+type Tx struct {
+	s  *SQLStore
+	tx *sqldb.Tx
+}
+
+// In returns a Tx within a transaction in the store's database.
+func (s *SQLStore) In(tx *sqldb.Tx) Tx { return Tx{s, tx} }
+
+// batch runs f in a transaction that shares its commit with others.
+func (s *SQLStore) batch(ctx context.Context, f func(Tx) error) error {
+	return s.db.Batch(ctx, func(tx *sqldb.Tx) error { return f(s.In(tx)) })
+}
+
+// read runs f on one state of the database.
+func (s *SQLStore) read(ctx context.Context, f func(Tx) error) error {
+	return s.db.Read(ctx, func(tx *sqldb.Tx) error { return f(s.In(tx)) })
 }
 
 type listRow struct {
@@ -88,12 +83,14 @@ type listRow struct {
 	version    int64
 }
 
-type queryer interface {
-	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
-}
-
-func listOf(ctx context.Context, q queryer, uri string) (r listRow, err error) {
-	err = q.QueryRowContext(ctx, `SELECT id, bits, size, version FROM status_list WHERE uri = ?`, uri).Scan(&r.id, &r.bits, &r.size, &r.version)
+// list returns the row of a list, which with lock stays as it is until the
+// transaction ends.
+func (t Tx) list(ctx context.Context, uri string, lock bool) (r listRow, err error) {
+	query := `SELECT id, bits, size, version FROM status_list WHERE uri = ?`
+	if lock {
+		query += t.tx.ForUpdate()
+	}
+	err = t.tx.QueryRow(ctx, query, uri).Scan(&r.id, &r.bits, &r.size, &r.version)
 	if errors.Is(err, sql.ErrNoRows) {
 		err = ErrNoList
 	}
@@ -108,11 +105,11 @@ func (s *SQLStore) Create(ctx context.Context, uri string, bits, size int) error
 	if err := checkURI(uri); err != nil {
 		return fmt.Errorf("statuslist: %w", err)
 	}
-	return s.within(ctx, func(tx *sql.Tx) error {
-		if _, err := tx.ExecContext(ctx, `INSERT OR IGNORE INTO status_list (uri, bits, size) VALUES (?, ?, ?)`, uri, bits, size); err != nil {
+	return s.batch(ctx, func(t Tx) error {
+		if _, err := t.tx.Exec(ctx, `INSERT INTO status_list (uri, bits, size) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`, uri, bits, size); err != nil {
 			return err
 		}
-		l, err := listOf(ctx, tx, uri)
+		l, err := t.list(ctx, uri, false)
 		if err == nil && (l.bits != bits || l.size != size) {
 			err = ErrMismatch
 		}
@@ -121,53 +118,66 @@ func (s *SQLStore) Create(ctx context.Context, uri string, bits, size int) error
 }
 
 // Allocate implements Store.
-func (s *SQLStore) Allocate(ctx context.Context, uri string, n int) ([]int64, error) {
+func (s *SQLStore) Allocate(ctx context.Context, uri string, n int) (indices []int64, err error) {
+	err = s.batch(ctx, func(t Tx) error {
+		indices, err = t.Allocate(ctx, uri, n)
+		return err
+	})
+	return indices, err
+}
+
+// Allocate is that of Store. If the transaction fails, the indices are drawn
+// again no earlier than the list runs out.
+func (t Tx) Allocate(ctx context.Context, uri string, n int) ([]int64, error) {
 	if n < 1 {
 		return nil, errors.New("statuslist: allocate at least one index")
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for {
-		indices, err := s.allocate(ctx, uri, n)
-		if !errors.Is(err, errTaken) {
-			return indices, err
+	l, err := t.list(ctx, uri, false)
+	if err != nil {
+		return nil, err
+	}
+	var indices []int64
+	for len(indices) < n {
+		drawn, err := t.draw(ctx, l, n-len(indices))
+		if err != nil {
+			return nil, err
+		}
+		for _, index := range drawn {
+			switch err := t.take(ctx, l, index); {
+			case err == nil:
+				indices = append(indices, index)
+			case !errors.Is(err, errTaken):
+				return nil, err
+			}
 		}
 	}
+	return indices, nil
 }
 
 // errTaken reports that another process had handed out an index first.
 var errTaken = errors.New("index was handed out elsewhere")
 
-func (s *SQLStore) allocate(ctx context.Context, uri string, n int) (indices []int64, err error) {
-	var l listRow
-	err = s.within(ctx, func(tx *sql.Tx) error {
-		if l, err = listOf(ctx, tx, uri); err != nil {
-			return err
+func (t Tx) take(ctx context.Context, l listRow, index int64) error {
+	return t.tx.ExecOne(ctx, errTaken, `INSERT INTO status_entry (list, idx) VALUES (?, ?) ON CONFLICT DO NOTHING`, l.id, index)
+}
+
+// draw draws indices that this process has not drawn before. When there are
+// none left, it asks the database which are in use: some may have been drawn in
+// a transaction that failed.
+func (t Tx) draw(ctx context.Context, l listRow, n int) ([]int64, error) {
+	t.s.mu.Lock()
+	defer t.s.mu.Unlock()
+	if u := t.s.used[l.id]; u != nil {
+		if indices, err := u.draw(n); !errors.Is(err, ErrListFull) {
+			return indices, err
 		}
-		if s.used[l.id] == nil {
-			if s.used[l.id], err = loadUsed(ctx, tx, l); err != nil {
-				return err
-			}
-		}
-		if indices, err = s.used[l.id].draw(n); err != nil {
-			return err
-		}
-		for _, index := range indices {
-			r, err := tx.ExecContext(ctx, `INSERT OR IGNORE INTO status_entry (list, idx) VALUES (?, ?)`, l.id, index)
-			if err != nil {
-				return err
-			}
-			if rows, err := r.RowsAffected(); err != nil || rows != 1 {
-				return errors.Join(errTaken, err)
-			}
-		}
-		return nil
-	})
+	}
+	u, err := t.loadUsed(ctx, l)
 	if err != nil {
-		delete(s.used, l.id) // it no longer says what the file says
 		return nil, err
 	}
-	return indices, nil
+	t.s.used[l.id] = u
+	return u.draw(n)
 }
 
 // A usedSet has a bit for every index that was handed out.
@@ -176,12 +186,12 @@ type usedSet struct {
 	free  int64
 }
 
-func loadUsed(ctx context.Context, tx *sql.Tx, l listRow) (*usedSet, error) {
+func (t Tx) loadUsed(ctx context.Context, l listRow) (*usedSet, error) {
 	u := &usedSet{words: make([]uint64, (l.size+63)/64), free: int64(l.size)}
 	for i := int64(l.size); i < int64(len(u.words))*64; i++ {
 		u.words[i/64] |= 1 << (i % 64)
 	}
-	rows, err := tx.QueryContext(ctx, `SELECT idx FROM status_entry WHERE list = ?`, l.id)
+	rows, err := t.tx.Query(ctx, `SELECT idx FROM status_entry WHERE list = ?`, l.id)
 	if err != nil {
 		return nil, err
 	}
@@ -234,33 +244,36 @@ func (u *usedSet) take(rank int64) int64 {
 
 // SetStatus implements Store.
 func (s *SQLStore) SetStatus(ctx context.Context, uri string, index int64, to Status) error {
-	return s.within(ctx, func(tx *sql.Tx) error {
-		l, err := listOf(ctx, tx, uri)
-		if err != nil {
-			return err
-		}
-		if int(to) >= 1<<l.bits {
-			return fmt.Errorf("statuslist: %s does not fit %d bits", to, l.bits)
-		}
-		from, err := statusOf(ctx, tx, l.id, index)
-		switch {
-		case err != nil:
-			return err
-		case from == to:
-			return nil
-		case from == Invalid:
-			return ErrFinal
-		}
-		if _, err := tx.ExecContext(ctx, `UPDATE status_entry SET status = ? WHERE list = ? AND idx = ?`, to, l.id, index); err != nil {
-			return err
-		}
-		_, err = tx.ExecContext(ctx, `UPDATE status_list SET version = version + 1 WHERE id = ?`, l.id)
-		return err
-	})
+	return s.batch(ctx, func(t Tx) error { return t.SetStatus(ctx, uri, index, to) })
 }
 
-func statusOf(ctx context.Context, q queryer, list, index int64) (s Status, err error) {
-	err = q.QueryRowContext(ctx, `SELECT status FROM status_entry WHERE list = ? AND idx = ?`, list, index).Scan(&s)
+// SetStatus is that of Store.
+func (t Tx) SetStatus(ctx context.Context, uri string, index int64, to Status) error {
+	l, err := t.list(ctx, uri, true)
+	if err != nil {
+		return err
+	}
+	if int(to) >= 1<<l.bits {
+		return fmt.Errorf("statuslist: %s does not fit %d bits", to, l.bits)
+	}
+	from, err := t.status(ctx, l.id, index)
+	switch {
+	case err != nil:
+		return err
+	case from == to:
+		return nil
+	case from == Invalid:
+		return ErrFinal
+	}
+	if _, err := t.tx.Exec(ctx, `UPDATE status_entry SET status = ? WHERE list = ? AND idx = ?`, int64(to), l.id, index); err != nil {
+		return err
+	}
+	_, err = t.tx.Exec(ctx, `UPDATE status_list SET version = version + 1 WHERE id = ?`, l.id)
+	return err
+}
+
+func (t Tx) status(ctx context.Context, list, index int64) (s Status, err error) {
+	err = t.tx.QueryRow(ctx, `SELECT status FROM status_entry WHERE list = ? AND idx = ?`, list, index).Scan(&s)
 	if errors.Is(err, sql.ErrNoRows) {
 		err = ErrNotInUse
 	}
@@ -268,52 +281,59 @@ func statusOf(ctx context.Context, q queryer, list, index int64) (s Status, err 
 }
 
 // Status implements Store.
-func (s *SQLStore) Status(ctx context.Context, uri string, index int64) (Status, error) {
-	l, err := listOf(ctx, s.db, uri)
-	if err != nil {
-		return 0, err
-	}
-	return statusOf(ctx, s.db, l.id, index)
+func (s *SQLStore) Status(ctx context.Context, uri string, index int64) (status Status, err error) {
+	err = s.read(ctx, func(t Tx) error {
+		l, err := t.list(ctx, uri, false)
+		if err == nil {
+			status, err = t.status(ctx, l.id, index)
+		}
+		return err
+	})
+	return status, err
 }
 
 // Load implements Store.
 func (s *SQLStore) Load(ctx context.Context, uri string) (snapshot *Snapshot, err error) {
-	err = s.within(ctx, func(tx *sql.Tx) error {
-		l, err := listOf(ctx, tx, uri)
-		if err != nil {
-			return err
-		}
-		list, err := NewList(l.bits, l.size)
-		if err != nil {
-			return err
-		}
-		snapshot = &Snapshot{l.version, list}
-		rows, err := tx.QueryContext(ctx, `SELECT idx, status FROM status_entry WHERE list = ? AND status <> 0`, l.id)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			var i int64
-			var to Status
-			if err := errors.Join(rows.Scan(&i, &to), list.Set(i, to)); err != nil {
-				return err
-			}
-		}
-		return rows.Err()
+	err = s.read(ctx, func(t Tx) error {
+		snapshot, err = t.load(ctx, uri)
+		return err
 	})
 	return snapshot, err
 }
 
+func (t Tx) load(ctx context.Context, uri string) (*Snapshot, error) {
+	l, err := t.list(ctx, uri, false)
+	if err != nil {
+		return nil, err
+	}
+	list, err := NewList(l.bits, l.size)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := t.tx.Query(ctx, `SELECT idx, status FROM status_entry WHERE list = ? AND status <> 0`, l.id)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var i int64
+		var to Status
+		if err := errors.Join(rows.Scan(&i, &to), list.Set(i, to)); err != nil {
+			return nil, err
+		}
+	}
+	return &Snapshot{l.version, list}, rows.Err()
+}
+
 // Publish implements Store.
 func (s *SQLStore) Publish(ctx context.Context, uri string, p *Publication, history bool) error {
-	return s.within(ctx, func(tx *sql.Tx) error {
-		l, err := listOf(ctx, tx, uri)
+	return s.batch(ctx, func(t Tx) error {
+		l, err := t.list(ctx, uri, true)
 		if err != nil {
 			return err
 		}
 		var newer bool
-		err = tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM status_publication WHERE list = ? AND (version > ? OR iat > ?))`,
+		err = t.tx.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM status_publication WHERE list = ? AND (version > ? OR iat > ?))`,
 			l.id, p.Version, p.IssuedAt.Unix()).Scan(&newer)
 		if err != nil {
 			return err
@@ -322,19 +342,27 @@ func (s *SQLStore) Publish(ctx context.Context, uri string, p *Publication, hist
 			return ErrSuperseded
 		}
 		if !history {
-			if _, err := tx.ExecContext(ctx, `DELETE FROM status_publication WHERE list = ?`, l.id); err != nil {
+			if _, err := t.tx.Exec(ctx, `DELETE FROM status_publication WHERE list = ?`, l.id); err != nil {
 				return err
 			}
 		}
-		_, err = tx.ExecContext(ctx, `INSERT INTO status_publication (list, version, iat, exp, jwt, cwt) VALUES (?, ?, ?, ?, ?, ?)`,
+		_, err = t.tx.Exec(ctx, `INSERT INTO status_publication (list, version, iat, exp, jwt, cwt) VALUES (?, ?, ?, ?, ?, ?)`,
 			l.id, p.Version, p.IssuedAt.Unix(), p.Expires.Unix(), p.JWT, p.CWT)
 		return err
 	})
 }
 
 // Published implements Store.
-func (s *SQLStore) Published(ctx context.Context, uri string, at time.Time) (*Publication, error) {
-	l, err := listOf(ctx, s.db, uri)
+func (s *SQLStore) Published(ctx context.Context, uri string, at time.Time) (p *Publication, err error) {
+	err = s.read(ctx, func(t Tx) error {
+		p, err = t.published(ctx, uri, at)
+		return err
+	})
+	return p, err
+}
+
+func (t Tx) published(ctx context.Context, uri string, at time.Time) (*Publication, error) {
+	l, err := t.list(ctx, uri, false)
 	if err != nil {
 		return nil, err
 	}
@@ -344,7 +372,7 @@ func (s *SQLStore) Published(ctx context.Context, uri string, at time.Time) (*Pu
 	}
 	var p Publication
 	var iat, exp int64
-	err = s.db.QueryRowContext(ctx, query+` ORDER BY iat DESC, version DESC, rowid DESC LIMIT 1`, args...).Scan(&p.Version, &iat, &exp, &p.JWT, &p.CWT)
+	err = t.tx.QueryRow(ctx, query+` ORDER BY iat DESC, version DESC, id DESC LIMIT 1`, args...).Scan(&p.Version, &iat, &exp, &p.JWT, &p.CWT)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, ErrNoHistory
 	}
@@ -353,19 +381,22 @@ func (s *SQLStore) Published(ctx context.Context, uri string, at time.Time) (*Pu
 }
 
 // Lists implements Store.
-func (s *SQLStore) Lists(ctx context.Context) ([]string, error) {
-	rows, err := s.db.QueryContext(ctx, `SELECT uri FROM status_list ORDER BY id`)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var uris []string
-	for rows.Next() {
-		var uri string
-		if err := rows.Scan(&uri); err != nil {
-			return nil, err
+func (s *SQLStore) Lists(ctx context.Context) (uris []string, err error) {
+	err = s.read(ctx, func(t Tx) error {
+		uris = nil
+		rows, err := t.tx.Query(ctx, `SELECT uri FROM status_list ORDER BY id`)
+		if err != nil {
+			return err
 		}
-		uris = append(uris, uri)
-	}
-	return uris, rows.Err()
+		defer rows.Close()
+		for rows.Next() {
+			var uri string
+			if err := rows.Scan(&uri); err != nil {
+				return err
+			}
+			uris = append(uris, uri)
+		}
+		return rows.Err()
+	})
+	return uris, err
 }
