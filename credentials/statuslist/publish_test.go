@@ -261,7 +261,9 @@ func testPublicationNeverGoesBack(t *testing.T) {
 	}
 }
 
-func TestIndicesAreUniqueAndUnpredictable(t *testing.T) { onBoth(t, testIndicesAreUniqueAndUnpredictable) }
+func TestIndicesAreUniqueAndUnpredictable(t *testing.T) {
+	onBoth(t, testIndicesAreUniqueAndUnpredictable)
+}
 
 func testIndicesAreUniqueAndUnpredictable(t *testing.T) {
 	ctx := context.Background()

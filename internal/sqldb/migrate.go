@@ -95,3 +95,12 @@ func (db *DB) loadMigrations(files fs.FS) ([]string, error) {
 	}
 	return steps, nil
 }
+
+// Migrate brings a further part's schema, which shares the database, to its
+// newest migration. Name and files are as in Options.
+func (db *DB) Migrate(ctx context.Context, name string, files fs.FS) error {
+	if err := db.migrate(ctx, Options{Name: name, Migrations: files}); err != nil {
+		return fmt.Errorf("database %s: %w", db.where, err)
+	}
+	return nil
+}
