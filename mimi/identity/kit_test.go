@@ -50,6 +50,8 @@ func wantCode(t *testing.T, what string, err error, code credentials.Code) {
 	}
 }
 
+type cryptoSigner = crypto.Signer
+
 func newKey(t testing.TB) *ecdsa.PrivateKey {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
