@@ -216,6 +216,17 @@ func (p *PublicGroup) keep(k *keptProposal) {
 	p.byRef[string(k.ref)] = k
 }
 
+// Drop forgets a proposal that was kept, for a service that takes several
+// proposals together or none. No commit may have been accepted that refers to
+// it, and the members must not have been told of it.
+func (p *PublicGroup) Drop(v *VerifiedProposal) {
+	if p.byRef[string(v.ref)] == nil {
+		return
+	}
+	delete(p.byRef, string(v.ref))
+	p.proposals = slices.DeleteFunc(p.proposals, func(k *keptProposal) bool { return bytes.Equal(k.ref, v.ref) })
+}
+
 // PendingProposals lists the proposals that were kept in this epoch.
 func (p *PublicGroup) PendingProposals() []*VerifiedProposal {
 	return pendingProposals(p.proposals, p.state())

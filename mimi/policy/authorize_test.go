@@ -398,3 +398,16 @@ func TestSelfRoleChanges(t *testing.T) {
 	off := newKit(t, policy.Config{}, "ann:2 ada:3 sue:4", roles, own)
 	off.expectAll([]expectation{{"ann: ann>3", "10 preauth"}, {"sue: 0xF0B1=remove", "11 unknown"}})
 }
+
+// TestHubRemoves has the hub remove a client, and a user with all clients, in
+// a room that lets it, and nothing else.
+func TestHubRemoves(t *testing.T) {
+	roles := policy.CooperativeRoles()
+	for _, c := range []expectation{
+		{"!hub: drop:bob#0", "ok 6"}, {"!hub: -bob drop:bob", "ok 3"}, {"!hub: -bob drop:bob#0", "3 no-role"},
+		{"!hub: bob>1 drop:bob", "7 no-role"}, {"!hub: ann>3", "8 no-role"}, {"!hub: +eve:2", "1 no-role"},
+	} {
+		newKit(t, policy.Config{HubRemoves: true}, "ann:2 bob:2/2 ada:3", roles).expectAll([]expectation{c})
+	}
+	newKit(t, policy.Config{}, "ann:2 bob:2/2 ada:3", roles).expectAll([]expectation{{"!hub: drop:bob#0", "6 no-role"}})
+}

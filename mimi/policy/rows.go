@@ -13,6 +13,8 @@ func (j *judge) judgeGroup(g *group) *Refusal {
 		return j.judgeOwn(g)
 	}
 	switch {
+	case j.hubRemoves(g):
+		return nil
 	case g.change == nil && len(g.adds) == 0:
 		return j.pass(RowKick, g.kick())
 	case g.change == nil:
@@ -27,6 +29,23 @@ func (j *judge) judgeGroup(g *group) *Refusal {
 		return j.pass(RowUnban, g.unban())
 	}
 	return j.changeRole(g)
+}
+
+// hubRemoves reports whether the group is a removal that Config.HubRemoves
+// allows, and notes its row.
+func (j *judge) hubRemoves(g *group) bool {
+	if !j.s.config.HubRemoves || !g.by.hub || len(g.adds) > 0 || g.tally.entry == nil {
+		return false
+	}
+	switch {
+	case g.change == nil:
+		j.effect.met(RowKick)
+		return true
+	case g.change.to == mimi.RoleNone && g.tally.after == 0:
+		j.effect.met(RowRemove)
+		return true
+	}
+	return false
 }
 
 // judgeOwn judges what an actor does to itself.

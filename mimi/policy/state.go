@@ -36,6 +36,12 @@ type Config struct {
 	// policy envelope of draft-ietf-mimi-arch). It is asked last, must be a pure
 	// function, and is for hubs.
 	Envelope func(ComponentID, []byte) error
+	// HubRemoves lets the room's hub propose to remove clients (row 6) and
+	// participants with all their clients (row 3) without a preauthorised role.
+	// It must, to remove a device whose credential was revoked and to finish a
+	// leave that an external commit has cut in two. All ends of the room must
+	// agree.
+	HubRemoves bool
 	// PendingPreference and SelfRoleChanges let the room have our own
 	// components. All ends of the room must agree.
 	PendingPreference bool

@@ -49,6 +49,7 @@ func NewState(ctx context.Context, config policy.Config, ext mls.Extensions, mem
 		}
 		r.Leaves = append(r.Leaves, policy.Leaf{Index: uint32(m.Leaf), Client: id.Client})
 	}
+	config.HubRemoves = true // in every room of ours, at the hub and at its members
 	return policy.NewState(config, r)
 }
 

@@ -1,0 +1,137 @@
+package hub
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/privyseal/privyseal/mimi"
+	"github.com/privyseal/privyseal/mls"
+)
+
+// Snapshot returns the room's group in its stored form. With the members, which
+// are stored by themselves, and the events after it, it makes the room anew.
+func (r *Room) Snapshot() ([]byte, error) { return r.group.MarshalBinary() }
+
+// Load makes a room from a snapshot, the timestamp that the room had then, the
+// members it has now, and the events since the snapshot in their order.
+// Nothing is judged: what was accepted stays so.
+func Load(ctx context.Context, cfg *Config, uri mimi.URI, snapshot []byte, at uint64, members []Member, events []Event) (*Room, error) {
+	r := newRoom(cfg, uri)
+	group, err := mls.UnmarshalPublicGroup(snapshot, r.publicConfig())
+	if err != nil {
+		return nil, fmt.Errorf("hub: snapshot of %s: %w", uri, err)
+	}
+	r.group, r.last = group, at
+	if own := group.PendingProposals(); len(own) > 0 {
+		// A snapshot is taken as an epoch begins: only what the hub proposed again
+		// is pending then.
+		r.pending = []*bundle{{proposals: own, hub: true, accepted: at}}
+	}
+	for i := range events {
+		if err := r.replay(ctx, &events[i]); err != nil {
+			return nil, fmt.Errorf("hub: event of %s at %d: %w", uri, events[i].Timestamp, err)
+		}
+	}
+	for _, m := range members {
+		r.put(m)
+	}
+	return r, r.resume(ctx)
+}
+
+// Advance takes up events that another node of the hub has accepted, and the
+// members that the room has after them.
+func (r *Room) Advance(ctx context.Context, last uint64, members []Member, events []Event) error {
+	for i := range events {
+		if err := r.replay(ctx, &events[i]); err != nil {
+			return fmt.Errorf("hub: event of %s at %d: %w", r.uri, events[i].Timestamp, err)
+		}
+	}
+	r.last = max(r.last, last)
+	if len(events) == 0 {
+		return nil
+	}
+	clear(r.members)
+	clear(r.byCredential)
+	clear(r.providers)
+	clear(r.silenced)
+	for _, m := range members {
+		r.put(m)
+	}
+	return r.resume(ctx)
+}
+
+// resume makes the policy state and what the pending bundles mean in it.
+func (r *Room) resume(ctx context.Context) error {
+	if err := r.newState(ctx, r.names("")); err != nil {
+		return err
+	}
+	for _, b := range r.pending {
+		effect, err := r.judgeProposals(ctx, b.proposals)
+		if err != nil {
+			return fmt.Errorf("hub: a bundle that was accepted: %w", err)
+		}
+		for _, user := range effect.Silenced() {
+			r.silenced[user] = true
+		}
+	}
+	return nil
+}
+
+func (r *Room) replay(ctx context.Context, e *Event) error {
+	r.last = max(r.last, e.Timestamp)
+	if e.Kind != EventProposal && e.Kind != EventCommit {
+		return nil
+	}
+	f, err := mimi.ParseFanout(e.Fanout)
+	if err != nil {
+		return err
+	}
+	if e.Kind == EventProposal {
+		return r.replayBundle(ctx, append([]*mimi.MLSMessage{f[0].Message}, f[0].MoreProposals...), e.Timestamp)
+	}
+	if err := r.replayCommit(ctx, f[0].Message, e.Partial); err != nil {
+		return err
+	}
+	if len(f[0].ExternalProposals) == 0 {
+		return nil
+	}
+	return r.replayBundle(ctx, f[0].ExternalProposals, e.Timestamp)
+}
+
+func (r *Room) replayBundle(ctx context.Context, list []*mimi.MLSMessage, at uint64) error {
+	b := &bundle{accepted: at}
+	for _, m := range list {
+		parsed, err := mls.ParseMessage(m.Bytes())
+		if err != nil {
+			return err
+		}
+		v, _, err := r.group.Process(ctx, parsed)
+		if err != nil {
+			return err
+		}
+		b.proposals = append(b.proposals, v)
+		b.hub = v.Sender().Type == mls.SenderExternal
+	}
+	r.pending = append(r.pending, b)
+	return nil
+}
+
+func (r *Room) replayCommit(ctx context.Context, m *mimi.MLSMessage, partial []byte) error {
+	parsed, err := mls.ParseMessage(m.Bytes())
+	if err != nil {
+		return err
+	}
+	_, staged, err := r.group.Process(ctx, parsed)
+	if err != nil {
+		return err
+	}
+	p, err := mls.ParsePartialGroupInfo(partial)
+	if err != nil {
+		return err
+	}
+	if _, err := staged.RebuildGroupInfo(p); err != nil {
+		return err
+	}
+	r.pending = nil
+	return r.group.Merge(staged)
+}

@@ -1,0 +1,127 @@
+package hub
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/privyseal/privyseal/mimi"
+	"github.com/privyseal/privyseal/mimi/policy"
+	"github.com/privyseal/privyseal/mimi/room"
+	"github.com/privyseal/privyseal/mls"
+)
+
+// A Submission is the decision about an application message. If it was
+// accepted, the caller has it franked, unless Tag is nil, and then stores its
+// event.
+type Submission struct {
+	Response *mimi.SubmitMessageResponse
+	Accepted bool
+	Epoch    uint64
+	Suite    mls.CipherSuite
+	Tag      *mimi.FrankingTag // nil: the message asks for no frank
+	Context  mimi.ServerFrankingContext
+	Message  *mimi.MLSMessage
+}
+
+// Submit decides about an application message (section 5.4). It gives an
+// accepted one its timestamp.
+func (r *Room) Submit(from From, q *mimi.SubmitMessageRequest) (*Submission, error) {
+	if q.SendingURI.Host() != from.Provider {
+		return nil, fmt.Errorf("%w: sendingUri is %s", ErrForeign, q.SendingURI)
+	}
+	s := &Submission{Epoch: q.AppMessage.Epoch, Suite: r.suite(), Message: q.AppMessage}
+	tag, err := r.submittable(q)
+	var old *tooOldError
+	switch {
+	case errors.As(err, &old):
+		s.Response = &mimi.SubmitMessageResponse{Protocol: mimi.ProtocolMLS10, StatusCode: mimi.SubmitEpochTooOld, CurrentEpoch: r.Epoch()}
+		return s, nil
+	case errors.Is(err, ErrMalformed):
+		return nil, err
+	case err != nil:
+		s.Response = &mimi.SubmitMessageResponse{Protocol: mimi.ProtocolMLS10, StatusCode: mimi.SubmitNotAllowed}
+		return s, nil
+	}
+	s.Accepted, s.Tag = true, tag
+	s.Context = mimi.ServerFrankingContext{SenderURI: q.SendingURI, RoomURI: r.uri, AcceptedTimestamp: r.nextTimestamp()}
+	s.Response = &mimi.SubmitMessageResponse{Protocol: mimi.ProtocolMLS10, StatusCode: mimi.SubmitAccepted, AcceptedTimestamp: s.Context.AcceptedTimestamp}
+	return s, nil
+}
+
+// Event returns the event of an accepted message with its frank, or nil for
+// none, and completes the response.
+func (s *Submission) Event(frank *mimi.Frank) Event {
+	s.Response.Frank = frank
+	f := mimi.FanoutMessage{Timestamp: s.Context.AcceptedTimestamp, Message: s.Message, Frank: frank}
+	return Event{Kind: EventMessage, Timestamp: f.Timestamp, Epoch: s.Epoch, Fanout: mimi.Fanout{&f}.Marshal()}
+}
+
+type tooOldError struct{}
+
+func (*tooOldError) Error() string { return "the epoch of the message is too old" }
+
+// submittable checks all that a hub can see of a message, and returns the
+// franking tag.
+func (r *Room) submittable(q *mimi.SubmitMessageRequest) (*mimi.FrankingTag, error) {
+	if string(q.AppMessage.GroupID) != string(r.GroupID()) {
+		return nil, errors.New("group_id is not the room's")
+	}
+	if r.silenced[q.SendingURI] {
+		return nil, errors.New("the user is being removed")
+	}
+	if _, err := policy.Authorize(r.state, &policy.Message{Sender: q.SendingURI}); err != nil {
+		return nil, err
+	}
+	if err := r.epochFits(q.AppMessage.Epoch); err != nil {
+		return nil, err
+	}
+	m, err := mls.ParseMessage(q.AppMessage.Bytes())
+	if err != nil || m.PrivateMessage == nil {
+		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	return r.frankingTag(m.PrivateMessage)
+}
+
+// epochFits allows the epochs that the room's policy tolerates. A newer one
+// than the hub's cannot be.
+func (r *Room) epochFits(epoch uint64) error {
+	tolerance := uint64(policy.DefaultEpochTolerance)
+	if r.ops != nil {
+		tolerance = uint64(r.ops.AppMessagePolicy.EpochTolerance)
+	}
+	switch now := r.Epoch(); {
+	case epoch > now:
+		return fmt.Errorf("epoch %d has not begun", epoch)
+	case now-epoch > tolerance:
+		return &tooOldError{}
+	}
+	return nil
+}
+
+// frankingTag reads the Safe AAD of a message, which every room has.
+func (r *Room) frankingTag(m *mls.PrivateMessage) (*mimi.FrankingTag, error) {
+	aad, err := mls.ParseSafeAAD(m.AuthenticatedData)
+	if err != nil {
+		return nil, err
+	}
+	for _, item := range aad {
+		if item.ID != room.ComponentFrankAAD {
+			continue
+		}
+		if len(item.Data) != mimi.FrankingTagSize {
+			return nil, fmt.Errorf("a franking tag of %d octets", len(item.Data))
+		}
+		return (*mimi.FrankingTag)(item.Data), nil
+	}
+	return nil, nil
+}
+
+// Receives reports whether a user may be sent application messages: it is not
+// being removed, and its role has canReceiveMessage.
+func (r *Room) Receives(user mimi.URI) bool {
+	if r.silenced[user] {
+		return false
+	}
+	_, err := policy.Authorize(r.state, &policy.Delivery{To: user})
+	return err == nil
+}

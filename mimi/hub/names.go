@@ -1,0 +1,148 @@
+package hub
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/privyseal/privyseal/internal/tlsvec"
+	"github.com/privyseal/privyseal/mimi"
+	"github.com/privyseal/privyseal/mimi/identity"
+	"github.com/privyseal/privyseal/mimi/policy"
+	"github.com/privyseal/privyseal/mimi/room"
+	"github.com/privyseal/privyseal/mls"
+)
+
+// A CredentialID names a leaf's signature key with its credential. It is what
+// a verdict is about.
+type CredentialID [sha256.Size]byte
+
+// CredentialIDOf returns the ID of a key with a credential.
+func CredentialIDOf(key []byte, c mls.Credential) CredentialID {
+	b := tlsvec.NewBuilder(len(key) + len(c.Body) + 16)
+	b.Vector(key)
+	b.Uint16(uint16(c.Type))
+	b.Vector(c.Body)
+	return sha256.Sum256(b.Bytes())
+}
+
+func idOf(leaf *mls.LeafNode) CredentialID { return CredentialIDOf(leaf.SignatureKey, leaf.Credential) }
+
+// A Member is a leaf of a room with the identity that the hub believed when it
+// let the leaf in.
+type Member struct {
+	Leaf       uint32
+	Client     mimi.URI
+	User       mimi.URI
+	Credential CredentialID
+	Type       mls.CredentialType
+	Level      identity.Level
+	Issuer     string
+	NotAfter   time.Time // zero for never
+}
+
+func memberOf(leaf uint32, id CredentialID, v *Verdict) Member {
+	return Member{
+		Leaf: leaf, Client: v.Identity.Client, User: v.Identity.User, Credential: id,
+		Type: v.Identity.Type, Level: v.Identity.Level, Issuer: v.Identity.Issuer, NotAfter: v.Identity.NotAfter,
+	}
+}
+
+// names says who stands behind the leaves of a room. Members were judged when
+// they came; newcomers are judged once for each decision.
+type names struct {
+	room    *Room
+	voucher string
+	fresh   map[CredentialID]*Verdict
+}
+
+func (r *Room) names(voucher string) *names {
+	return &names{room: r, voucher: voucher, fresh: make(map[CredentialID]*Verdict)}
+}
+
+// Leaf implements room.Identities.
+func (n *names) Leaf(ctx context.Context, leaf *mls.LeafNode) (room.Identity, error) {
+	v, err := n.verdict(ctx, leaf)
+	if err != nil {
+		return room.Identity{}, err
+	}
+	return room.Identity{Client: policy.Client{User: v.Identity.User, URI: v.Identity.Client}, Credentials: v.Claims}, nil
+}
+
+// ExternalSender implements room.Identities. The hub's own entry needs no
+// evaluation: it has the hub's key.
+func (n *names) ExternalSender(ctx context.Context, s mls.ExternalSender) (mimi.URI, error) {
+	if n.room.ownSender(s) {
+		return n.room.cfg.Provider, nil
+	}
+	return n.room.cfg.Evaluator.Sender(ctx, n.room.suite(), s, n.room.uri)
+}
+
+func (n *names) verdict(ctx context.Context, leaf *mls.LeafNode) (*Verdict, error) {
+	id := idOf(leaf)
+	if v := n.fresh[id]; v != nil {
+		return v, nil
+	}
+	if m, ok := n.room.members[n.room.byCredential[id]]; ok && m.Credential == id {
+		return &Verdict{Identity: &identity.Identity{Client: m.Client, User: m.User, Level: m.Level, Type: m.Type, Issuer: m.Issuer, NotAfter: m.NotAfter}}, nil
+	}
+	v, err := n.evaluate(ctx, leaf)
+	if err == nil {
+		n.fresh[id] = v
+	}
+	return v, err
+}
+
+func (n *names) evaluate(ctx context.Context, leaf *mls.LeafNode) (*Verdict, error) {
+	q := &Question{
+		Suite: n.room.suite(), Credential: leaf.Credential, SignatureKey: leaf.SignatureKey, Room: n.room.uri, Voucher: n.voucher,
+	}
+	v, err := n.room.cfg.Evaluator.Evaluate(ctx, q)
+	if err != nil {
+		return nil, &CredentialError{err}
+	}
+	return v, n.admitted(v.Identity)
+}
+
+// admitted compares an identity with what the room's policy asks of leaves.
+func (n *names) admitted(id *identity.Identity) error {
+	expected := identity.Expected{Pseudonyms: n.room.base.PseudonymsAllowed}
+	ops := n.room.ops
+	if ops != nil && ops.MaxCredentialLifetime > 0 && id.Proven() {
+		expected.MaxLifetime = time.Duration(min(ops.MaxCredentialLifetime, 1<<32)) * time.Second
+	}
+	if err := expected.Check(id); err != nil {
+		return &CredentialError{err}
+	}
+	if id.Type == mls.CredentialBasic && n.room.state != nil && !n.room.admitsBasic(ops) {
+		return &CredentialError{fmt.Errorf("the room's operational policy does not list basic credentials")}
+	}
+	return nil
+}
+
+func (r *Room) admitsBasic(ops *policy.OperationalParameters) bool {
+	if r.cfg.AdmitBasic {
+		return true
+	}
+	return ops != nil && (slices.Contains(ops.MandatoryCapabilities.Credentials, uint16(mls.CredentialBasic)) ||
+		slices.Contains(ops.DefaultCapabilities.Credentials, uint16(mls.CredentialBasic)))
+}
+
+// judge is the mls.JudgeFunc of a decision. A successor keeps its client and
+// is proven no less.
+func (n *names) judge(ctx context.Context, j *mls.Judgement) error {
+	next, err := n.verdict(ctx, j.Leaf)
+	if err != nil || j.Old == nil || j.Joining {
+		return err
+	}
+	old, err := n.verdict(ctx, j.Old)
+	if err != nil {
+		return err
+	}
+	if err := identity.CheckSuccessor(old.Identity, next.Identity); err != nil {
+		return &CredentialError{err}
+	}
+	return nil
+}
