@@ -39,6 +39,8 @@ var rules = []rule{
 	{"mimi/content", []string{"internal", "mimi="}},
 	{"mimi/policy", []string{"internal", "mls", "mimi=", "mimi/content"}},
 	{"mimi", []string{"internal", "mls"}},
+	{"signer/translog", []string{"internal", "signer=", "signer/journal"}},
+	{"signer/journal", []string{"internal", "signer="}},
 	{"signer", []string{"internal", "signer", "credentials"}},
 	{"credentials/trust", []string{"internal", "credentials"}},
 	{"credentials/certs", []string{"internal", "credentials="}},

@@ -50,8 +50,19 @@ func nextChain(chain []byte, commitment [sha256.Size]byte) []byte {
 	return h.Sum(nil)
 }
 
-// MaxEntry bounds an entry's octets.
-const MaxEntry = 64 << 10
+// MaxEntry bounds an entry's octets: in base64 it must fit into one line of a
+// proof, which readers bound at 64 KiB.
+const MaxEntry = 45000
+
+// encode is json.Marshal without the escapes for HTML, which would let a
+// summary grow sixfold.
+func encode(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	err := e.Encode(v)
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
+}
 
 // ParseEntry reads an entry's octets, which may come from anywhere. Octets
 // that are not as we write them are refused, so that an entry has one form.
@@ -99,7 +110,7 @@ func exact(octets []byte, v any) error {
 	if err := strict(octets, v); err != nil {
 		return err
 	}
-	again, err := json.Marshal(v)
+	again, err := encode(v)
 	if err == nil && !bytes.Equal(again, octets) {
 		err = errForm
 	}

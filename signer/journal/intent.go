@@ -113,8 +113,11 @@ func (in *Intent) prepare(now time.Time, node string) (*prepared, error) {
 	p.digest = sha256.Sum256(input)
 	r.Digest, r.Claims = hex.EncodeToString(p.digest[:]), claimRecords(p.claims)
 	var err error
-	if p.octets, err = json.Marshal(r); err != nil {
+	if p.octets, err = encode(r); err != nil {
 		return nil, fmt.Errorf("%w: the summary is not JSON", ErrUsage)
+	}
+	if len(p.octets) > MaxEntry-maxOutcome {
+		return nil, fmt.Errorf("%w: an intent of %d octets is longer than %d", ErrUsage, len(p.octets), MaxEntry-maxOutcome)
 	}
 	p.bound = in.bind(p.digest)
 	return p, nil

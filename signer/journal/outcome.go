@@ -3,7 +3,6 @@ package journal
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"time"
 )
@@ -29,6 +28,8 @@ const (
 const (
 	MaxResult = 16 << 10
 	MaxClass  = 128
+
+	maxOutcome = 5000 // as encoded, with every character escaped, and what stands around it
 )
 
 // An Outcome is what became of a reservation.
@@ -78,6 +79,6 @@ func (o *Outcome) encode(now time.Time, salt []byte) (octets, digest []byte, err
 		d := sha256.Sum256(o.Signature)
 		digest, r.Signature = d[:], hex.EncodeToString(d[:])
 	}
-	octets, err = json.Marshal(&r)
+	octets, err = encode(&r)
 	return octets, digest, err
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/privyseal/privyseal/internal/sqldb"
+	"github.com/privyseal/privyseal/signer"
 )
 
 // A Head is how far a journal has come.
@@ -117,15 +118,25 @@ func (j *Journal) Entries(ctx context.Context, from uint64) iter.Seq2[*Entry, er
 	}
 }
 
-// Commitments returns up to n commitments from an index on, for the log. It
-// fails with a *TamperError on a gap.
-func (j *Journal) Commitments(ctx context.Context, from uint64, n int) (out [][32]byte, err error) {
+// A Leaf is what the transparency log needs of an entry.
+type Leaf struct {
+	Commitment [32]byte
+	Checkpoint string // origin, if the entry is of a log's checkpoint
+}
+
+// Leaves returns up to n leaves from an index on. It fails with a *TamperError
+// on a gap.
+func (j *Journal) Leaves(ctx context.Context, from uint64, n int) (out []Leaf, err error) {
 	found, err := j.query(ctx, entryQuery+`WHERE e.position >= ? ORDER BY e.position LIMIT ?`, int64(from), n)
 	for i, e := range found {
 		if e.Index != from+uint64(i) {
 			return nil, &TamperError{Index: from + uint64(i), Reason: "the row is missing"}
 		}
-		out = append(out, e.Commitment())
+		l := Leaf{Commitment: e.Commitment()}
+		if e.Intent.Shape == string(signer.ShapeCheckpoint) {
+			l.Checkpoint = e.Intent.Type
+		}
+		out = append(out, l)
 	}
 	return out, err
 }

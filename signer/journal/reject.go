@@ -55,6 +55,6 @@ func (r *Rejection) prepare(now time.Time, node string) (*prepared, *Claim, erro
 	}
 	record := in.record(now, node)
 	record.Digest, record.Claims = hex.EncodeToString(r.Digest), claimRecords([]Claim{*c})
-	p.octets, err = json.Marshal(record)
+	p.octets, err = encode(record)
 	return p, c, err
 }
