@@ -361,6 +361,12 @@ func (d *stateDecoder) keyPair(r *tlsvec.Reader) keyPair {
 			r.Fail("private key: " + err.Error())
 			return keyPair{}
 		}
+		// X25519 takes a scalar whose bits are not yet as RFC 7748 sets them;
+		// what we write has them set.
+		if again, err := k.Bytes(); err != nil || !bytes.Equal(again, data) {
+			r.Fail("private key is not in its one encoding")
+			return keyPair{}
+		}
 		return newKeyPair(k)
 	case 2:
 		return d.deviceKey(data)
