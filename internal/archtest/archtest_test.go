@@ -30,8 +30,8 @@ var rules = []rule{
 	{"cmd", []string{"*"}},
 	{"softhsm-tests", []string{"*"}},
 	{"mimi/hub", []string{"internal", "mls", "mimi", "credentials", "signer"}},
-	{"mimi/client", []string{"internal", "mls", "mimi", "credentials", "signer"}},
-	{"mimi/custody", []string{"internal", "mls"}},
+	{"mimi/client/clienttest", []string{"internal", "mls", "mimi", "credentials"}}, // a hub in memory
+	{"mimi/client", []string{"internal", "mls", "mimi=", "mimi/clientapi", "mimi/content", "mimi/identity", "mimi/policy", "mimi/room", "credentials"}},
 	{"mimi/room", []string{"internal", "mls", "mimi=", "mimi/policy"}},
 	{"mimi/clientapi", []string{"internal", "mls", "mimi="}},
 	{"mimi/identity", []string{"internal", "mls", "mimi", "credentials"}},

@@ -93,7 +93,7 @@ func Open(ctx context.Context, cfg Config) (*Client, error) {
 		return nil, err
 	}
 	c := &Client{
-		cfg: cfg, store: s, verdicts: newVerdicts(cfg.Judge, cfg.CipherSuite), tlsKey: tlsKey,
+		cfg: cfg, store: s, verdicts: newVerdicts(cfg.Judge, cfg.CipherSuite, cfg.Now), tlsKey: tlsKey,
 		provider: newProvider(cfg.Provider, cfg.TLS, cfg.Wrap, cfg.Now), log: cfg.Log, now: cfg.Now, rooms: make(map[mimi.URI]*Room),
 	}
 	if err := c.open(ctx); err != nil {

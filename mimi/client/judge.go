@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/privyseal/privyseal/mimi"
 	"github.com/privyseal/privyseal/mimi/identity"
@@ -29,11 +30,6 @@ type Question struct {
 	Suite        mls.CipherSuite
 	Credential   mls.Credential
 	SignatureKey []byte
-	Bindings     []mls.CredentialBinding // of a multi or weak-multi credential
-	Room         mimi.URI                // zero if the question is of no room
-	// Voucher is the provider that delivered a basic credential over an
-	// authenticated connection; empty if none did.
-	Voucher string
 	// Acting is set when this client acts on the answer: it adds, joins or
 	// proposes. Then whatever is in doubt is refused. Otherwise the hub has
 	// ordered the change already, and doubt is quarantine.
@@ -46,6 +42,8 @@ type Verdict struct {
 	Claims []policy.Credential // that preauthorisation may look at
 	// Quarantine says why the credential is in doubt now; empty if it is not.
 	Quarantine string
+	// Until is when to ask again; zero if the answer does not change.
+	Until time.Time
 }
 
 // verdicts remembers what the Judge said of leaves, so that a room is loaded
@@ -53,6 +51,7 @@ type Verdict struct {
 type verdicts struct {
 	judge Judge
 	suite mls.CipherSuite
+	now   func() time.Time
 
 	mu    sync.Mutex // guards known
 	known map[[sha256.Size]byte]*Verdict
@@ -61,8 +60,8 @@ type verdicts struct {
 // maxKnown bounds the verdicts that are remembered.
 const maxKnown = 100_000
 
-func newVerdicts(j Judge, suite mls.CipherSuite) *verdicts {
-	return &verdicts{judge: j, suite: suite, known: make(map[[sha256.Size]byte]*Verdict)}
+func newVerdicts(j Judge, suite mls.CipherSuite, now func() time.Time) *verdicts {
+	return &verdicts{judge: j, suite: suite, now: now, known: make(map[[sha256.Size]byte]*Verdict)}
 }
 
 func verdictKey(leaf *mls.LeafNode) (key [sha256.Size]byte) {
@@ -80,7 +79,7 @@ func (v *verdicts) of(ctx context.Context, leaf *mls.LeafNode) (*Verdict, error)
 	v.mu.Lock()
 	known := v.known[key]
 	v.mu.Unlock()
-	if known != nil {
+	if known != nil && (known.Until.IsZero() || v.now().Before(known.Until)) {
 		return known, nil
 	}
 	return v.ask(ctx, leaf, false)
@@ -88,11 +87,7 @@ func (v *verdicts) of(ctx context.Context, leaf *mls.LeafNode) (*Verdict, error)
 
 // ask asks the Judge and remembers.
 func (v *verdicts) ask(ctx context.Context, leaf *mls.LeafNode, acting bool) (*Verdict, error) {
-	bindings, err := leaf.Credential.Bindings()
-	if err != nil {
-		return nil, err
-	}
-	q := &Question{Suite: v.suite, Credential: leaf.Credential, SignatureKey: leaf.SignatureKey, Bindings: bindings, Acting: acting}
+	q := &Question{Suite: v.suite, Credential: leaf.Credential, SignatureKey: leaf.SignatureKey, Acting: acting}
 	verdict, err := v.judge.Leaf(ctx, q)
 	if err != nil {
 		return nil, err
@@ -106,8 +101,10 @@ func (v *verdicts) ask(ctx context.Context, leaf *mls.LeafNode, acting bool) (*V
 	return verdict, nil
 }
 
-// forget has every leaf judged anew.
-func (v *verdicts) forget() {
+// Recheck has every credential judged anew when it is next looked at, as after
+// a change of the trust configuration or of what is known of revocations.
+func (c *Client) Recheck() {
+	v := c.verdicts
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	clear(v.known)

@@ -334,7 +334,8 @@ func (c *Client) deleteLeafKeys(ctx context.Context, old [][]byte) error {
 			if bytes.Equal(public, c.engine().SignatureKey()) {
 				continue
 			}
-			if _, err := tx.Exec(ctx, `DELETE FROM leaf_key WHERE public = ?`, public); err != nil {
+			// A Welcome to a KeyPackage of the old key may be on its way.
+			if _, err := tx.Exec(ctx, `DELETE FROM leaf_key WHERE public = ? AND until < ?`, public, c.now().Add(-expiredGrace).UnixMilli()); err != nil {
 				return err
 			}
 		}

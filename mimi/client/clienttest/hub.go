@@ -1,0 +1,175 @@
+// Package clienttest has a provider for tests of clients: the decisions are
+// those of package hub, and everything is kept in memory. [Faults] stands
+// between a client and it, and loses, delays and repeats what passes.
+package clienttest
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/tls"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/privyseal/privyseal/mimi"
+	"github.com/privyseal/privyseal/mimi/clientapi"
+	"github.com/privyseal/privyseal/mimi/hub"
+	"github.com/privyseal/privyseal/mimi/identity"
+	"github.com/privyseal/privyseal/mimi/identity/identitytest"
+	"github.com/privyseal/privyseal/mimi/policy"
+	"github.com/privyseal/privyseal/mls"
+)
+
+// A Hub is the hub of all rooms of one provider, and serves the clients of
+// every host that it was made for.
+type Hub struct {
+	CA        *identitytest.CA
+	Evaluator *identity.Evaluator
+	URL       string
+	Host      string
+
+	server  *httptest.Server
+	config  hub.Config
+	franker *mimi.Franker
+	agent   mimi.FrankingAgent
+	keys    *mimi.FrankingKeys
+
+	mu      sync.Mutex // guards what follows
+	changed chan struct{}
+	seq     uint64
+	devices map[[32]byte]*device
+	rooms   map[mimi.URI]*hosted
+	answers map[[32]byte][]byte // to requests that were accepted
+	assets  map[string][]byte
+}
+
+// A device is one registered client.
+type device struct {
+	client, user mimi.URI
+	key          []byte
+	packages     []*mls.KeyPackage
+	last         *mls.KeyPackage
+	events       []*clientapi.Event
+}
+
+// A hosted room is one of the hub's, with what joiners were told.
+type hosted struct {
+	room  *hub.Room
+	told  map[mimi.URI]*hub.Joining
+	codes map[string]policy.JoinCode
+}
+
+// NewHub starts a provider named by the first host. It believes in one CA for
+// clients and hubs of all hosts. It serves HTTPS with mutual TLS on loopback
+// and ends with the test.
+func NewHub(tb testing.TB, hosts ...string) *Hub {
+	tb.Helper()
+	ca, evaluator := identitytest.NewEvaluator(tb, hosts...)
+	h := &Hub{
+		CA: ca, Evaluator: evaluator, Host: hosts[0], changed: make(chan struct{}), keys: new(mimi.FrankingKeys),
+		devices: make(map[[32]byte]*device), rooms: make(map[mimi.URI]*hosted), answers: make(map[[32]byte][]byte), assets: make(map[string][]byte),
+	}
+	h.configure(tb)
+	h.server = httptest.NewUnstartedServer(h.routes())
+	h.server.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert, MinVersion: tls.VersionTLS13}
+	h.server.EnableHTTP2 = true
+	h.server.StartTLS()
+	h.URL = h.server.URL
+	tb.Cleanup(h.server.Close)
+	return h
+}
+
+const suite = mls.P256AES128SHA256P256
+
+func (h *Hub) configure(tb testing.TB) {
+	sender, franking := identitytest.NewKey(tb), identitytest.NewKey(tb)
+	name := "mimi://" + h.Host
+	uri, err := mimi.ParseURI(name)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	external := mls.ExternalSender{SignatureKey: publicKey(tb, sender), Credential: h.CA.Hub(tb, &sender.PublicKey, name)}
+	h.agent = mimi.FrankingAgent{SignatureKey: publicKey(tb, franking), Credential: h.CA.Hub(tb, &franking.PublicKey, name)}
+	mac := mimi.SoftwareMAC("0123456789abcdef0123456789abcdef")
+	h.franker = &mimi.Franker{CipherSuite: suite, MAC: mac, Signer: franking}
+	h.keys.AddMAC(0, mimi.MaxTimestamp, mac)
+	h.keys.AddSignatureKey(0, mimi.MaxTimestamp, suite, h.agent.SignatureKey)
+	h.config = hub.Config{
+		Provider: uri, Evaluator: judge{h.Evaluator}, Now: time.Now,
+		SenderKey: func(s mls.CipherSuite) *hub.SenderKey {
+			if s != suite {
+				return nil
+			}
+			return &hub.SenderKey{Sender: external, Signer: sender}
+		},
+		FrankingKey: func(mls.CipherSuite) []byte { return h.agent.SignatureKey },
+	}
+}
+
+func publicKey(tb testing.TB, k *ecdsa.PrivateKey) []byte {
+	b, err := k.PublicKey.Bytes()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return b
+}
+
+// ClientTLS is the TLS configuration of a client: it trusts the hub's server
+// and has a fresh key with a certificate of its own.
+func (h *Hub) ClientTLS(tb testing.TB) *tls.Config {
+	tb.Helper()
+	return &tls.Config{
+		RootCAs: h.server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs, MinVersion: tls.VersionTLS13,
+		Certificates: []tls.Certificate{selfSigned(tb)},
+	}
+}
+
+// judge is the hub's view of an identity.Evaluator.
+type judge struct{ e *identity.Evaluator }
+
+func (j judge) Evaluate(ctx context.Context, q *hub.Question) (*hub.Verdict, error) {
+	v, err := j.e.Evaluate(ctx, identity.Question{
+		Suite: q.Suite, Credential: q.Credential, SignatureKey: q.SignatureKey, Role: identity.RoleClient, Room: q.Room, Voucher: q.Voucher,
+		Expect: identity.Expected{Pseudonyms: true}, Acting: true,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &hub.Verdict{Identity: v.Identity, Claims: v.Claims}, nil
+}
+
+func (j judge) Sender(ctx context.Context, s mls.CipherSuite, sender mls.ExternalSender, room mimi.URI) (mimi.URI, error) {
+	v, err := j.e.Evaluate(ctx, identity.Question{
+		Suite: s, Credential: sender.Credential, SignatureKey: sender.SignatureKey, Role: identity.RoleHub, Room: room, Acting: true,
+	})
+	if err != nil {
+		return mimi.URI{}, err
+	}
+	return v.Hub, nil
+}
+
+// Room gives a test the hub's view of a room. No request may be under way.
+func (h *Hub) Room(uri mimi.URI) *hub.Room {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if r := h.rooms[uri]; r != nil {
+		return r.room
+	}
+	return nil
+}
+
+// RemoveClient has the hub propose the removal of a client's leaf, as it does
+// when a credential was revoked.
+func (h *Hub) RemoveClient(ctx context.Context, room, client mimi.URI) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	r := h.rooms[room]
+	before := members(r.room)
+	out, err := r.room.ProposeRemoval(ctx, func(m hub.Member) bool { return m.Client == client })
+	if err == nil {
+		h.fanOut(r.room, out.Events, before)
+	}
+	return err
+}

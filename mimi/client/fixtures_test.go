@@ -1,0 +1,13 @@
+package client_test
+
+import (
+	"github.com/privyseal/privyseal/mimi"
+	"github.com/privyseal/privyseal/mimi/client"
+	"github.com/privyseal/privyseal/mimi/policy"
+)
+
+func rename(m *mimi.RoomMetaData) { m.RoomName = "Renamed" }
+
+func strictRoom() client.RoomOptions {
+	return client.RoomOptions{Roles: policy.StrictRoles(), Role: 3, Metadata: mimi.RoomMetaData{RoomName: "Strict"}}
+}

@@ -1,0 +1,50 @@
+package client
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/privyseal/privyseal/mimi"
+	"github.com/privyseal/privyseal/mimi/identity"
+)
+
+// A TrustJudge is a Judge that goes by a trust configuration, as hubs and the
+// command line do.
+type TrustJudge struct{ Evaluator *identity.Evaluator }
+
+// Leaf implements Judge.
+func (j TrustJudge) Leaf(ctx context.Context, q *Question) (*Verdict, error) {
+	v, err := j.Evaluator.Evaluate(ctx, identity.Question{
+		Suite: q.Suite, Credential: q.Credential, SignatureKey: q.SignatureKey, Role: identity.RoleClient,
+		Expect: identity.Expected{Pseudonyms: true}, // what the room admits, policy and hub say
+		Acting: q.Acting,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if v.Identity == nil {
+		return nil, fmt.Errorf("client: nobody vouches for the credential of a leaf: %w", v.Trouble)
+	}
+	out := &Verdict{Identity: v.Identity, Until: v.UsableUntil}
+	if v.MayPreauthorize() {
+		out.Claims = v.Claims
+	}
+	if v.Quarantined || v.Unverified {
+		out.Quarantine = "it could not be verified"
+		if v.Trouble != nil {
+			out.Quarantine = v.Trouble.Error()
+		}
+	}
+	return out, nil
+}
+
+// Hub implements Judge.
+func (j TrustJudge) Hub(ctx context.Context, q *Question) (mimi.URI, error) {
+	v, err := j.Evaluator.Evaluate(ctx, identity.Question{
+		Suite: q.Suite, Credential: q.Credential, SignatureKey: q.SignatureKey, Role: identity.RoleHub, Acting: q.Acting,
+	})
+	if err != nil {
+		return mimi.URI{}, err
+	}
+	return v.Hub, nil
+}
