@@ -71,7 +71,7 @@ func exitCode(err error) int {
 		return exitProblem
 	case is[usageError](err), errors.Is(err, signer.ErrUsage):
 		return exitLocal
-	case is[*signer.Refusal](err), is[*credentials.Error](err), is[refusedError](err), errors.Is(err, tpm.ErrEvidence):
+	case is[*signer.Refusal](err), is[*credentials.Error](err), is[refusedError](err), errors.Is(err, tpm.ErrEvidence), isLogFault(err):
 		return exitRefused
 	case isDevice(err):
 		return exitDevice

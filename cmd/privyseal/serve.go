@@ -160,6 +160,7 @@ type deps struct {
 func services() []service {
 	return []service{
 		{"keys", newKeysComponent},
+		{"transparency log", newLogComponent},
 	}
 }
 

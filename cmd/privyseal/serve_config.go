@@ -25,6 +25,8 @@ type ServeConfig struct {
 	Log LogSection `json:"log,omitzero"`
 	// CriticalKeys are the keys without which the process is not ready.
 	CriticalKeys []signer.KeyID `json:"critical_keys,omitempty"`
+	// TransparencyLog publishes the journal. One node of several has it.
+	TransparencyLog *TransparencyLogSection `json:"transparency_log,omitempty"`
 }
 
 // A LogSection says how to log.
@@ -86,6 +88,9 @@ func (s *ServeConfig) check() error {
 		if _, err := signer.ParseKeyID(string(id)); err != nil {
 			return configErrorf("serve.critical_keys", "%w", err)
 		}
+	}
+	if err := s.TransparencyLog.check(s); err != nil {
+		return err
 	}
 	return s.Log.check("serve.log")
 }

@@ -130,7 +130,13 @@ func strict(octets []byte, v any) error {
 	return nil
 }
 
-// Signs reports whether the entry is of that signature.
+// Signs reports whether the entry is of that signature, in either of the forms
+// that Journal.Find takes.
 func (e *Entry) Signs(signature []byte) bool {
-	return e.Outcome.Signature != "" && e.Outcome.Signature == hex.EncodeToString(sha(signature))
+	want := e.Outcome.Signature
+	if want == "" {
+		return false
+	}
+	der := derOf(signature)
+	return want == hex.EncodeToString(sha(signature)) || der != nil && want == hex.EncodeToString(sha(der))
 }

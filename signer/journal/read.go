@@ -72,12 +72,6 @@ func (j *Journal) query(ctx context.Context, query string, args ...any) (found [
 	return found, err
 }
 
-// Find returns the entry of a signature that somebody holds, in the form in
-// which it was released (DER for ECDSA), or ErrNotFound.
-func (j *Journal) Find(ctx context.Context, signature []byte) (*Entry, error) {
-	return one(j.query(ctx, entryQuery+`WHERE e.signature = ? ORDER BY e.position LIMIT 1`, sha(signature)))
-}
-
 // Entry returns the entry with that index, or ErrNotFound.
 func (j *Journal) Entry(ctx context.Context, index uint64) (*Entry, error) {
 	return one(j.query(ctx, entryQuery+`WHERE e.position = ?`, int64(index)))

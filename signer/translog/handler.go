@@ -59,3 +59,6 @@ func serveFile(w http.ResponseWriter, r *http.Request, dir, path string) {
 	}
 	http.ServeContent(w, r, "", info.ModTime(), f)
 }
+
+// Mounted is Handler below a prefix such as "/log/".
+func Mounted(prefix, dir string) http.Handler { return http.StripPrefix(prefix, Handler(dir)) }
