@@ -198,8 +198,9 @@ var (
 
 	CredentialMulti     CredentialType = 0x0003 // multi
 	CredentialWeakMulti CredentialType = 0x0004 // weak-multi
-	CredentialSDCWT     CredentialType = 0xF0A2 // private: SD-CWT
-	CredentialSDJWT     CredentialType = 0xF0A3 // private: SD-JWT
+	// Suggested by draft-mahy-mls-sd-cwt-credential-02.
+	CredentialSDCWT CredentialType = 0x0005 // sd_cwt
+	CredentialSDJWT CredentialType = 0x0006 // sd_jwt
 
 	ComponentAppComponents     ComponentID = 0x0001 // app_components
 	ComponentSafeAAD           ComponentID = 0x0002 // safe_aad

@@ -7,10 +7,12 @@ import (
 	"github.com/privyseal/privyseal/internal/tlsvec"
 )
 
-// A Credential presents a client's identity (section 5.3). Its body is one
-// vector for every type: the identity of a basic credential, the certificates
-// of an X.509 one, opaque octets of a type that this package does not know.
-// It is kept exactly as it came, and judged by the application.
+// A Credential presents a client's identity (section 5.3). Its body is the
+// content of one vector for every type but sd_jwt: the identity of a basic
+// credential, the certificates of an X.509 one, a key binding token, opaque
+// octets of a type that this package does not know. That of an sd_jwt is its
+// whole SdJwt structure (draft-mahy-mls-sd-cwt-credential-02). It is kept
+// exactly as it came, and judged by the application.
 //
 //	struct {
 //	    CredentialType credential_type;
@@ -19,11 +21,15 @@ import (
 //	            opaque identity<V>;
 //	        case x509:
 //	            Certificate certificates<V>;
+//	        case sd_cwt:
+//	            opaque sd_kbt<V>;
+//	        case sd_jwt:
+//	            SdJwt sd_jwt;
 //	    };
 //	} Credential;
 type Credential struct {
 	Type CredentialType
-	Body []byte // content of the vector
+	Body []byte
 }
 
 // BasicCredential is a bare assertion of an identity.
@@ -67,11 +73,43 @@ func (c *Credential) Certificates() ([][]byte, error) {
 // check refuses a credential that was put together wrongly: nobody could
 // decode it.
 func (c *Credential) check() error {
-	if c.Type != CredentialX509 {
-		return nil
+	switch c.Type {
+	case CredentialX509:
+		_, err := c.Certificates()
+		return err
+	case CredentialSDJWT:
+		r := tlsvec.NewReader(c.Body)
+		readSDJWT(r)
+		if err := r.Done(); err != nil {
+			return &ParseError{"sd_jwt credential", err}
+		}
 	}
-	_, err := c.Certificates()
-	return err
+	return nil
+}
+
+// readSDJWT passes over an SdJwt.
+//
+//	struct {
+//	  Bool compacted;
+//	  select (compacted) {
+//	    case true:  opaque protected<V>; opaque payload<V>; opaque signature<V>;
+//	                SdJwtDisclosure disclosures<V>; opaque sd_jwt_key_binding<V>;
+//	    case false: opaque sd_jwt_kb<V>;
+//	  };
+//	} SdJwt;
+func readSDJWT(r *tlsvec.Reader) {
+	switch r.Uint8() {
+	case 0:
+		r.Vector()
+	case 1:
+		for range 3 {
+			r.Vector()
+		}
+		r.Each(func(r *tlsvec.Reader) { r.Vector() })
+		r.Vector()
+	default:
+		r.Fail("compacted of an SdJwt is neither 0 nor 1")
+	}
 }
 
 // Equal reports whether two credentials are the same octets.
@@ -81,11 +119,21 @@ func (c *Credential) Equal(other *Credential) bool {
 
 func (c *Credential) marshal(b *tlsvec.Builder) {
 	b.Uint16(uint16(c.Type))
+	if c.Type == CredentialSDJWT {
+		b.Raw(c.Body)
+		return
+	}
 	b.Vector(c.Body)
 }
 
 func (c *Credential) unmarshal(r *tlsvec.Reader) {
 	c.Type = CredentialType(r.Uint16())
+	if c.Type == CredentialSDJWT {
+		start := r.Pos()
+		readSDJWT(r)
+		c.Body = r.Since(start)
+		return
+	}
 	if c.Type != CredentialX509 {
 		c.Body = r.Vector()
 		return

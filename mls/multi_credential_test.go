@@ -6,6 +6,7 @@ import (
 	"crypto"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -20,9 +21,9 @@ func boundClient(t testing.TB, name string, weak bool, inner ...CredentialType) 
 	}
 	var bindings []*CredentialBinding
 	for _, typ := range inner {
-		credential := Credential{typ, []byte("device of " + name)}
+		credential := Credential{typ, token(typ, "device of "+name)}
 		if typ == CredentialX509 {
-			credential = X509Credential([][]byte{credential.Body})
+			credential = X509Credential([][]byte{[]byte("device of " + name)})
 		}
 		b, err := BindCredential(t.Context(), P256AES128SHA256P256, credential, newSigner(t, suites[P256AES128SHA256P256]), public)
 		if err != nil {
@@ -222,6 +223,14 @@ func TestBindingRules(t *testing.T) {
 	}
 }
 
+// token frames a token as the body of a credential.
+func token(typ CredentialType, text string) []byte {
+	if typ != CredentialSDJWT {
+		return []byte(text)
+	}
+	return slices.Concat([]byte{0, byte(len(text))}, []byte(text))
+}
+
 // Credentials of types that this package does not know are the judge's alone.
 func TestOpaqueCredentials(t *testing.T) {
 	for _, typ := range []CredentialType{CredentialSDCWT, CredentialSDJWT} {
@@ -233,7 +242,7 @@ func TestOpaqueCredentials(t *testing.T) {
 			c.Judge = func(_ context.Context, j *Judgement) error {
 				if j.Leaf.Credential.Type == typ {
 					seen++
-					if string(j.Leaf.Credential.Body) == "bad token" {
+					if strings.HasSuffix(string(j.Leaf.Credential.Body), "bad token") {
 						return refuse
 					}
 				}
@@ -241,8 +250,8 @@ func TestOpaqueCredentials(t *testing.T) {
 			}
 		}
 		r := newRoom(t, P256AES128SHA256P256, "alice", GroupOptions{}, with)
-		good := r.keyPackage("bob", func(c *Config) { with(c); c.Credential = Credential{typ, []byte("good token")} })
-		bad := r.keyPackage("carol", func(c *Config) { with(c); c.Credential = Credential{typ, []byte("bad token")} })
+		good := r.keyPackage("bob", func(c *Config) { with(c); c.Credential = Credential{typ, token(typ, "good token")} })
+		bad := r.keyPackage("carol", func(c *Config) { with(c); c.Credential = Credential{typ, token(typ, "bad token")} })
 		r.must(func() error {
 			_, err := r.groups["alice"].Commit(r.ctx, CommitOptions{Proposals: []Proposal{&Add{good.KeyPackage}}})
 			return err

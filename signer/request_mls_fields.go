@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 
+	"github.com/privyseal/privyseal/credentials/mlscred"
 	"github.com/privyseal/privyseal/internal/tlsvec"
 )
 
@@ -180,13 +181,25 @@ func readLeafNodeTBS(r *tlsvec.Reader, f *MLSFields) {
 	}
 }
 
+// The credential types that differ from one vector of opaque octets. That of
+// sd_jwt is the suggested one; a leaf with a private number for it is refused.
+const (
+	credentialBasic = 1
+	credentialSDJWT = 6
+)
+
 // readLeafNode reads a LeafNode up to its signature.
 func readLeafNode(r *tlsvec.Reader, f *MLSFields) {
 	r.Vector() // encryption_key
 	r.Vector() // signature_key
 	f.Credential = &MLSCredential{Type: r.Uint16()}
-	if body := r.Vector(); f.Credential.Type == 1 {
-		f.Credential.Identity = body
+	switch f.Credential.Type {
+	case credentialBasic:
+		f.Credential.Identity = r.Vector()
+	case credentialSDJWT:
+		mlscred.ReadSDJWT(r)
+	default:
+		r.Vector()
 	}
 	for range 5 { // Capabilities
 		r.Each(func(r *tlsvec.Reader) { r.Uint16() })

@@ -15,8 +15,10 @@ const (
 
 	contentFormatSDCWT = 293
 	contentFormatKBT   = 294
+	contentFormatCWT   = 61
 	mediaTypeSDCWT     = "application/sd-cwt"
 	mediaTypeKBT       = "application/kb+cwt"
+	mediaTypeCWT       = "application/cwt"
 	suffixSDCWT        = "+sd-cwt"
 
 	// An encrypted disclosure is [nonce, ciphertext, tag] with, since -08, an

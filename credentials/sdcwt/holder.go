@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"crypto"
+	"strings"
 	"time"
 
 	"github.com/privyseal/privyseal/credentials"
 	"github.com/privyseal/privyseal/internal/cose"
+	"github.com/privyseal/privyseal/internal/dcbor"
 )
 
 // A Holder checks an SD-CWT on receipt (section 6.2).
@@ -118,7 +120,7 @@ func ParseCredential(sdcwt []byte) (*Credential, error) {
 	if err != nil {
 		return nil, malformed("SD-CWT", err)
 	}
-	t, err := parseToken(s, limits, func(string) bool { return true })
+	t, err := parseToken(s, limits, holdable)
 	if err != nil {
 		return nil, err
 	}
@@ -167,4 +169,17 @@ func (c *Credential) matches(pub crypto.PublicKey) error {
 		return err
 	}
 	return cnf.MatchKey(pub)
+}
+
+// holdable reports whether a token beside an SD-CWT can be presented: one with
+// the suffix of its type, or an ordinary CWT, which a verifier may take.
+func holdable(typ dcbor.Value) bool {
+	name, _ := typ.Text()
+	return !typ.Exists() || typ.IsInt(contentFormatCWT) || name == mediaTypeCWT || holdableSuffix(typ)
+}
+
+// holdableSuffix reports whether a type has the suffix of an SD-CWT's.
+func holdableSuffix(typ dcbor.Value) bool {
+	name, _ := typ.Text()
+	return strings.HasSuffix(name, suffixSDCWT)
 }

@@ -85,7 +85,7 @@ func (i *Issuer) protected() (dcbor.Value, error) {
 	if i.Type != "" {
 		typ = dcbor.NewText(i.Type)
 	}
-	if !isType(typ, func(string) bool { return true }) {
+	if !isType(typ, holdableSuffix) {
 		return typ, credentials.Errorf(credentials.CodeSDCWTTyp, "issuer", "%q is no type of an SD-CWT", i.Type)
 	}
 	hash := i.Hash

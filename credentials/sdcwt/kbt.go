@@ -36,7 +36,7 @@ func (v *Verifier) parseKBT(data []byte) (*kbt, error) {
 	if err != nil {
 		return nil, malformed("SD-CWT", err)
 	}
-	if k.token, err = parseToken(inner, limits, v.Types); err != nil {
+	if k.token, err = parseToken(inner, limits, v.accepts); err != nil {
 		return nil, err
 	}
 	if k.payload, err = limits.Decode(outer.Payload); err != nil {

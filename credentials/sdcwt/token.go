@@ -2,7 +2,6 @@ package sdcwt
 
 import (
 	"errors"
-	"strings"
 
 	"github.com/privyseal/privyseal/credentials"
 	"github.com/privyseal/privyseal/internal/cose"
@@ -43,9 +42,9 @@ func limitsOf(size int) dcbor.Limits {
 // understood are the header labels that crit may name.
 var understood = []int64{cose.HeaderAlg, cose.HeaderCrit, cose.HeaderKid, cose.HeaderKCWT, cose.HeaderCWTClaims, cose.HeaderTyp, cose.HeaderX5Chain, headerSDAlg, headerSDAEAD}
 
-// parseToken checks step 3 and 4. accepts says which types with the suffix
-// +sd-cwt are taken.
-func parseToken(s *cose.Sign1, limits dcbor.Limits, accepts func(string) bool) (*token, error) {
+// parseToken checks step 3 and 4. accepts says which types are taken beside
+// that of an SD-CWT.
+func parseToken(s *cose.Sign1, limits dcbor.Limits, accepts func(dcbor.Value) bool) (*token, error) {
 	const where = "SD-CWT header"
 	if !isType(s.Protected.GetInt(cose.HeaderTyp), accepts) {
 		return nil, credentials.Errorf(credentials.CodeSDCWTTyp, where, "typ is %v, want %d or %q", s.Protected.GetInt(cose.HeaderTyp), contentFormatSDCWT, mediaTypeSDCWT)
@@ -71,12 +70,12 @@ func parseToken(s *cose.Sign1, limits dcbor.Limits, accepts func(string) bool) (
 	return t, nil
 }
 
-func isType(typ dcbor.Value, accepts func(string) bool) bool {
+func isType(typ dcbor.Value, accepts func(dcbor.Value) bool) bool {
 	if typ.IsInt(contentFormatSDCWT) {
 		return true
 	}
-	name, ok := typ.Text()
-	return ok && (name == mediaTypeSDCWT || accepts != nil && strings.HasSuffix(name, suffixSDCWT) && accepts(name))
+	name, _ := typ.Text()
+	return name == mediaTypeSDCWT || accepts != nil && accepts(typ)
 }
 
 func checkAlgAndCrit(s *cose.Sign1, where string) error {

@@ -6,6 +6,7 @@ import (
 	"crypto"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/privyseal/privyseal/credentials"
@@ -72,6 +73,9 @@ type Verifier struct {
 	Nonce    []byte                      // that the KBT's cnonce must equal, if not nil
 	Types    func(mediaType string) bool // which types with the suffix +sd-cwt are taken
 	MaxToken int                         // octets, 64 KiB if 0
+	// AcceptPlain also takes an ordinary CWT with a cnf (RFC 8747) in the place
+	// of the SD-CWT: its typ is application/cwt, or it has none.
+	AcceptPlain bool
 
 	// MaxDisclosures is 256 if 0.
 	MaxDisclosures int
@@ -161,7 +165,7 @@ func (v *Verifier) verifyIssued(ctx context.Context, sdcwt []byte) (*token, *Ver
 	if err != nil {
 		return nil, nil, malformed("SD-CWT", err)
 	}
-	t, err := parseToken(s, limits, v.Types)
+	t, err := parseToken(s, limits, v.accepts)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -177,6 +181,15 @@ func (v *Verifier) configured() error {
 		return errors.New("sdcwt: a Verifier without Issuers")
 	}
 	return nil
+}
+
+// accepts reports whether the verifier takes a type beside that of an SD-CWT.
+func (v *Verifier) accepts(typ dcbor.Value) bool {
+	name, ok := typ.Text()
+	if v.AcceptPlain && (!typ.Exists() || typ.IsInt(contentFormatCWT) || name == mediaTypeCWT) {
+		return true
+	}
+	return ok && v.Types != nil && strings.HasSuffix(name, suffixSDCWT) && v.Types(name)
 }
 
 func (v *Verifier) now() time.Time {

@@ -251,7 +251,8 @@ func (e *IssuerConfig) checkClaimKeys(at string) error {
 		return nil
 	}
 	bad := func(k ClaimKey) bool { return k.IsInt || k.Text == "" }
-	if slices.ContainsFunc(e.Types, bad) || slices.ContainsFunc(e.VCT, bad) || e.Claims.Client != nil && bad(*e.Claims.Client) || e.Claims.User != nil && bad(*e.Claims.User) {
+	number := func(k ClaimKey) bool { return k.IsInt } // a typ may be "": a JWT that has none
+	if slices.ContainsFunc(e.Types, number) || slices.ContainsFunc(e.VCT, bad) || e.Claims.Client != nil && bad(*e.Claims.Client) || e.Claims.User != nil && bad(*e.Claims.User) {
 		return wrong(at, "typ, vct and claims of type %q are texts; integers are for %q", TypeSDJWT, TypeSDCWT)
 	}
 	return nil

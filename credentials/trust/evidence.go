@@ -31,21 +31,25 @@ type Evidence struct {
 
 	Attestation credentials.AttestationLevel
 
+	// KeysUntil is when the issuer's keys are due to be fetched anew: a key may
+	// be gone then. Zero if they do not change by themselves.
+	KeysUntil time.Time
+
 	id     [sha256.Size]byte // of the credential, without the key binding
 	chain  []*x509.Certificate
-	status []byte // status claim, in JSON or CBOR
+	status []byte        // status claim, in JSON or CBOR
+	life   time.Duration // for which it was issued
 }
 
 // ID names the credential among all: revocations are kept under it.
 func (e *Evidence) ID() [sha256.Size]byte { return e.id }
 
-// Lifetime is how long the credential is valid in all; 0 if it has no end.
-func (e *Evidence) Lifetime() time.Duration {
-	if e.NotAfter.IsZero() || e.NotBefore.IsZero() {
-		return 0
-	}
-	return e.NotAfter.Sub(e.NotBefore)
-}
+// Lifetime is for how long the credential itself was issued.
+func (e *Evidence) Lifetime() time.Duration { return e.life }
+
+// lifetime notes for how long a token was issued; its key binding may be
+// shorter, and says nothing of that.
+func (e *Evidence) lifetime(from, until time.Time) { e.life = until.Sub(from) }
 
 // A CertificateCheck is one chain to be judged.
 type CertificateCheck struct {
@@ -65,14 +69,16 @@ func (s *Snapshot) Certificate(ctx context.Context, c CertificateCheck) (*Eviden
 		return nil, err
 	}
 	e := &Evidence{Issuer: s.byName[r.Entry], Certificate: r, NotBefore: r.NotBefore, NotAfter: r.NotAfter, chain: r.Chain, id: certificateID(r.Chain[0])}
+	e.lifetime(r.Chain[0].NotBefore, r.Chain[0].NotAfter)
 	if e.Attestation, err = credentials.AttestationOf(r.Chain[0]); err != nil {
 		return nil, err
 	}
 	return e, e.checkIssuing()
 }
 
-// certificateID is the hash of a certificate.
-func certificateID(c *x509.Certificate) [sha256.Size]byte { return sha256.Sum256(c.Raw) }
+// certificateID is the hash of what the issuer signed. The signature is left
+// out: one of ECDSA can be written in two ways.
+func certificateID(c *x509.Certificate) [sha256.Size]byte { return sha256.Sum256(c.RawTBSCertificate) }
 
 func (s *Snapshot) authorize(i *Issuer, role Role, r *certs.Result) error {
 	const where = "certificate 0 (leaf)"
@@ -104,13 +110,10 @@ func (e *Evidence) checkIssuing() error {
 	if e.Attestation < i.minAttestation {
 		return credentials.Errorf(credentials.CodePolicy, "credential", "its key is attested at level %s, and issuer %q must attest at %s", e.Attestation, i.Name, i.minAttestation)
 	}
-	if e.NotAfter.IsZero() {
-		return credentials.Errorf(credentials.CodePolicy, "credential", "it never ends")
+	if e.life > i.MaxLifetime {
+		return credentials.Errorf(credentials.CodePolicy, "credential", "it is valid for %v, issuer %q may give %v", e.life, i.Name, i.MaxLifetime)
 	}
-	if life := e.NotAfter.Sub(e.NotBefore); life > i.MaxLifetime {
-		return credentials.Errorf(credentials.CodePolicy, "credential", "it is valid for %v, issuer %q may give %v", life, i.Name, i.MaxLifetime)
-	}
-	if i.Mode == ModeNone && e.NotAfter.Sub(e.NotBefore) > certs.UnrevocableLifetime {
+	if i.Mode == ModeNone && e.life > certs.UnrevocableLifetime {
 		return credentials.Errorf(credentials.CodePolicy, "credential", "without revocation it may be valid for %v at most", certs.UnrevocableLifetime)
 	}
 	return nil

@@ -14,6 +14,7 @@ import (
 	"github.com/privyseal/privyseal/credentials"
 	"github.com/privyseal/privyseal/credentials/certs"
 	"github.com/privyseal/privyseal/internal/mimiuri"
+	"github.com/privyseal/privyseal/internal/safehttp"
 )
 
 // A Role is the place in which a credential is presented.
@@ -47,6 +48,8 @@ type Issuer struct {
 	grants         []Grant
 	anchors        certs.Entry
 	keys           keySource // of a token's issuer
+	client         *safehttp.Client
+	dir            string // of files
 }
 
 // Serves reports whether the issuer is for a role.
@@ -80,7 +83,7 @@ func (b *builder) compile(n int) (*Issuer, error) {
 	i := &Issuer{
 		Name: e.Name, Type: e.Type, config: e, requireCTI: d.RequireCTI,
 		MaxLifetime: seconds(orInt(e.LifetimeS, d.LifetimeS)), MaxStale: seconds(d.MaxStaleS), Mode: d.Revocation,
-		UserFromClient: e.UserFromClientPath,
+		UserFromClient: e.UserFromClientPath, client: b.snap.fetch, dir: b.dir,
 	}
 	i.setClaims()
 	if e.Revocation.Mode != "" {

@@ -42,6 +42,7 @@ type List struct {
 	mu      sync.Mutex // serialises Reload and the change of keys
 	current atomic.Pointer[Snapshot]
 	watch   watchers
+	revoked revocations
 }
 
 // A Snapshot is one reading of the configuration. It does not change.
@@ -58,7 +59,8 @@ type Snapshot struct {
 	byName  map[string]*Issuer
 	byIss   map[[2]string]*Issuer
 	paths   *certs.Verifier
-	fetch   *safehttp.Client
+	fetch   *safehttp.Client // for what has no authorities of its own
+	domains *autoDomains
 	clients []*safehttp.Client
 }
 
@@ -143,7 +145,7 @@ func (l *List) build() (_ *Snapshot, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Snapshot{Config: config, list: l, byName: map[string]*Issuer{}, byIss: map[[2]string]*Issuer{}}
+	s := &Snapshot{Config: config, list: l, byName: map[string]*Issuer{}, byIss: map[[2]string]*Issuer{}, domains: &autoDomains{all: map[string]*Issuer{}}}
 	b := &builder{list: l, config: config, dir: filepath.Dir(l.path), hash: sha256.New(), snap: s}
 	b.hash.Write(text)
 	defer func() {
@@ -299,3 +301,7 @@ func (s *Snapshot) AdmitsBasic(host string) bool {
 // QuarantinesUnknown reports whether a group is followed although it has a leaf
 // of an issuer that is not configured.
 func (s *Snapshot) QuarantinesUnknown() bool { return s.Config.UnknownIssuer == unknownQuarantine }
+
+// RefusesBasic reports whether credentials that prove nothing are taken from
+// nobody.
+func (s *Snapshot) RefusesBasic() bool { return s.Config.Basic.Mode == basicRefuse }

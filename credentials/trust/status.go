@@ -3,6 +3,8 @@ package trust
 import (
 	"fmt"
 	"time"
+
+	"github.com/privyseal/privyseal/credentials"
 )
 
 // A Standing is what is known of a credential's revocation.
@@ -13,13 +15,14 @@ const (
 	Good        Standing = iota
 	Stale                // good when it was last learned, and due to be learned anew
 	Unavailable          // not known
+	Invalid              // what is said of it cannot be right
 	Suspended            // may return
 	Revoked              // for good
 )
 
 // String returns the standing in a word.
 func (s Standing) String() string {
-	if names := [...]string{"good", "stale", "unavailable", "suspended", "revoked"}; s >= 0 && int(s) < len(names) {
+	if names := [...]string{"good", "stale", "unavailable", "invalid", "suspended", "revoked"}; s >= 0 && int(s) < len(names) {
 		return names[s]
 	}
 	return fmt.Sprintf("standing %d", int(s))
@@ -34,4 +37,45 @@ type Status struct {
 	Until time.Time
 	// Source is where it was learned, such as a URL.
 	Source string
+}
+
+// standingOf sorts an answer that is not good.
+func standingOf(err error) Standing {
+	switch credentials.CodeOf(err) {
+	case "":
+		if err == nil {
+			return Good
+		}
+		return Unavailable
+	case credentials.CodeRevoked:
+		return Revoked
+	case credentials.CodeSuspended:
+		return Suspended
+	case credentials.CodeStatusInvalid, credentials.CodeStatusUnknownValue, credentials.CodeStatusURI, credentials.CodeClaimMissing, credentials.CodeMalformed, credentials.CodeClaimType:
+		return Invalid
+	}
+	return Unavailable
+}
+
+// answer makes a Status of what a document said.
+func answer(err error, stale bool, until time.Time, source string) Status {
+	s := Status{Standing: standingOf(err), Err: err, Until: until, Source: source}
+	if s.Standing == Good && stale {
+		s.Standing = Stale
+		s.Err = credentials.Errorf(credentials.CodeStatusUnavailable, "status", "what %s said is out of date, and it does not answer", source)
+	}
+	if s.Standing == Unavailable && credentials.CodeOf(err) != credentials.CodeStatusUnavailable {
+		s.Err = credentials.Errorf(credentials.CodeStatusUnavailable, "status", "%w", err)
+	}
+	return s
+}
+
+// worse returns the worse of two, with the nearer time of asking again.
+func worse(a, b Status) Status {
+	until := earlier(a.Until, b.Until)
+	if b.Standing > a.Standing {
+		a = b
+	}
+	a.Until = until
+	return a
 }

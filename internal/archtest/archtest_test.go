@@ -43,6 +43,7 @@ var rules = []rule{
 	{"signer/journal", []string{"internal", "signer="}},
 	{"signer", []string{"internal", "signer", "credentials"}},
 	{"credentials/trust", []string{"internal", "credentials"}},
+	{"credentials/mlscred", []string{"internal", "credentials=", "credentials/sdjwt", "credentials/sdcwt"}},
 	{"credentials/certs", []string{"internal", "credentials="}},
 	{"credentials/sdjwt", []string{"internal", "credentials="}},
 	{"credentials/sdcwt", []string{"internal", "credentials="}},

@@ -165,9 +165,9 @@ func (e *Evaluator) react(s *trust.Snapshot, q *Question, ev *trust.Evidence, st
 	switch {
 	case st.Standing == trust.Good:
 		return nil
-	case st.Standing >= trust.Suspended && q.Acting, q.Acting && hard:
+	case st.Standing >= trust.Invalid && q.Acting, q.Acting && hard:
 		return st.Err
-	case st.Standing >= trust.Suspended:
+	case st.Standing >= trust.Invalid:
 		v.Quarantined, v.Trouble = true, st.Err
 	case st.Standing == trust.Unavailable && hard && e.since.longer(ev.ID(), q.At, s.Grace()):
 		v.Quarantined, v.Trouble = true, st.Err

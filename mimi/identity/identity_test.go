@@ -197,7 +197,7 @@ func multi(t *testing.T, a *authority, idp map[string]*sdjwt.Verified) identity.
 			id, err := identity.FromCertificate(r, acme())
 			return &identity.Judged{Identity: id}, err
 		}
-		v := idp[string(b.Credential.Body)]
+		v := idp[string(b.Credential.Body[2:])] // without the framing
 		subject, _ := v.Claims.Text("sub")
 		thumbprint, err := identity.ThumbprintURI(v.KeyBinding.HolderKey)
 		return &identity.Judged{Subject: subject, Thumbprint: thumbprint}, err
@@ -224,7 +224,7 @@ func TestFromMulti(t *testing.T) {
 		"nobody":  jwt(t, idpKey, map[string]any{"badge": "staff"}),
 	}
 	employer := func(which string) *mls.CredentialBinding {
-		return bind(mls.Credential{Type: mls.CredentialSDJWT, Body: []byte(which)}, idpKey)
+		return bind(mls.Credential{Type: mls.CredentialSDJWT, Body: append([]byte{0, byte(len(which))}, which...)}, idpKey)
 	}
 	mauled := *x509
 	mauled.Signature = append([]byte{}, x509.Signature...)

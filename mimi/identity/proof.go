@@ -19,17 +19,19 @@ type proof struct {
 	evidence            []*trust.Evidence // of every part that has an issuer
 	claims              []policy.Credential
 	notBefore, notAfter time.Time
+	keysUntil           time.Time // when the keys of an issuer are due to be fetched anew
 }
 
 func (p *proof) add(ev *trust.Evidence) {
 	p.evidence = append(p.evidence, ev)
 	p.notBefore, p.notAfter = later(p.notBefore, ev.NotBefore), earlier(p.notAfter, ev.NotAfter)
+	p.keysUntil = earlier(p.keysUntil, ev.KeysUntil)
 }
 
 // evidence verifies a credential, or remembers that it did.
 func (e *Evaluator) evidence(ctx context.Context, s *trust.Snapshot, q *Question, t *trace) (*proof, error) {
 	key := cacheKey(s.Generation, q)
-	if p := e.cache.get(key); p != nil {
+	if p := e.cache.get(key); p != nil && (p.keysUntil.IsZero() || e.opts.Now().Before(p.keysUntil)) {
 		t.passAll(q)
 		return p, nil
 	}
@@ -66,14 +68,16 @@ func (x *examination) examine(ctx context.Context, c *mls.Credential, key []byte
 	if err != nil {
 		return nil, err
 	}
-	if part.err != nil {
+	if part.Identity == nil {
 		return nil, part.err
 	}
 	p.identity = part.Identity
+	p.identity.NotBefore, p.identity.NotAfter = p.notBefore, p.notAfter
 	return p, nil
 }
 
-// A part is a Judged credential, or with err one that names no client.
+// A part is a Judged credential. One that names no client has err, which counts
+// unless a binding beside it names one.
 type part struct {
 	Judged
 	err error
@@ -86,6 +90,10 @@ func (x *examination) part(ctx context.Context, c *mls.Credential, key []byte, s
 		return x.basic(c)
 	case mls.CredentialX509:
 		return x.x509(ctx, c, key, scheme, p)
+	case mls.CredentialSDJWT:
+		return x.sdjwt(ctx, c, key, scheme, p)
+	case mls.CredentialSDCWT:
+		return x.sdcwt(ctx, c, key, scheme, p)
 	}
 	return nil, credentials.Errorf(credentials.CodePolicy, "credential", "credential type 0x%04x is not supported", uint16(c.Type))
 }
@@ -171,7 +179,7 @@ func (x *examination) hub(ctx context.Context, c *mls.Credential, key []byte, sc
 // which of a multi must be all.
 func (x *examination) multi(ctx context.Context, c *mls.Credential, key []byte) (*proof, error) {
 	p := &proof{}
-	id, err := FromMulti(c, key, supportsBinding, func(b *mls.CredentialBinding) (*Judged, error) {
+	id, err := FromMulti(c, key, x.supports, func(b *mls.CredentialBinding) (*Judged, error) {
 		return x.binding(ctx, b, p)
 	})
 	if err != nil {
@@ -184,8 +192,12 @@ func (x *examination) multi(ctx context.Context, c *mls.Credential, key []byte) 
 	return p, nil
 }
 
-// supported are the types of a binding that are verified here.
-func supportsBinding(b *mls.CredentialBinding) bool {
+// supports reports whether a binding is verified here. An assertion is only
+// where the configuration admits any.
+func (x *examination) supports(b *mls.CredentialBinding) bool {
+	if b.Credential.Type == mls.CredentialBasic && x.snapshot.RefusesBasic() {
+		return false
+	}
 	single := []mls.CredentialType{mls.CredentialBasic, mls.CredentialX509, mls.CredentialSDCWT, mls.CredentialSDJWT}
 	return schemes[b.CipherSuite] != nil && slices.Contains(single, b.Credential.Type)
 }

@@ -1,0 +1,198 @@
+package trust
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/privyseal/privyseal/credentials"
+	"github.com/privyseal/privyseal/credentials/certs"
+)
+
+const (
+	typeOCSPRequest  = "application/ocsp-request"
+	typeOCSPResponse = "application/ocsp-response"
+	typeCRL          = "application/pkix-crl"
+	fileAge          = time.Minute // after which a CRL file is read again
+)
+
+// chainStatus asks for every certificate below the anchor: the revocation of a
+// CA counts as much.
+func (s *Snapshot) chainStatus(ctx context.Context, e *Evidence, at time.Time) Status {
+	var all Status
+	for n := range e.chain[:len(e.chain)-1] {
+		all = worse(all, s.certStatus(ctx, e.Issuer, e.chain[n], e.chain[n+1], at))
+	}
+	return all
+}
+
+// certStatus tries the ways of an entry until one has an answer.
+func (s *Snapshot) certStatus(ctx context.Context, i *Issuer, cert, ca *x509.Certificate, at time.Time) Status {
+	best := Status{Standing: -1}
+	for _, m := range i.methods() {
+		docs := s.crls(i, cert, ca)
+		if m == MethodOCSP {
+			docs = s.ocsps(i, cert, ca)
+		}
+		for _, doc := range docs {
+			st := s.ask(ctx, doc, cert, at, i.MaxStale)
+			if st.Standing == Good || st.Standing > Unavailable {
+				return st
+			}
+			if best.Standing < 0 || st.Standing < best.Standing {
+				best = st
+			}
+		}
+	}
+	if best.Standing >= 0 {
+		return best
+	}
+	if len(cert.CRLDistributionPoints)+len(cert.OCSPServer) == 0 {
+		return i.missing("certificate of serial " + cert.SerialNumber.Text(16))
+	}
+	return answer(errors.New("the certificate names where to ask, but no crl or ocsp is configured and follow_certificates is off"), false, time.Time{}, "nowhere")
+}
+
+// ask has a document judge a certificate.
+func (s *Snapshot) ask(ctx context.Context, doc *document, cert *x509.Certificate, at time.Time, maxStale time.Duration) Status {
+	r, stale, err := s.list.docs.get(ctx, doc, maxStale, asDue)
+	if err != nil && !stale {
+		return answer(err, false, time.Time{}, doc.uri)
+	}
+	if stale && !at.Before(r.until) {
+		at = r.until.Add(-time.Second) // what it says of the time for which it was made
+	}
+	return answer(r.value.(certJudge).judge(cert, at, s.Skew()), stale, r.refresh, doc.uri)
+}
+
+// A certJudge says whether a certificate is revoked.
+type certJudge interface {
+	judge(cert *x509.Certificate, at time.Time, skew time.Duration) error
+}
+
+// urls are those that are configured or, if that is wanted, those that a
+// certificate names.
+func (i *Issuer) urls(configured, named []string) []string {
+	if len(configured) > 0 || !i.config.Revocation.FollowCertificates {
+		return configured
+	}
+	const most = 4
+	var urls []string
+	for _, u := range named {
+		if (strings.HasPrefix(u, "http://") || strings.HasPrefix(u, "https://")) && len(urls) < most {
+			urls = append(urls, u)
+		}
+	}
+	return urls
+}
+
+// keyID names a CA in the names of documents.
+func keyID(ca *x509.Certificate) string {
+	sum := sha256.Sum256(ca.RawSubjectPublicKeyInfo)
+	return hex.EncodeToString(sum[:8])
+}
+
+// A crl is a verified CRL.
+type crl struct{ list *certs.CRL }
+
+func (c crl) judge(cert *x509.Certificate, at time.Time, skew time.Duration) error {
+	return c.list.Check(cert, at, skew)
+}
+
+// life is that of a CRL: it is due anew at four fifths of its interval.
+func (c crl) life(fetched time.Time) reading {
+	this, next := c.list.Validity()
+	at := this.Add(next.Sub(this) * 4 / 5)
+	at = earlier(later(at, fetched.Add(minAge)), fetched.Add(maxAge))
+	return reading{value: c, refresh: earlier(at, next), until: next}
+}
+
+func (c crl) renew(_ reading, fetched time.Time, _ time.Duration) reading { return c.life(fetched) }
+
+// crls are the CRLs by which an entry judges a certificate.
+func (s *Snapshot) crls(i *Issuer, cert, ca *x509.Certificate) (docs []*document) {
+	for _, u := range i.urls(i.config.Revocation.CRL, cert.CRLDistributionPoints) {
+		isFile := !strings.Contains(u, "://")
+		if isFile && !filepath.IsAbs(u) {
+			u = filepath.Join(i.dir, u)
+		}
+		docs = append(docs, &document{
+			kind: "crl " + keyID(ca), uri: u, owner: i.Name, accept: []string{typeCRL}, limit: certs.MaxCRL, plain: true, client: i.client,
+			read: func(_ context.Context, in input) (reading, error) {
+				prev, _ := in.prev.(crl)
+				list, err := certs.ParseCRL(in.body, ca, prev.list)
+				if err != nil {
+					return reading{}, err
+				}
+				r := crl{list}.life(in.fetched)
+				if isFile {
+					r.refresh = earlier(r.refresh, in.fetched.Add(fileAge))
+				}
+				return r, nil
+			},
+			changed: func(_, _ any) { s.list.watch.wake() },
+		})
+	}
+	return docs
+}
+
+// An ocspAnswer is what a responder said of one certificate: nothing, or that
+// it is revoked or suspended.
+type ocspAnswer struct {
+	err      error
+	produced time.Time // thisUpdate
+	next     time.Time
+}
+
+func (a ocspAnswer) judge(*x509.Certificate, time.Time, time.Duration) error { return a.err }
+
+// ocsps are the OCSP answers by which an entry judges a certificate.
+func (s *Snapshot) ocsps(i *Issuer, cert, ca *x509.Certificate) (docs []*document) {
+	for _, u := range i.urls(i.config.Revocation.OCSP, cert.OCSPServer) {
+		docs = append(docs, &document{
+			kind: "ocsp " + keyID(ca) + " " + cert.SerialNumber.Text(16), uri: u, owner: i.Name, accept: []string{typeOCSPResponse}, limit: certs.MaxOCSPResponse, plain: true, client: i.client,
+			ask:     func() ([]byte, func([]byte) error, error) { return s.askOCSP(cert, ca) },
+			read:    func(_ context.Context, in input) (reading, error) { return s.readOCSP(cert, ca, in) },
+			changed: func(_, _ any) { s.list.watch.wake() },
+		})
+	}
+	return docs
+}
+
+// askOCSP makes a request with a fresh nonce, and the check that the answer is
+// not to another nonce.
+func (s *Snapshot) askOCSP(cert, ca *x509.Certificate) ([]byte, func([]byte) error, error) {
+	nonce := certs.NewNonce()
+	request, err := certs.CreateOCSPRequest(cert, ca, nonce)
+	return request, func(response []byte) error {
+		_, err := certs.CheckOCSP(certs.OCSPCheck{Response: response, Certificate: cert, Issuer: ca, Nonce: nonce, At: s.list.opts.Now(), Skew: s.Skew()})
+		if credentials.CodeOf(err) == credentials.CodeNonce {
+			return err
+		}
+		return nil
+	}, err
+}
+
+func (s *Snapshot) readOCSP(cert, ca *x509.Certificate, in input) (reading, error) {
+	now := s.list.opts.Now()
+	got, err := certs.CheckOCSP(certs.OCSPCheck{Response: in.body, Certificate: cert, Issuer: ca, At: now, Skew: s.Skew()})
+	a := ocspAnswer{err: err, produced: in.fetched, next: in.fetched.Add(minAge)}
+	switch standingOf(err) {
+	case Good:
+		a.produced, a.next = got.ThisUpdate, got.NextUpdate
+	case Suspended, Revoked:
+	default:
+		return reading{}, err
+	}
+	if prev, ok := in.prev.(ocspAnswer); ok && a.err == nil && a.produced.Before(prev.produced) && prev.err == nil {
+		return reading{}, credentials.Errorf(credentials.CodeStatusUnavailable, "OCSP response", "it is older than the one at hand")
+	}
+	at := a.produced.Add(a.next.Sub(a.produced) * 4 / 5)
+	at = earlier(later(at, in.fetched.Add(minAge)), in.fetched.Add(maxAge))
+	return reading{value: a, refresh: earlier(at, a.next), until: a.next}, nil
+}
