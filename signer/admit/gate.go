@@ -1,0 +1,229 @@
+package admit
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Options are the sizes of a Gate. The zero value works.
+type Options struct {
+	// Inside is how many requests may be inside at once; 32 if 0. It is more
+	// than the device does at once, since journal and network take their time.
+	Inside int
+	// Waiting is how many requests of one tenant may wait; 256 if 0.
+	Waiting int
+	// MaxWait is how long a request may wait; 250 ms if 0.
+	MaxWait time.Duration
+}
+
+func (o Options) withDefaults() Options {
+	if o.Inside <= 0 {
+		o.Inside = 32
+	}
+	if o.Waiting <= 0 {
+		o.Waiting = 256
+	}
+	if o.MaxWait <= 0 {
+		o.MaxWait = 250 * time.Millisecond
+	}
+	return o
+}
+
+// A Gate lets requests in, tenant by tenant in turn. Its methods may be called
+// at the same time.
+type Gate struct {
+	what string
+	opt  Options
+
+	mu      sync.Mutex // guards the rest
+	inside  int
+	tenants map[string]*line // those with somebody waiting
+	turn    []*line          // the same, in the order of their turns
+	waiting int
+	pace    time.Duration // between two that leave while there is no room, smoothed
+	left    time.Time     // when the last one left
+}
+
+// line are the waiting requests of one tenant, callers in turn.
+type line struct {
+	tenant  string
+	callers []*callers
+	length  int
+}
+
+type callers struct {
+	name  string
+	queue []*waiter
+}
+
+type waiter struct {
+	in     chan struct{} // closed when it is let in
+	line   *line
+	of     *callers
+	inside bool
+}
+
+// NewGate returns a Gate; what names it in errors, such as "device token".
+func NewGate(what string, opt Options) *Gate {
+	return &Gate{what: what, opt: opt.withDefaults(), tenants: make(map[string]*line)}
+}
+
+// Enter waits for a turn and returns the function that must be called once at
+// the end. It returns an *Overload when the wait would be, or was, too long, or
+// ctx's error.
+func (g *Gate) Enter(ctx context.Context, tenant, caller string) (leave func(), err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	g.mu.Lock()
+	if g.inside < g.opt.Inside && g.waiting == 0 {
+		g.inside++
+		g.mu.Unlock()
+		return g.leave, nil
+	}
+	w, err := g.join(ctx, tenant, caller)
+	g.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	return g.wait(ctx, w)
+}
+
+// join queues a waiter, or says that it would wait too long.
+func (g *Gate) join(ctx context.Context, tenant, caller string) (*waiter, error) {
+	l := g.tenants[tenant]
+	length, lines := 1, len(g.turn)
+	if l == nil {
+		lines++
+	} else {
+		length += l.length
+	}
+	expected := time.Duration(length*lines) * g.pace
+	deadline, bound := ctx.Deadline()
+	tooLate := expected > g.opt.MaxWait || bound && time.Until(deadline) < expected
+	if length > g.opt.Waiting || tooLate {
+		return nil, &Overload{What: fmt.Sprintf("the tenant's share of %s", g.what), RetryAfter: g.retryAfter(expected)}
+	}
+	if l == nil {
+		l = &line{tenant: tenant}
+		g.tenants[tenant] = l
+		g.turn = append(g.turn, l)
+	}
+	return g.queue(l, caller), nil
+}
+
+func (g *Gate) queue(l *line, caller string) *waiter {
+	w := &waiter{in: make(chan struct{}), line: l}
+	for _, c := range l.callers {
+		if c.name == caller {
+			w.of = c
+		}
+	}
+	if w.of == nil {
+		w.of = &callers{name: caller}
+		l.callers = append(l.callers, w.of)
+	}
+	w.of.queue = append(w.of.queue, w)
+	l.length++
+	g.waiting++
+	return w
+}
+
+// retryAfter spreads those who were sent away over the time that the queue
+// takes, at least a tenth of a second.
+func (g *Gate) retryAfter(expected time.Duration) time.Duration {
+	return min(max(expected, g.opt.MaxWait, 100*time.Millisecond), 5*time.Second)
+}
+
+func (g *Gate) wait(ctx context.Context, w *waiter) (func(), error) {
+	timer := time.NewTimer(g.opt.MaxWait)
+	defer timer.Stop()
+	var err error
+	select {
+	case <-w.in:
+		return g.leave, nil
+	case <-ctx.Done():
+		err = ctx.Err()
+	case <-timer.C:
+		err = &Overload{What: fmt.Sprintf("the tenant's share of %s", g.what), RetryAfter: g.opt.MaxWait}
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if w.inside { // let in meanwhile
+		return g.leave, nil
+	}
+	g.drop(w)
+	return nil, err
+}
+
+// drop takes a waiter out of its queue, and with the last one the queue.
+func (g *Gate) drop(w *waiter) {
+	l := w.line
+	w.of.queue = slices.DeleteFunc(w.of.queue, func(q *waiter) bool { return q == w })
+	if len(w.of.queue) == 0 {
+		l.callers = slices.DeleteFunc(l.callers, func(c *callers) bool { return c == w.of })
+	}
+	if len(l.callers) == 0 {
+		g.turn = slices.DeleteFunc(g.turn, func(t *line) bool { return t == l })
+		delete(g.tenants, l.tenant)
+	}
+	l.length--
+	g.waiting--
+}
+
+// leave makes room for the next.
+func (g *Gate) leave() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	now := time.Now()
+	if g.waiting > 0 {
+		g.pace += (min(now.Sub(g.left), time.Second) - g.pace) / 16
+	} else {
+		g.pace -= g.pace / 16
+	}
+	g.left = now
+	g.inside--
+	for g.inside < g.opt.Inside {
+		w := g.next()
+		if w == nil {
+			return
+		}
+		w.inside = true
+		w.line.length--
+		g.waiting--
+		g.inside++
+		close(w.in)
+	}
+}
+
+// next takes the first waiter of the caller whose turn it is, of the tenant
+// whose turn it is, and sends both to the end. It returns nil if nobody waits.
+func (g *Gate) next() *waiter {
+	if len(g.turn) == 0 {
+		return nil
+	}
+	l := g.turn[0]
+	c := l.callers[0]
+	w := c.queue[0]
+	c.queue[0] = nil // for the garbage collector
+	c.queue, l.callers, g.turn = c.queue[1:], l.callers[1:], g.turn[1:]
+	if len(c.queue) > 0 {
+		l.callers = append(l.callers, c)
+	}
+	if len(l.callers) > 0 {
+		g.turn = append(g.turn, l)
+	} else {
+		delete(g.tenants, l.tenant)
+	}
+	return w
+}
+
+// Load returns how many are inside and how many wait.
+func (g *Gate) Load() (inside, waiting int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.inside, g.waiting
+}
