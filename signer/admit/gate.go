@@ -43,8 +43,8 @@ type Gate struct {
 	tenants map[string]*line // those with somebody waiting
 	turn    []*line          // the same, in the order of their turns
 	waiting int
-	pace    time.Duration // between two that leave while there is no room, smoothed
-	left    time.Time     // when the last one left
+	pace    time.Duration // between two that leave while others wait, smoothed
+	left    time.Time     // when the last one left, if others waited then
 }
 
 // line are the waiting requests of one tenant, callers in turn.
@@ -92,7 +92,8 @@ func (g *Gate) Enter(ctx context.Context, tenant, caller string) (leave func(), 
 	return g.wait(ctx, w)
 }
 
-// join queues a waiter, or says that it would wait too long.
+// join queues a waiter, or says that it would wait too long. The first of a
+// tenant is never sent away for what others queue: its turn comes soon.
 func (g *Gate) join(ctx context.Context, tenant, caller string) (*waiter, error) {
 	l := g.tenants[tenant]
 	length, lines := 1, len(g.turn)
@@ -103,7 +104,7 @@ func (g *Gate) join(ctx context.Context, tenant, caller string) (*waiter, error)
 	}
 	expected := time.Duration(length*lines) * g.pace
 	deadline, bound := ctx.Deadline()
-	tooLate := expected > g.opt.MaxWait || bound && time.Until(deadline) < expected
+	tooLate := length > 1 && expected > g.opt.MaxWait || bound && time.Until(deadline) < expected
 	if length > g.opt.Waiting || tooLate {
 		return nil, &Overload{What: fmt.Sprintf("the tenant's share of %s", g.what), RetryAfter: g.retryAfter(expected)}
 	}
@@ -178,13 +179,7 @@ func (g *Gate) drop(w *waiter) {
 func (g *Gate) leave() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	now := time.Now()
-	if g.waiting > 0 {
-		g.pace += (min(now.Sub(g.left), time.Second) - g.pace) / 16
-	} else {
-		g.pace -= g.pace / 16
-	}
-	g.left = now
+	g.measure(time.Now())
 	g.inside--
 	for g.inside < g.opt.Inside {
 		w := g.next()
@@ -197,6 +192,23 @@ func (g *Gate) leave() {
 		g.inside++
 		close(w.in)
 	}
+}
+
+// measure takes the time since the one before left, if the gate was full all
+// that time; otherwise the pace says less with each that leaves.
+func (g *Gate) measure(now time.Time) {
+	switch {
+	case g.waiting == 0:
+		g.pace -= g.pace / 16
+		g.left = time.Time{}
+		return
+	case g.left.IsZero():
+	case g.pace == 0:
+		g.pace = now.Sub(g.left)
+	default:
+		g.pace += (now.Sub(g.left) - g.pace) / 16
+	}
+	g.left = now
 }
 
 // next takes the first waiter of the caller whose turn it is, of the tenant

@@ -1,0 +1,317 @@
+package service
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/privyseal/privyseal/signer"
+	"github.com/privyseal/privyseal/signer/access"
+	"github.com/privyseal/privyseal/signer/journal"
+	"github.com/privyseal/privyseal/signer/policy"
+)
+
+// A SignatureFormat is how an ECDSA signature is encoded.
+type SignatureFormat int
+
+// The formats.
+const (
+	FormatNatural SignatureFormat = iota // r || s for JWS and COSE, DER otherwise
+	FormatDER
+	FormatRaw
+)
+
+// A SignRequest asks for one signature.
+type SignRequest struct {
+	Key            string
+	Version        int // that must be the active one; 0 for whichever is
+	Input          Input
+	Checksum       *uint32 // CRC32C of the input's octets, or nil
+	IdempotencyKey string
+	Format         SignatureFormat
+}
+
+// A Signed is a signature that was verified and journaled.
+type Signed struct {
+	Signature   []byte
+	Name        string // keys/NAME/versions/N
+	KID         string
+	Checked     bool  // the request had a checksum
+	Replayed    bool  // recorded for an earlier request with the idempotency key
+	Reservation int64 // number in the journal; 0 if replayed
+}
+
+// Sign signs one request. For the errors see Explain.
+func (s *Service) Sign(ctx context.Context, c *access.Caller, in *SignRequest) (*Signed, error) {
+	begin := s.c.Now()
+	r := &run{s: s, c: c, key: in.Key, op: journal.OpSign, idempotency: in.IdempotencyKey}
+	out, err := r.sign(ctx, in)
+	r.done(ctx, begin, err)
+	return out, err
+}
+
+// A run is one request on its way.
+type run struct {
+	s           *Service
+	c           *access.Caller
+	key         string
+	op          journal.Operation
+	idempotency string
+	checksum    *uint32
+	internal    string // the rule of a request of the service's own, which no policy decides
+
+	found *found
+}
+
+func (r *run) done(ctx context.Context, begin time.Time, err error) {
+	hook := r.s.c.Hooks.Done
+	if hook == nil {
+		return
+	}
+	d := Done{Tenant: r.c.Tenant, Key: r.key, Operation: r.op, Took: r.s.c.Now().Sub(begin)}
+	if r.found != nil {
+		d.Algorithm = r.found.key.Algorithm
+	}
+	if err != nil {
+		e := Explain(err)
+		d.Reason, d.Rule = e.Reason, e.Metadata["rule"]
+	}
+	hook(ctx, d)
+}
+
+// stage runs f as a stage.
+func (r *run) stage(ctx context.Context, stage Stage, f func(context.Context) error) error {
+	hook := r.s.c.Hooks.Stage
+	if hook == nil {
+		return f(ctx)
+	}
+	ctx, end := hook(ctx, stage)
+	err := f(ctx)
+	end(err)
+	return err
+}
+
+func (r *run) sign(ctx context.Context, in *SignRequest) (*Signed, error) {
+	if err := in.Input.check(in.Checksum); err != nil {
+		return nil, err
+	}
+	use := access.UseSign
+	if in.Input.raw() {
+		use = access.UseRaw
+	}
+	r.checksum = in.Checksum
+	out, err := r.signOnce(ctx, in, use)
+	if errors.Is(err, signer.ErrKeyState) && in.Version == 0 {
+		r.s.forget(keyID(r.c.Tenant, in.Key)) // rotated by somebody else since we looked
+		out, err = r.signOnce(ctx, in, use)
+	}
+	return out, err
+}
+
+func (r *run) signOnce(ctx context.Context, in *SignRequest, use access.Use) (*Signed, error) {
+	leave, err := r.admit(ctx, use, signer.UseSign, in.Version)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	var req *signer.Request
+	var rule string
+	err = r.stage(ctx, StagePolicy, func(context.Context) (err error) {
+		if req, err = in.Input.parse(); err == nil {
+			rule, err = r.decide(req)
+		}
+		return err
+	})
+	if err != nil {
+		r.refused(ctx, req, &in.Input, err)
+		return nil, err
+	}
+	return r.signParsed(ctx, in, req, rule)
+}
+
+// admit finds the key, takes from the budgets and waits for a turn.
+func (r *run) admit(ctx context.Context, use access.Use, want signer.Use, version int) (leave func(), err error) {
+	if len(r.idempotency) > MaxIdempotency {
+		return nil, fmt.Errorf("%w: an idempotency key has up to %d octets", signer.ErrUsage, MaxIdempotency)
+	}
+	err = r.stage(ctx, StageAdmit, func(ctx context.Context) error {
+		if r.found, err = r.find(ctx, use, want); err != nil {
+			return err
+		}
+		if version != 0 && version != r.found.v.Number {
+			return fmt.Errorf("%w: version %d of key %s is not the active one, which is %d", signer.ErrKeyState, version, r.key, r.found.v.Number)
+		}
+		if r.internal != "" { // the house neither pays nor waits
+			leave = func() {}
+			return nil
+		}
+		if err := r.s.budget.Take(r.s.c.Now(), r.c.Tenant, r.c.Name, r.key, 1); err != nil {
+			return err
+		}
+		leave, err = r.s.gate(r.found.v.Device).Enter(ctx, r.c.Tenant, r.c.Name)
+		return err
+	})
+	return leave, err
+}
+
+func (r *run) find(ctx context.Context, use access.Use, want signer.Use) (*found, error) {
+	if r.internal != "" {
+		return r.s.open(ctx, keyID(r.c.Tenant, r.key))
+	}
+	return r.s.use(ctx, r.c, r.key, use, want)
+}
+
+// decide asks the purpose of the key and the policy.
+func (r *run) decide(req *signer.Request) (rule string, err error) {
+	if err := r.found.signer.Check(req); err != nil {
+		return "", err
+	}
+	if r.internal != "" {
+		return r.internal, nil
+	}
+	in := r.policyInput()
+	if err := in.Describe(req); err != nil {
+		return "", fmt.Errorf("%w: %w", signer.ErrUsage, err)
+	}
+	return r.s.Policy().Decide(in)
+}
+
+func (r *run) policyInput() *policy.Input {
+	k := r.found.key
+	return &policy.Input{
+		Request: policy.Request{Operation: string(r.op)}, Now: r.s.c.Now().UTC(),
+		Caller: policy.Caller{Tenant: r.c.Tenant, Name: r.c.Name, Role: string(r.c.Role)},
+		Key: policy.Key{Name: r.key, Purpose: string(k.Purpose), Algorithm: string(k.Algorithm),
+			Version: int64(r.found.v.Number), Device: r.found.v.Device, Labels: k.Labels},
+	}
+}
+
+// intent is what the journal is told before the device works.
+func (r *run) intent(rule string) journal.Intent {
+	in := journal.Intent{
+		Tenant: r.c.Tenant, Caller: r.c.Name, Key: r.found.key.ID, Version: r.found.v.Number, Purpose: r.found.key.Purpose,
+		Operation: r.op, Rule: rule, PolicyVersion: r.s.Policy().Version(), IdempotencyKey: r.idempotency,
+	}
+	if r.checksum != nil {
+		in.RequestChecksum = fmt.Sprintf("crc32c:%08x", *r.checksum)
+	}
+	return in
+}
+
+// refused writes what policy or purpose refused to the journal, as far as there
+// is room: nothing was signed, so that it is no condition of anything.
+func (r *run) refused(ctx context.Context, req *signer.Request, in *Input, why error) {
+	if !r.s.refuse.AllowN(r.s.c.Now(), 1) {
+		return
+	}
+	entry := r.intent("")
+	entry.Operation, entry.Request, entry.IdempotencyKey = journal.OpRefuse, req, ""
+	e := Explain(why)
+	entry.Rule = e.Metadata["rule"]
+	if req == nil && in != nil {
+		for _, p := range in.parts {
+			entry.Input = append(entry.Input, p...)
+		}
+	}
+	entry.Summary = summary(req)
+	r.s.c.Journal.Record(context.WithoutCancel(ctx), entry, string(e.Reason))
+}
+
+// completeTime bounds the journal's second step, which happens even where the
+// caller has gone: the signature exists.
+const completeTime = 10 * time.Second
+
+func (r *run) signParsed(ctx context.Context, in *SignRequest, req *signer.Request, rule string) (*Signed, error) {
+	intent := r.intent(rule)
+	intent.Request, intent.Summary = req, summary(req)
+	out := &Signed{Name: r.name(), KID: r.found.v.KID, Checked: in.Checksum != nil}
+	sig, reservation, err := r.journaled(ctx, intent, func(ctx context.Context) ([]byte, error) {
+		return r.found.signer.SignRequest(ctx, req)
+	})
+	if err != nil {
+		return nil, err
+	}
+	if reservation == 0 {
+		out.Replayed = true
+	}
+	out.Reservation = reservation
+	format := in.Format
+	if format == FormatNatural {
+		format = in.Input.natural()
+	}
+	out.Signature = sig
+	if format == FormatRaw {
+		out.Signature, err = r.found.key.Algorithm.Scheme().RawSignature(sig)
+	}
+	return out, err
+}
+
+func (r *run) name() string { return fmt.Sprintf("keys/%s/versions/%d", r.key, r.found.v.Number) }
+
+// journaled reserves, has the device work, completes, and returns what may be
+// released, with the number of the reservation; 0 for a replay.
+func (r *run) journaled(ctx context.Context, intent journal.Intent, work func(context.Context) ([]byte, error)) ([]byte, int64, error) {
+	var res *journal.Reservation
+	err := r.stage(ctx, StageReserve, func(ctx context.Context) (err error) {
+		res, err = r.s.c.Journal.Reserve(ctx, intent)
+		return err
+	})
+	if err != nil {
+		return nil, 0, err
+	}
+	if o := res.Replay(); o != nil {
+		return o.Signature, 0, nil
+	}
+	var result []byte
+	workErr := r.stage(ctx, StageDevice, func(ctx context.Context) (err error) {
+		result, err = work(ctx)
+		return err
+	})
+	outcome := r.outcome(intent.Operation, result, workErr)
+	err = r.stage(ctx, StageComplete, func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), completeTime)
+		defer cancel()
+		return res.Complete(ctx, outcome)
+	})
+	if err := errors.Join(workErr, err); err != nil {
+		return nil, 0, err
+	}
+	return result, res.Number(), nil
+}
+
+// outcome says what became of a reservation. Only where it is certain that no
+// device worked is it NotSigned.
+func (r *run) outcome(op journal.Operation, result []byte, err error) journal.Outcome {
+	o := journal.Outcome{Result: journal.Signed, Device: r.found.v.Device}
+	switch {
+	case err == nil:
+		if op != journal.OpAgree { // whose result is secret
+			o.Signature = result
+		}
+		return o
+	case errors.Is(err, signer.ErrKeyState), errors.Is(err, signer.ErrNoKey), errors.Is(err, signer.ErrUsage):
+		o.Result = journal.NotSigned
+	default:
+		o.Result = journal.Unknown
+	}
+	o.ErrorClass = string(Explain(err).Reason)
+	return o
+}
+
+// summary is what the journal keeps of the parsed fields.
+func summary(req *signer.Request) json.RawMessage {
+	if req == nil {
+		return nil
+	}
+	v := summarise(req)
+	if v == nil {
+		return nil
+	}
+	b, err := json.Marshal(v)
+	if err != nil || len(b) > journal.MaxSummary {
+		return nil // the entry still has shape, type, digest and claims
+	}
+	return b
+}
