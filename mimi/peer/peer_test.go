@@ -428,3 +428,38 @@ func TestDirectoryIsFetchedOnce(t *testing.T) {
 		t.Errorf("%d fetches", fetches.Load())
 	}
 }
+
+// One peer cannot hold all of a server, and does not hold others up.
+func TestServerBoundsOnePeer(t *testing.T) {
+	n := peertest.New(t)
+	dir, err := peer.NewDirectory("a.example", peer.Update)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := peer.NewServer(peer.ServerConfig{
+		Hosts: map[string]string{"a.example": "a.example"}, Directories: map[string]*peer.Directory{"a.example": dir}, Chains: n.Chains(), Concurrency: 2,
+	})
+	entered, release := make(chan bool, 8), make(chan bool)
+	s.Handle(peer.Update, func(ctx context.Context, r *peer.Request) ([]byte, error) {
+		entered <- true
+		<-release
+		return nil, nil
+	})
+	n.Serve(t, s, "a.example")
+	var wg sync.WaitGroup
+	call := func(c *peer.Client) { wg.Go(func() { c.Do(t.Context(), "a.example", peer.Update, room, nil) }) }
+	b, c := n.Client(t, "b.example"), n.Client(t, "c.example")
+	call(b)
+	call(b)
+	<-entered
+	<-entered
+	_, err = b.Do(t.Context(), "a.example", peer.Update, room, nil)
+	wantProblem(t, err, 429, "too-many")
+	call(c)
+	<-entered
+	close(release)
+	wg.Wait()
+	if _, err := b.Do(t.Context(), "a.example", peer.Update, room, nil); err != nil {
+		t.Errorf("after the others have ended: %v", err)
+	}
+}

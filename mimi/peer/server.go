@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/privyseal/privyseal/internal/problem"
@@ -65,13 +66,18 @@ type ServerConfig struct {
 	Chains      *Chains
 	// Admit may refuse a call before its body is read, for example by a limit.
 	Admit func(ctx context.Context, r *Request) error
-	Log   *slog.Logger
+	// Concurrency bounds the calls of one peer that are under way; 0 means 128.
+	Concurrency int
+	Log         *slog.Logger
 }
 
 // A Server is the http.Handler of our providers' endpoints.
 type Server struct {
 	cfg    ServerConfig
 	routes map[Endpoint]StreamHandler
+
+	mu   sync.Mutex // guards open
+	open map[string]int
 }
 
 // NewServer returns a server without endpoints.
@@ -79,7 +85,10 @@ func NewServer(cfg ServerConfig) *Server {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Server{cfg: cfg, routes: make(map[Endpoint]StreamHandler)}
+	if cfg.Concurrency <= 0 {
+		cfg.Concurrency = 128
+	}
+	return &Server{cfg: cfg, routes: make(map[Endpoint]StreamHandler), open: make(map[string]int)}
 }
 
 // Handle serves an endpoint whose body is read whole.
@@ -134,6 +143,11 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) error {
 	if call.Peer, err = s.cfg.Chains.Authenticate(r); err != nil {
 		return err
 	}
+	leave, err := s.enter(call.Peer)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	s.deadlines(w, traits[call.Endpoint].timeout)
 	if s.cfg.Admit != nil {
 		if err := s.cfg.Admit(r.Context(), call); err != nil {
@@ -141,6 +155,23 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	return route(w, call)
+}
+
+// enter counts a call of a peer, or refuses it.
+func (s *Server) enter(p Peer) (leave func(), err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.open[p.Domain] >= s.cfg.Concurrency {
+		return nil, problem.New(http.StatusTooManyRequests, "too-many", "%d calls of %s are under way", s.cfg.Concurrency, p.Domain).After(time.Second)
+	}
+	s.open[p.Domain]++
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.open[p.Domain]--; s.open[p.Domain] == 0 {
+			delete(s.open, p.Domain)
+		}
+	}, nil
 }
 
 // deadlines bounds how long a peer may take to send its body and to read the

@@ -61,6 +61,11 @@ func (s *Service) receive(ctx context.Context, r *peer.Request, e *mimi.ConsentE
 	if r.Variable != ours.Host() && r.Variable != ours.String() {
 		return problem.New(http.StatusBadRequest, "path", "the path is about %q, the entry about %s", r.Variable, ours)
 	}
+	if s.cfg.Ask != nil {
+		if err := s.cfg.Ask(theirs, ours); err != nil {
+			return err
+		}
+	}
 	known, err := s.cfg.UserExists(ctx, ours)
 	if err != nil {
 		return storeError(err)

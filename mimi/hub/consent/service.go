@@ -38,6 +38,9 @@ type Config struct {
 	// TellRevocations sends revocations to the requester's provider. They
 	// count either way, and the draft lets them be kept private.
 	TellRevocations bool
+	// Ask may refuse that one user asks about another, with a problem; see
+	// limit.Guard. Nil refuses nobody.
+	Ask func(requester, target mimi.URI) error
 	// Default answers where no word was said. Nil denies.
 	Default func(mimi.ConsentScope) bool
 	Log     *slog.Logger
