@@ -73,7 +73,7 @@ func CreateRoot(ctx context.Context, key crypto.Signer, store Store, now func() 
 		return nil, err
 	}
 	template.AuthorityKeyId = ski
-	p, err := i.prepare(ctx, KindRoot, template, key.Public(), []string{o.Subject.String()})
+	p, err := i.prepare(ctx, Intent{Kind: KindRoot, Names: []string{o.Subject.String()}, Public: key.Public()}, template)
 	if err != nil {
 		return nil, err
 	}
@@ -102,7 +102,7 @@ func (i *Issuer) CreateIssuingCA(ctx context.Context, key crypto.Signer, o CAOrd
 	if err != nil {
 		return nil, err
 	}
-	p, err := i.prepare(ctx, KindIssuingCA, template, key.Public(), []string{o.Subject.String()})
+	p, err := i.prepare(ctx, Intent{Kind: KindIssuingCA, Names: []string{o.Subject.String()}, Public: key.Public()}, template)
 	if err != nil {
 		return nil, err
 	}

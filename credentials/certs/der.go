@@ -7,7 +7,9 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	stdasn1 "encoding/asn1"
+	"encoding/hex"
 	"errors"
+	"fmt"
 	"slices"
 
 	"golang.org/x/crypto/cryptobyte"
@@ -81,6 +83,21 @@ func addSorted(b *cryptobyte.Builder, elements ...[]byte) {
 // A KeyID is the SHA-256 of a SubjectPublicKeyInfo. It names an issuer in the
 // Store and pins an anchor.
 type KeyID [sha256.Size]byte
+
+// String returns lower-case hexadecimal.
+func (id KeyID) String() string { return hex.EncodeToString(id[:]) }
+
+// MarshalText writes lower-case hexadecimal.
+func (id KeyID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
+
+// UnmarshalText reads hexadecimal.
+func (id *KeyID) UnmarshalText(text []byte) error {
+	if len(text) != 2*len(id) {
+		return fmt.Errorf("a key id has %d hexadecimal digits, want %d", len(text), 2*len(id))
+	}
+	_, err := hex.Decode(id[:], text)
+	return err
+}
 
 // KeyIDOf returns the KeyID of a public key.
 func KeyIDOf(pub crypto.PublicKey) (KeyID, error) {

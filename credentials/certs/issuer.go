@@ -107,6 +107,8 @@ type Order struct {
 	// Extensions to add, such as the attestation level. They are never
 	// critical.
 	Extensions []pkix.Extension
+	// Attachment is handed to the Store with the Intent.
+	Attachment any
 }
 
 // A Prepared certificate has been checked, its intent stored. It is redeemed
@@ -152,7 +154,7 @@ func (i *Issuer) Prepare(ctx context.Context, o Order) (*Prepared, error) {
 	if o.Names.IsHub() {
 		kind = KindHub
 	}
-	return i.prepare(ctx, kind, template, o.Request.key, o.Names.URIs())
+	return i.prepare(ctx, Intent{Kind: kind, Names: o.Names.URIs(), Public: o.Request.key, Attachment: o.Attachment}, template)
 }
 
 func (i *Issuer) checkOrder(o Order) error {
@@ -176,27 +178,26 @@ func (i *Issuer) checkOrder(o Order) error {
 	return checkPermitted(i.cert, o.Names.Host(), "order")
 }
 
-// prepare is Prepare for any template.
-func (i *Issuer) prepare(ctx context.Context, kind Kind, template *x509.Certificate, pub crypto.PublicKey, names []string) (*Prepared, error) {
+// prepare is Prepare for any template. Of the intent the kind, the names, the
+// key and the attachment are given.
+func (i *Issuer) prepare(ctx context.Context, in Intent, template *x509.Certificate) (*Prepared, error) {
 	if err := i.checkValidity(template); err != nil {
 		return nil, err
 	}
 	template.SerialNumber = newSerial(func(b []byte) { rand.Read(b) })
-	draft, err := i.draft(template, pub)
+	draft, err := i.draft(template, in.Public)
 	if err != nil {
 		return nil, err
 	}
-	if err := i.lint(kind, draft, pub, names); err != nil {
+	if err := i.lint(in.Kind, draft, in.Public, in.Names); err != nil {
 		return nil, err
 	}
-	key, err := KeyIDOf(pub)
-	if err != nil {
+	if in.Key, err = KeyIDOf(in.Public); err != nil {
 		return nil, err
 	}
-	p := &Prepared{issuer: i, tbs: draft.RawTBSCertificate, intent: Intent{
-		Issuer: i.id, Serial: template.SerialNumber, Kind: kind, Names: names, Key: key, TBS: sha256.Sum256(draft.RawTBSCertificate),
-		NotBefore: template.NotBefore, NotAfter: template.NotAfter, Prepared: i.now().UTC(),
-	}}
+	in.Issuer, in.IssuerName, in.Serial, in.TBS = i.id, i.cert.Subject.String(), template.SerialNumber, sha256.Sum256(draft.RawTBSCertificate)
+	in.NotBefore, in.NotAfter, in.Prepared = template.NotBefore, template.NotAfter, i.now().UTC()
+	p := &Prepared{issuer: i, tbs: draft.RawTBSCertificate, intent: in}
 	if err := i.store.PutIntent(ctx, p.intent); err != nil {
 		return nil, fmt.Errorf("storing the intent of serial %s: %w", serialText(template.SerialNumber), err)
 	}

@@ -211,7 +211,7 @@ func (i *Issuer) CreateOCSPResponder(ctx context.Context, key crypto.Signer, o C
 	if err != nil {
 		return nil, err
 	}
-	p, err := i.prepare(ctx, KindOCSP, template, key.Public(), []string{o.Subject.String()})
+	p, err := i.prepare(ctx, Intent{Kind: KindOCSP, Names: []string{o.Subject.String()}, Public: key.Public()}, template)
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	stdasn1 "encoding/asn1"
 	"errors"
 	"fmt"
+	"math/big"
 	"slices"
 	"sync"
 	"time"
@@ -156,6 +157,32 @@ func (r *Responder) answer(ctx context.Context, id certID, record *Record, nonce
 	}
 	return der, nil
 }
+
+// Presign has answers to requests without a nonce ready for certificates, so
+// that they are served while the key is away. Requests that name the issuer by
+// SHA-1, as nearly all do, are provided for.
+func (r *Responder) Presign(ctx context.Context, serials ...*big.Int) error {
+	for _, serial := range serials {
+		id, err := newCertID(r.c.CA, oidSHA1, serial)
+		if err != nil {
+			return err
+		}
+		record, err := r.c.Store.Record(ctx, r.id, serial)
+		if err != nil {
+			return fmt.Errorf("OCSP status of serial %s: %w", serialText(serial), err)
+		}
+		if _, err := r.answer(ctx, id, record, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Validity returns for how long an answer may be kept.
+func (r *Responder) Validity() time.Duration { return r.c.Validity }
+
+// CA returns the certificate of the CA that the Responder answers for.
+func (r *Responder) CA() *x509.Certificate { return r.c.CA }
 
 func (r *Responder) keep(name string, a keptAnswer) {
 	r.mu.Lock()

@@ -2,6 +2,7 @@ package certs
 
 import (
 	"context"
+	"crypto"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -34,6 +35,11 @@ type Intent struct {
 	NotBefore time.Time
 	NotAfter  time.Time
 	Prepared  time.Time
+
+	// What a Store may also keep. Package certs does not read it back.
+	Public     crypto.PublicKey // the certified key
+	IssuerName string           // subject of the issuer's certificate
+	Attachment any              // of the Order
 }
 
 // A Store keeps intents and certificates. A method returns only after what it

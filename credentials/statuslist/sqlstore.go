@@ -254,7 +254,7 @@ func (t Tx) SetStatus(ctx context.Context, uri string, index int64, to Status) e
 		return err
 	}
 	if int(to) >= 1<<l.bits {
-		return fmt.Errorf("statuslist: %s does not fit %d bits", to, l.bits)
+		return fmt.Errorf("%w: %s, %d bits", ErrTooWide, to, l.bits)
 	}
 	from, err := t.status(ctx, l.id, index)
 	switch {

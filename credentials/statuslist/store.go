@@ -12,6 +12,7 @@ var (
 	ErrListFull   = errors.New("statuslist: every index of the list is in use; create another list")
 	ErrNotInUse   = errors.New("statuslist: the index was never handed out")
 	ErrFinal      = errors.New("statuslist: a revoked entry stays revoked")
+	ErrTooWide    = errors.New("statuslist: the status does not fit the bits of an entry")
 	ErrSuperseded = errors.New("statuslist: a newer state of the list is published already")
 	ErrNoHistory  = errors.New("statuslist: no list that was valid at that time")
 	ErrMismatch   = errors.New("statuslist: the list exists with other bits or another size")

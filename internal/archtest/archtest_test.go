@@ -44,6 +44,8 @@ var rules = []rule{
 	{"signer", []string{"internal", "signer", "credentials"}},
 	{"credentials/trust", []string{"internal", "credentials"}},
 	{"credentials/mlscred", []string{"internal", "credentials=", "credentials/sdjwt", "credentials/sdcwt"}},
+	{"credentials/publish", []string{"internal", "credentials=", "credentials/certs", "credentials/statuslist", "credentials/registry"}},
+	{"credentials/registry", []string{"internal", "credentials=", "credentials/certs", "credentials/statuslist"}},
 	{"credentials/certs", []string{"internal", "credentials="}},
 	{"credentials/sdjwt", []string{"internal", "credentials="}},
 	{"credentials/sdcwt", []string{"internal", "credentials="}},

@@ -1,0 +1,332 @@
+package registry
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"math/big"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/privyseal/privyseal/credentials/certs"
+	"github.com/privyseal/privyseal/credentials/statuslist"
+)
+
+// The defaults of a Publisher.
+const (
+	DefaultBound  = time.Minute
+	DefaultPoll   = 2 * time.Second
+	DefaultSettle = 250 * time.Millisecond
+	DefaultRetry  = 5 * time.Second
+)
+
+// A CA is what is published for one CA key.
+type CA struct {
+	Issuer *certs.Issuer
+	Order  certs.CRLOrder // validity and URLs of its CRLs
+
+	// Responder answers OCSP for the CA; nil if there is none. Of the
+	// certificates that are valid, at most Presign answers are signed ahead,
+	// and all of those that change.
+	Responder *certs.Responder
+	Presign   int
+}
+
+// A Publication reports that a place says what the book says.
+type Publication struct {
+	Place   string        // "ca " and the CA's key id, or the URI of a status list
+	Number  int64         // of the CRL, or the version of the list
+	Changes int           // that it is the first to say
+	Waited  time.Duration // since the first of them; 0 if there was none
+}
+
+// A Publisher signs what verifiers fetch whenever it has changed and before it
+// ends. It may run in several processes and on several nodes: numbers and
+// versions are the database's, so that none goes backwards or is used twice.
+type Publisher struct {
+	Store *Store
+	CAs   []*CA
+	Lists []*statuslist.Publisher // opened, on the Store's StatusLists
+
+	Bound  time.Duration // from a change to its publication; beyond it Report is told
+	Poll   time.Duration // how often the database is asked for changes of others
+	Settle time.Duration // how long to wait for more of a burst
+	Retry  time.Duration // after a failure
+
+	Published func(Publication) // nil tells nobody
+	Report    func(error)       // nil tells nobody
+	Now       func() time.Time
+
+	mu    sync.Mutex           // one publication at a time; guards renew and retry
+	renew map[string]time.Time // by place: when it is signed again though nothing changed
+	retry map[string]time.Time // by place: no attempt before
+}
+
+// ErrLate reports that a change has waited for longer than the bound.
+var ErrLate = errors.New("a revocation is not published within the bound")
+
+// ErrNoPublisher reports that a change belongs to a CA or list that no
+// Publisher of this process serves.
+var ErrNoPublisher = errors.New("nothing here publishes it; add the CA or list to the configuration")
+
+func (p *Publisher) setDefaults() {
+	for _, d := range []struct{ field, value *time.Duration }{
+		{&p.Bound, new(DefaultBound)}, {&p.Poll, new(DefaultPoll)}, {&p.Settle, new(DefaultSettle)}, {&p.Retry, new(DefaultRetry)},
+	} {
+		if *d.field <= 0 {
+			*d.field = *d.value
+		}
+	}
+	if p.Now == nil {
+		p.Now = time.Now
+	}
+	if p.renew == nil {
+		p.renew, p.retry = make(map[string]time.Time), make(map[string]time.Time)
+	}
+}
+
+// Run publishes what is due until ctx ends.
+func (p *Publisher) Run(ctx context.Context) {
+	changed := make(chan struct{}, 1)
+	stop := p.Store.Watch(func([]Change) {
+		select {
+		case changed <- struct{}{}:
+		default:
+		}
+	})
+	defer stop()
+	for ctx.Err() == nil {
+		if err := p.Publish(ctx); err != nil && ctx.Err() == nil && p.Report != nil {
+			p.Report(err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(p.Poll):
+		case <-changed:
+			pause(ctx, p.Settle)
+		}
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+// Publish signs and stores what is due now: what changed, and what is about to
+// end. A place that fails does not keep the others from being published.
+func (p *Publisher) Publish(ctx context.Context) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.setDefaults()
+	due, err := p.Store.due(ctx)
+	if err != nil {
+		return fmt.Errorf("what is to be published: %w", err)
+	}
+	var errs []error
+	for place, publish := range p.places() {
+		d := due[place]
+		delete(due, place)
+		errs = append(errs, p.publishDue(ctx, place, d, publish))
+	}
+	for place, d := range due {
+		errs = append(errs, p.late(place, d, ErrNoPublisher))
+	}
+	return errors.Join(errs...)
+}
+
+// A publish signs and stores what one place says, and returns its number and
+// when it is to be signed again.
+type publish func(ctx context.Context) (number int64, renew time.Time, err error)
+
+func (p *Publisher) places() map[string]publish {
+	all := make(map[string]publish)
+	for _, ca := range p.CAs {
+		all[caPlace(ca.Issuer.ID())] = func(ctx context.Context) (int64, time.Time, error) { return p.publishCA(ctx, ca) }
+	}
+	for _, l := range p.Lists {
+		all[l.URI] = func(ctx context.Context) (int64, time.Time, error) { return p.publishList(ctx, l) }
+	}
+	return all
+}
+
+// publishDue publishes one place if it has to be.
+func (p *Publisher) publishDue(ctx context.Context, place string, d dueChanges, publish publish) error {
+	now := p.Now()
+	if now.Before(p.retry[place]) || d.count == 0 && now.Before(p.renewal(ctx, place)) {
+		return nil
+	}
+	number, renew, err := publish(ctx)
+	if err != nil {
+		p.retry[place] = now.Add(p.Retry)
+		return p.late(place, d, err)
+	}
+	p.renew[place] = renew
+	if err := p.Store.step("signed " + place); err != nil {
+		return err
+	}
+	if d.count == 0 {
+		p.tell(Publication{Place: place, Number: number})
+		return nil
+	}
+	if err := p.Store.markPublished(ctx, place, d.last); err != nil {
+		return p.late(place, d, err)
+	}
+	p.tell(Publication{Place: place, Number: number, Changes: d.count, Waited: p.Now().Sub(d.since)})
+	return nil
+}
+
+func (p *Publisher) tell(pub Publication) {
+	if p.Published != nil {
+		p.Published(pub)
+	}
+}
+
+// late adds to an error what waits for how long.
+func (p *Publisher) late(place string, d dueChanges, err error) error {
+	waited := p.Now().Sub(d.since).Round(time.Second)
+	switch {
+	case d.count > 0 && waited > p.Bound:
+		return fmt.Errorf("%s: %w of %v: %d change(s) wait for %v: %w", place, ErrLate, p.Bound, d.count, waited, err)
+	case errors.Is(err, ErrNoPublisher):
+		return nil // another process may be about to
+	}
+	return fmt.Errorf("%s: publishing: %w", place, err)
+}
+
+// renewal returns when a place is to be signed again. After a start it is read
+// from what was published last.
+func (p *Publisher) renewal(ctx context.Context, place string) time.Time {
+	if at, ok := p.renew[place]; ok {
+		return at
+	}
+	for _, ca := range p.CAs {
+		if caPlace(ca.Issuer.ID()) == place {
+			p.renew[place] = p.lastCRL(ctx, ca)
+		}
+	}
+	for _, l := range p.Lists {
+		if l.URI == place {
+			p.renew[place] = p.lastList(ctx, l)
+		}
+	}
+	return p.renew[place]
+}
+
+// lastCRL returns when the stored CRL is to be signed again, the zero Time
+// without one. The answers of OCSP are in memory, so that a Responder wants
+// them now.
+func (p *Publisher) lastCRL(ctx context.Context, ca *CA) time.Time {
+	der, err := p.Store.certs.CRL(ctx, ca.Issuer.ID(), false)
+	if err != nil || ca.Responder != nil && ca.Presign > 0 {
+		return time.Time{}
+	}
+	list, err := x509.ParseRevocationList(der)
+	if err != nil {
+		return time.Time{}
+	}
+	return halfway(list.ThisUpdate, list.NextUpdate)
+}
+
+func (p *Publisher) lastList(ctx context.Context, l *statuslist.Publisher) time.Time {
+	last, err := p.Store.status.Published(ctx, l.URI, time.Time{})
+	if err != nil {
+		return time.Time{}
+	}
+	return halfway(last.IssuedAt, last.IssuedAt.Add(l.TTL))
+}
+
+func halfway(from, to time.Time) time.Time { return from.Add(to.Sub(from) / 2) }
+
+func (p *Publisher) publishCA(ctx context.Context, ca *CA) (int64, time.Time, error) {
+	full, _, err := ca.Issuer.SignCRLs(ctx, steppedCRLs{p.Store.certs, p.Store.step}, ca.Order)
+	if err != nil {
+		return 0, time.Time{}, err
+	}
+	renew := halfway(full.ThisUpdate, full.NextUpdate)
+	if ca.Responder != nil && ca.Presign > 0 {
+		if err := p.presign(ctx, ca, full); err != nil {
+			return 0, time.Time{}, err
+		}
+		if again := p.Now().Add(ca.Responder.Validity() / 2); again.Before(renew) {
+			renew = again
+		}
+	}
+	return full.Number.Int64(), renew, nil
+}
+
+// presign signs the OCSP answers for what the CRL lists and for the newest
+// certificates that are valid.
+func (p *Publisher) presign(ctx context.Context, ca *CA, full *x509.RevocationList) error {
+	var serials []*big.Int
+	for _, e := range full.RevokedCertificateEntries {
+		serials = append(serials, e.SerialNumber)
+	}
+	key := ca.Issuer.ID()
+	page := Page{}
+	for len(serials) < ca.Presign {
+		records, next, err := p.Store.List(ctx, Filter{IssuerKey: &key, Type: X509, State: Valid, ValidAt: p.Now()}, page)
+		if err != nil {
+			return err
+		}
+		for _, r := range records {
+			if n, ok := new(big.Int).SetString(r.Serial, 16); ok && !r.Unfinished() {
+				serials = append(serials, n)
+			}
+		}
+		if page.After = next; next == "" {
+			break
+		}
+	}
+	return ca.Responder.Presign(ctx, slices.Clip(serials[:min(len(serials), ca.Presign)])...)
+}
+
+func (p *Publisher) publishList(ctx context.Context, l *statuslist.Publisher) (int64, time.Time, error) {
+	out, err := l.Publish(ctx)
+	if errors.Is(err, statuslist.ErrSuperseded) { // another node has said it, and more
+		out, err = p.Store.status.Published(ctx, l.URI, time.Time{})
+	}
+	if err != nil {
+		return 0, time.Time{}, err
+	}
+	return out.Version, halfway(out.IssuedAt, out.IssuedAt.Add(l.TTL)), nil
+}
+
+// Lag returns for how long the oldest change has waited to be published; 0 if
+// none does.
+func (p *Publisher) Lag(ctx context.Context) (time.Duration, error) {
+	due, err := p.Store.due(ctx)
+	var lag time.Duration
+	for _, d := range due {
+		lag = max(lag, time.Since(d.since))
+	}
+	return lag, err
+}
+
+// steppedCRLs lets tests stop between reserving, signing and storing a CRL.
+type steppedCRLs struct {
+	certs.CRLStore
+	step func(string) error
+}
+
+func (s steppedCRLs) ReserveCRL(ctx context.Context, issuer certs.KeyID, kinds certs.CRLKinds, from, to time.Time) ([]*certs.Reservation, error) {
+	r, err := s.CRLStore.ReserveCRL(ctx, issuer, kinds, from, to)
+	if err == nil {
+		err = s.step("reserved CRL")
+	}
+	return r, err
+}
+
+func (s steppedCRLs) PutCRL(ctx context.Context, issuer certs.KeyID, r *certs.Reservation, der []byte) error {
+	if err := s.step("signed CRL"); err != nil {
+		return err
+	}
+	if err := s.CRLStore.PutCRL(ctx, issuer, r, der); err != nil {
+		return err
+	}
+	return s.step("stored CRL")
+}
