@@ -46,7 +46,6 @@ const (
 var (
 	ErrUnknown       = errors.New("no such credential")
 	ErrRevoked       = errors.New("the credential is revoked for good")
-	ErrNotSuspended  = errors.New("the credential is not suspended")
 	ErrNoStatus      = errors.New("nothing says of the credential where its status can be learned; it lives until it ends")
 	ErrNotSuspending = errors.New("the credential's status list has one bit for each entry and cannot say suspended; revoke it")
 )

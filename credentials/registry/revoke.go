@@ -166,8 +166,6 @@ func (r *Record) may(to State, now time.Time) error {
 		return nil
 	case r.State == Revoked:
 		return ErrRevoked
-	case to == Valid && r.State != Suspended:
-		return ErrNotSuspended
 	case r.Serial == "" && r.List == "":
 		return ErrNoStatus
 	case !now.Before(r.NotAfter.Add(keepEnded)):
