@@ -36,6 +36,7 @@ type Config struct {
 	// them there is one of last resort, unless NoLastResort is set.
 	KeyPackages  int
 	NoLastResort bool
+	Assets       Assets // nil: this client neither sends nor fetches assets
 
 	Log *slog.Logger     // nil logs nothing
 	Now func() time.Time // time.Now if nil
