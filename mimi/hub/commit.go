@@ -240,7 +240,7 @@ func (r *Room) welcomed(ctx context.Context, staged *mls.StagedCommit, w *mls.We
 
 // accept enters the new epoch.
 func (r *Room) accept(ctx context.Context, u *mimi.HandshakeBundle, staged *mls.StagedCommit, effect *policy.Effect, partial *mls.PartialGroupInfo, to []Addressee) (*Outcome, error) {
-	out := &Outcome{Before: r.Providers(), Heard: r.heard(effect), ByCode: slices.Contains(effect.Rows(), policy.RowJoinCode)}
+	out := &Outcome{Before: r.Providers(), Heard: r.heard(effect), ByCode: slices.Contains(effect.Rows(), policy.RowJoinCode), Roles: touchesRoles(effect)}
 	again := r.interrupted(staged)
 	epoch := r.Epoch()
 	if err := r.group.Merge(staged); err != nil {
@@ -332,4 +332,17 @@ func (r *Room) seat(ctx context.Context, m mls.Member, out *Outcome) error {
 	r.put(next)
 	out.Came = append(out.Came, next)
 	return nil
+}
+
+func touchesRoles(e *policy.Effect) bool {
+	if _, ok := e.Value(policy.ComponentRoles); ok {
+		return true
+	}
+	for _, row := range e.Rows() {
+		switch row {
+		case policy.RowRole, policy.RowOwnRole, policy.RowBan, policy.RowUnban:
+			return true
+		}
+	}
+	return false
 }

@@ -3,6 +3,7 @@ package hub
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/privyseal/privyseal/mimi"
 	"github.com/privyseal/privyseal/mimi/policy"
@@ -124,4 +125,31 @@ func (r *Room) Receives(user mimi.URI) bool {
 	}
 	_, err := policy.Authorize(r.state, &policy.Delivery{To: user})
 	return err == nil
+}
+
+// DeafProviders returns the hosts of other providers none of whose users in the
+// group may be sent application messages.
+func (r *Room) DeafProviders() []string {
+	if r.deaf == nil {
+		r.deaf = r.deafProviders()
+	}
+	return *r.deaf
+}
+
+func (r *Room) deafProviders() *[]string {
+	hears, users := make(map[string]bool), make(map[mimi.URI]bool)
+	for _, m := range r.members {
+		if host := m.Client.Host(); !hears[host] && !users[m.User] && host != r.uri.Host() {
+			users[m.User] = true
+			hears[host] = r.Receives(m.User)
+		}
+	}
+	deaf := []string{}
+	for host, ok := range hears {
+		if !ok {
+			deaf = append(deaf, host)
+		}
+	}
+	slices.Sort(deaf)
+	return &deaf
 }

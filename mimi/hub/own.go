@@ -142,7 +142,7 @@ func (r *Room) proposeOwn(ctx context.Context, proposals []mls.Proposal, at uint
 		r.forget(b.proposals)
 		return nil, nil, fmt.Errorf("hub: the room does not allow our own proposals: %w", err)
 	}
-	r.pending = append(r.pending, b)
+	r.pending, r.deaf = append(r.pending, b), nil
 	var silenced []mimi.URI
 	for _, user := range effect.Silenced() {
 		if !r.silenced[user] {

@@ -111,7 +111,7 @@ func (r *Room) admit(ctx context.Context, b *bundle) (silenced []mimi.URI, err e
 		return nil, err
 	}
 	b.accepted = r.nextTimestamp()
-	r.pending = append(r.pending, b)
+	r.pending, r.deaf = append(r.pending, b), nil
 	for _, user := range effect.Silenced() {
 		if !r.silenced[user] {
 			r.silenced[user] = true
@@ -189,11 +189,11 @@ func (r *Room) meets(leaf *mls.LeafNode) error {
 		name string
 		ok   bool
 	}{
-		{"version", covers(c.Versions, must.Versions, never.Versions)},
-		{"cipher suite", covers(c.CipherSuites, must.CipherSuites, never.CipherSuites)},
-		{"extension", covers(c.Extensions, must.Extensions, never.Extensions)},
-		{"proposal", covers(c.Proposals, must.Proposals, never.Proposals)},
-		{"credential", covers(c.Credentials, must.Credentials, never.Credentials)},
+		{"version", covers(c.Versions, must.Versions, never.Versions, 0)},
+		{"cipher suite", covers(c.CipherSuites, must.CipherSuites, never.CipherSuites, 0)},
+		{"extension", covers(c.Extensions, must.Extensions, never.Extensions, 5)},
+		{"proposal", covers(c.Proposals, must.Proposals, never.Proposals, 7)},
+		{"credential", covers(c.Credentials, must.Credentials, never.Credentials, 0)},
 		{"component", componentsCover(leaf, mls.ComponentID(policy.ComponentAppComponents), must.ComponentIDs, never.ComponentIDs)},
 		{"Safe AAD item", componentsCover(leaf, mls.ComponentID(policy.ComponentSafeAAD), must.SafeAADTypes, never.SafeAADTypes)},
 		{"credential type", !slices.Contains(never.Credentials, uint16(leaf.Credential.Type))},
@@ -206,13 +206,11 @@ func (r *Room) meets(leaf *mls.LeafNode) error {
 	return r.lifetime(leaf)
 }
 
-// builtIn are the values of RFC 9420 that every client supports and does not
-// list.
-func builtIn(v uint16) bool { return v >= 1 && v <= 7 }
-
-func covers[T ~uint16](have []T, must, never []uint16) bool {
+// covers reports whether all that must be is there, and nothing that must not.
+// Values up to basic are those of RFC 9420 that every client has and none lists.
+func covers[T ~uint16](have []T, must, never []uint16, basic uint16) bool {
 	for _, v := range must {
-		if !builtIn(v) && !slices.Contains(have, T(v)) {
+		if v > basic && !slices.Contains(have, T(v)) {
 			return false
 		}
 	}

@@ -3,9 +3,11 @@ package hub
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/privyseal/privyseal/mimi"
 	"github.com/privyseal/privyseal/mimi/policy"
@@ -29,6 +31,7 @@ type Room struct {
 	last         uint64         // newest accepted timestamp
 	base         policy.BaseRoomPolicy
 	ops          *policy.OperationalParameters // nil if the room has none
+	deaf         *[]string                     // nil when it has to be found out anew
 	names_       *names                        // of the decision under way, for judge
 }
 
@@ -120,6 +123,7 @@ func component[T any](r *Room, id policy.ComponentID, parse func([]byte) (T, err
 
 // settle decodes what every decision looks at.
 func (r *Room) settle() {
+	r.deaf = nil
 	r.ops = component(r, policy.ComponentOperational, policy.ParseOperationalParameters)
 	r.base = *component(r, policy.ComponentBase, policy.ParseBaseRoomPolicy) // a State has one
 }
@@ -207,4 +211,20 @@ func (r *Room) Len() int {
 
 func (r *Room) String() string {
 	return fmt.Sprintf("%s in epoch %d with %d clients", r.uri, r.Epoch(), len(r.members))
+}
+
+// FixedMembership reports whether nobody may come or go.
+func (r *Room) FixedMembership() bool { return r.base.FixedMembership }
+
+// ParticipantSet names the set of participants, whatever their order and roles.
+func (r *Room) ParticipantSet() []byte {
+	var users []string
+	for _, p := range r.state.ParticipantList().Participants {
+		if p.Role > mimi.RoleBanned {
+			users = append(users, p.User.String())
+		}
+	}
+	slices.Sort(users)
+	h := sha256.Sum256([]byte(strings.Join(users, "\n")))
+	return h[:]
 }

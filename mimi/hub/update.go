@@ -61,6 +61,7 @@ type Outcome struct {
 	Went     []Member // leaves that a commit removed or replaced
 	Before   []string // providers with clients before a commit
 	ByCode   bool     // the joiner used its join code
+	Roles    bool     // roles of participants who stay, or what roles may do, may have changed
 	Silenced []mimi.URI
 	Heard    []mimi.URI // who were silenced, and are not any more
 }

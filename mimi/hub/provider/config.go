@@ -1,0 +1,103 @@
+package provider
+
+import (
+	"context"
+	"crypto"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/privyseal/privyseal/internal/sqldb"
+	"github.com/privyseal/privyseal/mimi"
+	"github.com/privyseal/privyseal/mimi/hub"
+	"github.com/privyseal/privyseal/mimi/peer"
+	"github.com/privyseal/privyseal/mimi/policy"
+	"github.com/privyseal/privyseal/mls"
+)
+
+// Peers calls the endpoints of other providers; a *peer.Client does.
+type Peers interface {
+	Do(ctx context.Context, provider string, e peer.Endpoint, variable string, body []byte) ([]byte, error)
+}
+
+// Consent answers whether a requester may have the KeyPackages of a target, for
+// one room or (with a zero room) for any.
+type Consent interface {
+	Allowed(ctx context.Context, requester, target, room mimi.URI) (bool, error)
+}
+
+// Limiter bounds how often something may be asked. It returns nil, or an error
+// of which the caller is told (a *problem.Problem with a time to wait).
+type Limiter interface {
+	KeyMaterial(ctx context.Context, peer string, requester, target mimi.URI) error
+}
+
+// Keys are the hub's keys of one signature scheme.
+type Keys struct {
+	Sender        mls.ExternalSender // public key and credential of the hub
+	SenderSigner  crypto.Signer      // purpose hub-sender
+	Franking      mimi.FrankingAgent // public key and credential
+	FrankSigner   crypto.Signer      // purpose frank-sign
+	FrankingSince uint64             // milliseconds; the key is in force from then on
+}
+
+// A Config says what a provider is.
+type Config struct {
+	Domain    string
+	DB        *sqldb.DB // opened with Migrations
+	Evaluator hub.Evaluator
+	// Keys returns the keys for a cipher suite, or nil if the provider takes no
+	// rooms of it.
+	Keys func(mls.CipherSuite) *Keys
+	// MAC is the franking MAC key in force (purpose frank-mac).
+	MAC mimi.MAC
+	// Franks are all keys that made franks which may still be reported.
+	Franks *mimi.FrankingKeys
+	// ReceiverKey opens SemiPrivateMessages; nil if the provider reads none.
+	ReceiverKey mls.ReceiverKeyFunc
+	Peers       Peers   // nil: the provider is alone
+	Consent     Consent // nil: everybody may
+	Limiter     Limiter // nil: no limits
+	Envelope    func(policy.ComponentID, []byte) error
+
+	AdmitBasic bool // see hub.Config
+	// OpenRegistration lets clients with basic credentials register without an
+	// invitation, for tests and for closed networks.
+	OpenRegistration bool
+
+	MaxMessage int           // octets of a message; clientapi.MaxMessage if 0
+	MaxMembers int           // clients in a room
+	MaxRooms   int           // rooms kept in memory; 1,000 if 0
+	Workers    int           // deliveries at once; 8 if 0
+	Poll       time.Duration // how often work of other nodes is looked for; 1 s if 0
+	Retention  time.Duration // of events; clientapi.Retention if 0
+
+	// Extra are further handlers of the client API, by pattern of http.ServeMux,
+	// for assets, consent and the directory. They find the caller with CallerOf.
+	Extra map[string]http.Handler
+
+	Log *slog.Logger
+	Now func() time.Time
+}
+
+func (c *Config) withDefaults() Config {
+	d := *c
+	def(&d.MaxMessage, 256<<10)
+	def(&d.MaxRooms, 1000)
+	def(&d.Workers, 8)
+	def(&d.Poll, time.Second)
+	if d.Log == nil {
+		d.Log = slog.New(slog.DiscardHandler)
+	}
+	if d.Now == nil {
+		d.Now = time.Now
+	}
+	return d
+}
+
+func def[T comparable](v *T, to T) {
+	var zero T
+	if *v == zero {
+		*v = to
+	}
+}

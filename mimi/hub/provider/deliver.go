@@ -1,0 +1,224 @@
+package provider
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/privyseal/privyseal/internal/sqldb"
+	"github.com/privyseal/privyseal/mimi/hub"
+	"github.com/privyseal/privyseal/mimi/peer"
+)
+
+// Bounds of one delivery.
+const (
+	batchEvents = 64
+	batchOctets = 1 << 20
+	lease       = 2 * time.Minute
+)
+
+// Run delivers events to the providers that follow our rooms, and tidies up,
+// until ctx ends. Several nodes may run at once.
+func (s *Service) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	if s.cfg.Peers != nil {
+		for range s.cfg.Workers {
+			wg.Go(func() { s.deliverAll(ctx) })
+		}
+	}
+	wg.Go(func() { s.tidy(ctx) })
+	wg.Wait()
+	return nil
+}
+
+func (s *Service) tidy(ctx context.Context) {
+	for {
+		if err := s.Purge(ctx); err != nil && ctx.Err() == nil {
+			s.cfg.Log.Error("old events could not be deleted", "err", err)
+		}
+		select {
+		case <-time.After(time.Hour):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (s *Service) deliverAll(ctx context.Context) {
+	for ctx.Err() == nil {
+		did, err := s.deliverNext(ctx)
+		if err != nil && ctx.Err() == nil {
+			s.cfg.Log.Error("delivery", "err", err)
+		}
+		if did && err == nil {
+			s.passOn()
+			continue
+		}
+		select {
+		case <-s.work:
+		case <-time.After(s.cfg.Poll):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// passOn wakes another worker: there may be more than one thing to do.
+func (s *Service) passOn() {
+	select {
+	case s.work <- struct{}{}:
+	default:
+	}
+}
+
+// A delivery is events for one follower of one room. One is under way at a
+// time.
+type delivery struct {
+	room     int64
+	uri      string
+	provider string
+	sent     int64
+	until    sql.NullInt64
+	attempts int
+
+	body []byte
+	last int64 // seq of the last event that is dealt with
+	more bool
+}
+
+func (s *Service) deliverNext(ctx context.Context) (bool, error) {
+	d, err := s.lease(ctx)
+	if d == nil || err != nil {
+		return false, err
+	}
+	if err := s.collect(ctx, d); err != nil {
+		return true, errors.Join(err, s.settleDelivery(ctx, d, err))
+	}
+	if len(d.body) > 0 {
+		_, err = s.cfg.Peers.Do(ctx, d.provider, peer.Notify, d.uri, d.body)
+	}
+	if err == nil {
+		err = s.step("after a delivery")
+	}
+	if ctx.Err() != nil {
+		ctx = context.WithoutCancel(ctx) // give the lease back
+	}
+	return true, s.settleDelivery(ctx, d, err)
+}
+
+// lease takes a follower for which something is due. Others pass it over until
+// it is given back, or the lease is over because its node has died.
+func (s *Service) lease(ctx context.Context) (*delivery, error) {
+	var d *delivery
+	now := s.nowMS()
+	err := s.db.Batch(ctx, func(tx *sqldb.Tx) error {
+		d = new(delivery)
+		if _, err := advance(ctx, tx, 0); err != nil { // the counter first, like everybody
+			return err
+		}
+		err := tx.QueryRow(ctx, `SELECT f.room, r.uri, f.provider, f.sent, f.until_seq, f.attempts FROM follower f JOIN room r ON r.id = f.room
+			WHERE f.due <= ? AND f.lease < ? ORDER BY f.due LIMIT 1`+skipLocked(tx), now, now).Scan(&d.room, &d.uri, &d.provider, &d.sent, &d.until, &d.attempts)
+		if errors.Is(err, sql.ErrNoRows) {
+			d = nil
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		_, err = tx.Exec(ctx, `UPDATE follower SET lease = ? WHERE room = ? AND provider = ?`, now+lease.Milliseconds(), d.room, d.provider)
+		return err
+	})
+	return d, err
+}
+
+func skipLocked(tx *sqldb.Tx) string {
+	if words := tx.SkipLocked(); words != "" {
+		return " FOR UPDATE OF f SKIP LOCKED"
+	}
+	return ""
+}
+
+// collect reads the next events for the follower.
+func (s *Service) collect(ctx context.Context, d *delivery) error {
+	return s.db.Read(ctx, func(tx *sqldb.Tx) error {
+		d.body, d.last, d.more = nil, d.sent, false
+		rows, err := tx.Query(ctx, `SELECT seq, kind, body, providers, deaf FROM event WHERE room = ? AND seq > ? ORDER BY seq LIMIT ?`, d.room, d.sent, batchEvents)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		n := 0
+		for rows.Next() {
+			var seq, kind int64
+			var body []byte
+			var providers, deaf string
+			if err := rows.Scan(&seq, &kind, &body, &providers, &deaf); err != nil {
+				return err
+			}
+			if n++; d.until.Valid && seq > d.until.Int64 {
+				return nil
+			}
+			if d.wants(hub.EventKind(kind), providers, deaf) {
+				if len(d.body) > 0 && len(d.body)+len(body) > batchOctets {
+					d.more = true
+					return nil
+				}
+				d.body = append(d.body, body...)
+			}
+			d.last = seq
+		}
+		d.more = n == batchEvents
+		return rows.Err()
+	})
+}
+
+// wants reports whether an event is for the follower.
+func (d *delivery) wants(kind hub.EventKind, providers, deaf string) bool {
+	switch kind {
+	case hub.EventMessage:
+		return !inHosts(deaf, d.provider)
+	case hub.EventProposal, hub.EventCommit:
+		return true
+	case hub.EventWelcome:
+		return inHosts(providers, d.provider)
+	}
+	return false
+}
+
+// settleDelivery notes how far the follower has come and when it goes on. What
+// was stored meanwhile is due at once.
+func (s *Service) settleDelivery(ctx context.Context, d *delivery, failure error) error {
+	now := s.nowMS()
+	if failure != nil {
+		wait, again := peer.Retry(failure)
+		d.attempts++
+		wait = max(wait, peer.Backoff(d.attempts))
+		if !again {
+			wait = max(wait, time.Minute) // refused for good, or so it seems: the follower may be repaired
+			s.cfg.Log.Warn("a follower refused a delivery", "provider", d.provider, "room", d.uri, "attempts", d.attempts, "err", failure)
+		}
+		return s.db.Batch(ctx, func(tx *sqldb.Tx) error {
+			if _, err := advance(ctx, tx, 0); err != nil {
+				return err
+			}
+			_, err := tx.Exec(ctx, `UPDATE follower SET lease = 0, attempts = ?, due = ? WHERE room = ? AND provider = ?`, d.attempts, now+wait.Milliseconds(), d.room, d.provider)
+			return err
+		})
+	}
+	return s.db.Batch(ctx, func(tx *sqldb.Tx) error {
+		// Whoever stores an event holds the counter: what is not seen below is
+		// stored later, and will find the follower waiting.
+		if _, err := advance(ctx, tx, 0); err != nil {
+			return err
+		}
+		if d.until.Valid && !d.more && d.last >= d.until.Int64 {
+			_, err := tx.Exec(ctx, `DELETE FROM follower WHERE room = ? AND provider = ? AND until_seq IS NOT NULL`, d.room, d.provider)
+			return err
+		}
+		_, err := tx.Exec(ctx, `UPDATE follower SET lease = 0, attempts = 0, sent = ?,
+			due = CASE WHEN EXISTS (SELECT 1 FROM event e WHERE e.room = follower.room AND e.seq > ?) THEN CAST(? AS BIGINT) ELSE NULL END
+			WHERE room = ? AND provider = ?`, d.last, d.last, now, d.room, d.provider)
+		return err
+	})
+}

@@ -1,0 +1,138 @@
+package provider
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/privyseal/privyseal/internal/problem"
+	"github.com/privyseal/privyseal/internal/sqldb"
+	"github.com/privyseal/privyseal/mimi"
+	"github.com/privyseal/privyseal/mimi/clientapi"
+	"github.com/privyseal/privyseal/mimi/peer"
+)
+
+// ask calls an endpoint of another provider for a client of ours.
+func (s *Service) ask(ctx context.Context, provider string, e peer.Endpoint, variable string, body []byte) ([]byte, error) {
+	if s.cfg.Peers == nil {
+		return nil, clientapi.Problemf(clientapi.CodeHubUnreachable, "this provider speaks to no other")
+	}
+	answer, err := s.cfg.Peers.Do(ctx, provider, e, variable, body)
+	if err == nil {
+		return answer, nil
+	}
+	var p *problem.Problem
+	if errors.As(err, &p) && p.Status < 500 && p.Status != 429 {
+		return nil, clientapi.Problemf(clientapi.CodeRefused, "%s refused: %s", provider, p.Code)
+	}
+	after, _ := peer.Retry(err)
+	return nil, clientapi.Problemf(clientapi.CodeHubUnreachable, "%s did not answer: %w", provider, err).After(after)
+}
+
+func badAnswer(provider string, err error) error {
+	return clientapi.Problemf(clientapi.CodeHubUnreachable, "%s gave no proper answer: %w", provider, err)
+}
+
+// RelayUpdate passes a HandshakeBundle of a client of ours on to the room's hub.
+// A client that joins by it hears the room from before the hub has answered:
+// the hub may be faster to notify than we are to read.
+func (s *Service) RelayUpdate(ctx context.Context, client, room mimi.URI, u *mimi.HandshakeBundle) (*mimi.UpdateRoomResponse, error) {
+	begun := false
+	if u.IsCommit() {
+		var err error
+		if begun, err = s.follow(ctx, client, room, u.ProposalOrCommit.GroupID, u.ProposalOrCommit.Epoch); err != nil {
+			return nil, err
+		}
+	}
+	body, err := s.ask(ctx, room.Host(), peer.Update, room.String(), u.Marshal())
+	if err != nil {
+		return nil, err
+	}
+	p, err := mimi.ParseUpdateRoomResponse(body)
+	if err != nil {
+		return nil, badAnswer(room.Host(), err)
+	}
+	if p.ResponseCode != mimi.UpdateSuccess && begun {
+		return p, s.Unsubscribe(ctx, client, room)
+	}
+	return p, nil
+}
+
+// follow lets a client hear a room of another hub from now on, and reports
+// whether it did not before.
+func (s *Service) follow(ctx context.Context, client, room mimi.URI, groupID []byte, epoch uint64) (begun bool, err error) {
+	err = s.db.Batch(ctx, func(tx *sqldb.Tx) error {
+		id, err := s.followed(ctx, tx, room, groupID, epoch)
+		if err != nil {
+			return err
+		}
+		var heard, seq int64
+		err = tx.QueryRow(ctx, `SELECT (SELECT count(*) FROM subscription WHERE client = ? AND room = ? AND until_seq IS NULL), seq FROM counter WHERE id = 1`, client.String(), id).Scan(&heard, &seq)
+		if err != nil || heard > 0 {
+			begun = false
+			return err
+		}
+		begun = true
+		return hear(ctx, tx, client, id, seq)
+	})
+	if begun {
+		s.wake.client(client)
+	}
+	return begun, err
+}
+
+// followed returns the id of a room of another hub, and makes its row if there
+// is none.
+func (s *Service) followed(ctx context.Context, tx *sqldb.Tx, room mimi.URI, groupID []byte, epoch uint64) (id int64, err error) {
+	_, err = tx.Exec(ctx, `INSERT INTO room (uri, hub, group_id, epoch, version, last_ts, head, snapshot_seq, snapshot_ts, snapshot_len, log_len, log_commits, created, closed)
+		VALUES (?, ?, ?, ?, 0, 0, 0, 0, 0, 0, 0, 0, ?, 0) ON CONFLICT (uri) DO NOTHING`, room.String(), room.Host(), groupID, int64(epoch), s.nowMS())
+	if err != nil {
+		return 0, err
+	}
+	err = tx.QueryRow(ctx, `SELECT id FROM room WHERE uri = ? AND hub = ?`, room.String(), room.Host()).Scan(&id)
+	return id, err
+}
+
+// Unsubscribe ends the events of a room for a client.
+func (s *Service) Unsubscribe(ctx context.Context, client, room mimi.URI) error {
+	return s.db.Batch(ctx, func(tx *sqldb.Tx) error {
+		_, err := tx.Exec(ctx, `UPDATE subscription SET until_seq = (SELECT seq FROM counter WHERE id = 1)
+			WHERE client = ? AND until_seq IS NULL AND room = (SELECT id FROM room WHERE uri = ?)`, client.String(), room.String())
+		return err
+	})
+}
+
+// RelaySubmit passes a message of a client of ours on to the room's hub.
+func (s *Service) RelaySubmit(ctx context.Context, room mimi.URI, q *mimi.SubmitMessageRequest) (*mimi.SubmitMessageResponse, error) {
+	body, err := s.ask(ctx, room.Host(), peer.SubmitMessage, room.String(), q.Marshal())
+	if err != nil {
+		return nil, err
+	}
+	p, err := mimi.ParseSubmitMessageResponse(body)
+	if err != nil {
+		return nil, badAnswer(room.Host(), err)
+	}
+	return p, nil
+}
+
+// RelayGroupInfo passes a groupInfo request of a client of ours on.
+func (s *Service) RelayGroupInfo(ctx context.Context, room mimi.URI, q *mimi.GroupInfoRequest) (*mimi.GroupInfoResponse, error) {
+	body, err := s.ask(ctx, room.Host(), peer.GroupInfo, room.String(), q.Marshal())
+	if err != nil {
+		return nil, err
+	}
+	p, err := mimi.ParseGroupInfoResponse(body)
+	if err != nil {
+		return nil, badAnswer(room.Host(), err)
+	}
+	if p.RoomID != room {
+		return nil, badAnswer(room.Host(), fmt.Errorf("the answer is about %s", p.RoomID))
+	}
+	return p, nil
+}
+
+// RelayAbuse passes a report of a client of ours on.
+func (s *Service) RelayAbuse(ctx context.Context, room mimi.URI, q *mimi.AbuseReport) error {
+	_, err := s.ask(ctx, room.Host(), peer.ReportAbuse, room.String(), q.Marshal())
+	return err
+}

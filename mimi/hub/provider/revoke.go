@@ -1,0 +1,165 @@
+package provider
+
+import (
+	"context"
+	"errors"
+
+	"github.com/privyseal/privyseal/internal/sqldb"
+	"github.com/privyseal/privyseal/mimi"
+	"github.com/privyseal/privyseal/mimi/hub"
+)
+
+// A Gone says where and when a leaf with a credential was removed.
+type Gone struct {
+	Room    mimi.URI
+	Client  mimi.URI
+	Since   uint64 // epoch in which the leaf came
+	Removed bool
+	Epoch   uint64 // the first epoch without the leaf, if Removed
+	At      uint64 // accepted timestamp of the commit that removed it, in milliseconds
+}
+
+// Whereabouts lists the leaves of our rooms that a credential has or had, to
+// wait until it is nowhere any more.
+func (s *Service) Whereabouts(ctx context.Context, ids ...hub.CredentialID) (list []Gone, err error) {
+	err = s.db.Read(ctx, func(tx *sqldb.Tx) error {
+		list = nil
+		for _, id := range ids {
+			if err := whereabouts(ctx, tx, `m.credential = ?`, id[:], &list); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return list, err
+}
+
+// ClientWhereabouts is Whereabouts of a client, with whatever credentials.
+func (s *Service) ClientWhereabouts(ctx context.Context, client mimi.URI) (list []Gone, err error) {
+	err = s.db.Read(ctx, func(tx *sqldb.Tx) error {
+		list = nil
+		return whereabouts(ctx, tx, `m.client = ?`, client.String(), &list)
+	})
+	return list, err
+}
+
+func whereabouts(ctx context.Context, tx *sqldb.Tx, where string, arg any, list *[]Gone) error {
+	rows, err := tx.Query(ctx, `SELECT r.uri, m.client, m.since, coalesce(m.until, -1), coalesce(m.gone_at, 0) FROM member m JOIN room r ON r.id = m.room
+		WHERE r.closed = 0 AND `+where+` ORDER BY r.uri, m.since`, arg)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var room, client string
+		var since, until, at int64
+		if err := rows.Scan(&room, &client, &since, &until, &at); err != nil {
+			return err
+		}
+		g := Gone{Since: uint64(since), Removed: until >= 0, Epoch: uint64(max(until, 0)), At: uint64(at)}
+		if g.Room, err = mimi.ParseURI(room); err != nil {
+			return err
+		}
+		if g.Client, err = mimi.ParseURI(client); err != nil {
+			return err
+		}
+		*list = append(*list, g)
+	}
+	return rows.Err()
+}
+
+// Expel proposes, in every room of ours, to remove the leaves of credentials
+// that are not believed any more. Members must commit the removals before they
+// send anything else, and whoever is being removed may send nothing. That
+// nobody joins with such a credential is for the Evaluator.
+func (s *Service) Expel(ctx context.Context, ids ...hub.CredentialID) error {
+	bad := make(map[hub.CredentialID]bool, len(ids))
+	for _, id := range ids {
+		bad[id] = true
+	}
+	return s.expel(ctx, func(m hub.Member) bool { return bad[m.Credential] }, func(tx *sqldb.Tx, rooms map[string]bool) error {
+		for _, id := range ids {
+			if err := roomsWith(ctx, tx, `m.credential = ?`, id[:], rooms); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// ExpelClient is Expel of a client, with whatever credential.
+func (s *Service) ExpelClient(ctx context.Context, client mimi.URI) error {
+	return s.expel(ctx, func(m hub.Member) bool { return m.Client == client }, func(tx *sqldb.Tx, rooms map[string]bool) error {
+		return roomsWith(ctx, tx, `m.client = ?`, client.String(), rooms)
+	})
+}
+
+func (s *Service) expel(ctx context.Context, wanted func(hub.Member) bool, find func(*sqldb.Tx, map[string]bool) error) error {
+	rooms := make(map[string]bool)
+	if err := s.db.Read(ctx, func(tx *sqldb.Tx) error { clear(rooms); return find(tx, rooms) }); err != nil {
+		return err
+	}
+	var failures []error
+	for uri := range rooms {
+		room, err := mimi.ParseURI(uri)
+		if err == nil {
+			err = s.proposeRemoval(ctx, room, wanted)
+		}
+		if err != nil && !errors.Is(err, ErrNoRoom) {
+			failures = append(failures, err)
+		}
+	}
+	return errors.Join(failures...)
+}
+
+func (s *Service) proposeRemoval(ctx context.Context, room mimi.URI, wanted func(hub.Member) bool) error {
+	return s.decideAlone(ctx, room, func(e *entry) error {
+		out, err := e.room.ProposeRemoval(ctx, wanted)
+		if err != nil {
+			e.forget()
+			return err
+		}
+		if len(out.Events) == 0 {
+			return nil
+		}
+		// A removed leaf is not heard, even where its user stays with others.
+		return s.complete(ctx, &updateWrite{e: e, out: out})
+	})
+}
+
+func roomsWith(ctx context.Context, tx *sqldb.Tx, where string, arg any, rooms map[string]bool) error {
+	rows, err := tx.Query(ctx, `SELECT DISTINCT r.uri FROM member m JOIN room r ON r.id = m.room WHERE m.until IS NULL AND r.closed = 0 AND `+where, arg)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var uri string
+		if err := rows.Scan(&uri); err != nil {
+			return err
+		}
+		rooms[uri] = true
+	}
+	return rows.Err()
+}
+
+// Held lists the distinct credentials that leaves of our rooms have now.
+func (s *Service) Held(ctx context.Context) (ids []hub.CredentialID, err error) {
+	err = s.db.Read(ctx, func(tx *sqldb.Tx) error {
+		ids = nil
+		rows, err := tx.Query(ctx, `SELECT DISTINCT credential FROM member WHERE until IS NULL`)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var id []byte
+			if err := rows.Scan(&id); err != nil {
+				return err
+			}
+			ids = append(ids, hub.CredentialID(id))
+		}
+		return rows.Err()
+	})
+	return ids, err
+}
