@@ -97,8 +97,19 @@ func (s *Service) take1(ctx context.Context, tx *sqldb.Tx, n *notification) erro
 			return err
 		}
 	}
-	_, err = tx.Exec(ctx, `UPDATE room SET last_ts = ?, epoch = ?, head = ? WHERE id = ?`, lastTS, epoch, first+int64(len(n.fanout))-1, n.id)
+	_, err = tx.Exec(ctx, `UPDATE room SET last_ts = ?, epoch = ?, head = ?, group_id = CASE WHEN length(group_id) = 0 THEN ? ELSE group_id END WHERE id = ?`,
+		lastTS, epoch, first+int64(len(n.fanout))-1, groupOf(n.fanout), n.id)
 	return err
+}
+
+// groupOf is the group of a notification; empty if only a Welcome is in it.
+func groupOf(f mimi.Fanout) []byte {
+	for _, m := range f {
+		if len(m.Message.GroupID) > 0 {
+			return m.Message.GroupID
+		}
+	}
+	return []byte{}
 }
 
 // notified returns the room of a notification. An unknown one is made if a
@@ -118,7 +129,7 @@ func (s *Service) notified(ctx context.Context, tx *sqldb.Tx, n *notification) (
 			return 0, err
 		}
 		if len(clients) > 0 {
-			return s.followed(ctx, tx, n.room, nil, 0)
+			return s.followed(ctx, tx, n.room, []byte{}, 0)
 		}
 	}
 	return 0, ErrNoRoom
