@@ -52,12 +52,17 @@ func (x *KeyExchanger) ECDH(remote *ecdh.PublicKey) ([]byte, error) {
 	if remote.Curve() != x.Curve() {
 		return nil, fmt.Errorf("%w: the remote key is on another curve than %s", ErrUsage, x.key.Algorithm)
 	}
-	if _, err := x.ring.mayUse(x.ctx, x.key, x.v); err != nil {
+	now, err := x.ring.mayUse(x.ctx, x.key, x.v)
+	if err != nil {
 		return nil, err
 	}
-	secret, err := x.open.agree(x.ctx, remote)
+	var secret []byte
+	_, err = x.ring.try(x.ctx, "ecdh", x.key, x.v, x.open, &now, func(ctx context.Context, p *place) (err error) {
+		secret, err = p.agree(ctx, remote)
+		return err
+	})
 	if err != nil {
-		return nil, deviceError(x.v.Device, "ecdh", err)
+		return nil, err
 	}
 	return secret, nil
 }
@@ -104,15 +109,19 @@ func (m *MAC) MAC(ctx context.Context, message []byte) ([]byte, error) {
 	if len(message) > MaxRequest {
 		return nil, fmt.Errorf("%w: a message of %d octets is too long for a MAC", ErrUsage, len(message))
 	}
-	if _, err := m.ring.mayUse(ctx, m.key, m.v); err != nil {
+	now, err := m.ring.mayUse(ctx, m.key, m.v)
+	if err != nil {
 		return nil, err
 	}
-	tag, err := m.open.mac(ctx, message)
+	var tag []byte
+	_, err = m.ring.try(ctx, "mac", m.key, m.v, m.open, &now, func(ctx context.Context, p *place) (err error) {
+		if tag, err = p.mac(ctx, message); err == nil && len(tag) != 32 {
+			err = &DeviceError{Device: p.device, Op: "mac", Remedy: RemedyOperator, Err: fmt.Errorf("a MAC of %d octets, want 32", len(tag))}
+		}
+		return err
+	})
 	if err != nil {
-		return nil, deviceError(m.v.Device, "mac", err)
-	}
-	if len(tag) != 32 {
-		return nil, &DeviceError{Device: m.v.Device, Op: "mac", Remedy: RemedyOperator, Err: fmt.Errorf("a MAC of %d octets, want 32", len(tag))}
+		return nil, err
 	}
 	return tag, nil
 }

@@ -5,23 +5,27 @@ import (
 	"errors"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"syscall"
 	"testing"
 
+	"github.com/privyseal/privyseal/internal/pgtest"
 	"github.com/privyseal/privyseal/signer"
 	"github.com/privyseal/privyseal/signer/signertest"
 )
 
-const crashEnv = "SIGNER_CRASH_TEST"
+// The child of a crash test reads the folder of its device and its store here.
+const (
+	crashEnv      = "SIGNER_CRASH_TEST"
+	crashStoreEnv = "SIGNER_CRASH_STORE"
+)
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(crashEnv); dir != "" {
 		crashChild(dir, os.Args[len(os.Args)-1])
 		return
 	}
-	os.Exit(m.Run())
+	pgtest.Main(m)
 }
 
 // crashChild runs the scenario and is killed at the point in its argument.
@@ -32,7 +36,7 @@ func crashChild(dir, at string) {
 	}
 	p := &points{at: n, kill: func() { syscall.Kill(os.Getpid(), syscall.SIGKILL) }}
 	ctx := context.Background()
-	store, err := signer.OpenKeyStore(ctx, filepath.Join(dir, "keys.db"), nil)
+	store, err := signer.OpenKeyStore(ctx, os.Getenv(crashStoreEnv), nil)
 	if err != nil {
 		os.Exit(3)
 	}
@@ -49,16 +53,16 @@ func crashChild(dir, at string) {
 // TestKilledEverywhere kills a process of its own with SIGKILL at each point
 // of the scenario and reopens what it left.
 func TestKilledEverywhere(t *testing.T) {
-	for at := 1; ; at++ {
+	for at := 1; ; at += stride(t) {
 		dir := t.TempDir()
 		cmd := exec.Command(os.Args[0], strconv.Itoa(at))
-		cmd.Env = append(os.Environ(), crashEnv+"="+dir)
+		b := &bench{t: t, path: storeSource(t, dir), device: signertest.NewDir(dir)}
+		cmd.Env = append(os.Environ(), crashEnv+"="+dir, crashStoreEnv+"="+b.path)
 		err := cmd.Run()
 		killed := isKilled(err)
 		if err != nil && !killed {
 			t.Fatalf("point %d: the child failed by itself: %v", at, err)
 		}
-		b := &bench{t: t, path: filepath.Join(dir, "keys.db"), device: signertest.NewDir(dir)}
 		b.open()
 		recoverState(t, b, "point "+strconv.Itoa(at))
 		if !killed {

@@ -148,5 +148,9 @@ func deviceError(device, op string, err error) error {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("device %s: %s: %w", device, op, err)
 	}
-	return &DeviceError{Device: device, Op: op, Remedy: RemedyOperator, Err: err}
+	remedy := RemedyOperator
+	if inner, ok := errors.AsType[*DeviceError](err); ok {
+		remedy = inner.Remedy
+	}
+	return &DeviceError{Device: device, Op: op, Remedy: remedy, Err: err}
 }

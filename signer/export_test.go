@@ -1,6 +1,10 @@
 package signer
 
-import "context"
+import (
+	"context"
+
+	"github.com/privyseal/privyseal/internal/sqldb"
+)
 
 // KeyStoreSteps is the store as a Keyring uses it, for a layer that makes a
 // step fail.
@@ -14,10 +18,12 @@ func NewKeyringWithSteps(s KeyStoreSteps, devices map[string]Device) *Keyring {
 // Standing is what a Keyring reads before each signature.
 type Standing = standing
 
-// SetUserVersion writes the schema number of the file.
-func (s *KeyStore) SetUserVersion(ctx context.Context, pragma string) error {
-	_, err := s.db.ExecContext(ctx, pragma)
-	return err
+// SetSchema has a newer release write the store.
+func (s *KeyStore) SetSchema(ctx context.Context, version int) error {
+	return s.step(ctx, func(tx *sqldb.Tx) error {
+		_, err := tx.Exec(ctx, `INSERT INTO schema_migration (part, version, applied) VALUES (?, ?, 0)`, storePart, version)
+		return err
+	})
 }
 
 // Verify is the check before release.
@@ -28,6 +34,6 @@ var Permits = permits
 
 // Settings returns what SQLite says about durability on one connection.
 func (s *KeyStore) Settings(ctx context.Context) (synchronous int, journal string, err error) {
-	err = s.db.QueryRowContext(ctx, "SELECT s.synchronous, j.journal_mode FROM pragma_synchronous s, pragma_journal_mode j").Scan(&synchronous, &journal)
+	err = s.db.QueryRow(ctx, "SELECT s.synchronous, j.journal_mode FROM pragma_synchronous s, pragma_journal_mode j").Scan(&synchronous, &journal)
 	return synchronous, journal, err
 }

@@ -121,7 +121,7 @@ func scenario(ctx context.Context, ring *signer.Keyring, message []byte) (sig []
 func TestFaultsEverywhere(t *testing.T) {
 	total := 0
 	for _, dead := range []bool{false, true} {
-		for at := 0; ; at++ {
+		for at := 0; ; at += stride(t) {
 			p := &points{at: at, dead: dead}
 			b := newBench(t)
 			message := samples(t)[signer.ShapeMLS]

@@ -23,6 +23,7 @@ func FuzzParseRequest(f *testing.F) {
 		}
 		f.Add(r.Octets())
 	}
+	f.Add((&signer.SelfTest{Key: "k", Version: 1, Purpose: signer.PurposeTLS, Device: "soft"}).Octets())
 	f.Add([]byte("\x40\x40MLS 1.0 "))
 	f.Add([]byte{0x30, 0x80, 0x00, 0x00})
 	f.Add(jwsOctets(`{"alg":"ES256"}`, `{"a":[{"b":null}]}`))

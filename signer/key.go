@@ -83,6 +83,10 @@ type Version struct {
 	Public   []byte   // SubjectPublicKeyInfo, DER; nil for a MAC key
 	KID      string   // JWK thumbprint (RFC 7638), base64url; "" for a MAC key
 	Evidence *Evidence
+	// Replicas are further objects that hold the key, on other devices.
+	Replicas []Replica
+	revision int // counts the changes of Replicas
+
 	// Destroying is true from the decision to destroy the object until the
 	// device has done so.
 	Destroying bool

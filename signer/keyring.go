@@ -29,6 +29,11 @@ type keyStore interface {
 	FinishDestroy(ctx context.Context, id KeyID, number int) error
 	SetEvidence(ctx context.Context, id KeyID, number int, e *Evidence) error
 	MarkSuspect(ctx context.Context, device string, id KeyID, number int, reason string) error
+	ClearSuspect(ctx context.Context, device, why string) error
+	Suspects(ctx context.Context) ([]Suspect, error)
+	TimesSuspect(ctx context.Context, device string, since time.Time) (int, error)
+	AddReplica(ctx context.Context, id KeyID, number int, r *Replica) error
+	RemoveReplica(ctx context.Context, id KeyID, number int, device string) error
 }
 
 // A Keyring joins the records in a KeyStore with the devices that hold the
@@ -36,11 +41,14 @@ type keyStore interface {
 type Keyring struct {
 	store   keyStore
 	devices map[string]Device
+	hooks   Hooks
+	journal SelfTestJournal
 
-	// mu guards open and nothing else; it is never held while a device or
-	// the store is waited on.
-	mu   sync.Mutex
-	open map[versionRef]*openVersion
+	// mu guards open and routes; it is never held while a device or the store
+	// is waited on.
+	mu     sync.Mutex
+	open   map[versionRef]*openVersion
+	routes map[string]*route // by device
 }
 
 type versionRef struct {
@@ -55,7 +63,7 @@ func NewKeyring(store *KeyStore, devices map[string]Device) *Keyring {
 }
 
 func newKeyring(store keyStore, devices map[string]Device) *Keyring {
-	return &Keyring{store: store, devices: maps.Clone(devices), open: make(map[versionRef]*openVersion)}
+	return &Keyring{store: store, devices: maps.Clone(devices), open: make(map[versionRef]*openVersion), routes: make(map[string]*route)}
 }
 
 // Close closes the keys that are open. Signatures under way end first.
@@ -266,14 +274,16 @@ func (k *Keyring) Destroy(ctx context.Context, id KeyID, number int) error {
 	return k.finishDestroy(ctx, key, v)
 }
 
-// finishDestroy is the second half of Destroy, here and after a crash.
+// finishDestroy is the second half of Destroy, here and after a crash. The
+// replicas go first: while one is left the version shows as being destroyed.
 func (k *Keyring) finishDestroy(ctx context.Context, key *Key, v *Version) error {
-	dev, err := k.device(v.Device)
-	if err != nil {
-		return err
+	for _, r := range v.Replicas {
+		if err := k.destroyObject(ctx, key, r.Device, r.URI); err != nil {
+			return err
+		}
 	}
-	if err := dev.Destroy(ctx, v.URI, key.Algorithm); err != nil && !errors.Is(err, ErrNoObject) {
-		return deviceError(v.Device, "destroy", err)
+	if err := k.destroyObject(ctx, key, v.Device, v.URI); err != nil {
+		return err
 	}
 	return k.store.FinishDestroy(ctx, key.ID, v.Number)
 }

@@ -3,7 +3,6 @@ package signer_test
 import (
 	"context"
 	"errors"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -23,7 +22,7 @@ type bench struct {
 
 func newBench(t testing.TB) *bench {
 	t.Helper()
-	b := &bench{t: t, path: filepath.Join(t.TempDir(), "keys.db"), device: signertest.New()}
+	b := &bench{t: t, path: storeSource(t, t.TempDir()), device: signertest.New()}
 	b.open()
 	return b
 }

@@ -4,10 +4,12 @@ import (
 	"context"
 	"database/sql"
 	"embed"
+	"errors"
 	"fmt"
 	"io/fs"
-	"strconv"
-	"strings"
+	"net/url"
+	"os"
+	"path/filepath"
 )
 
 // migrations are numbered files. A released file never changes; a change of
@@ -16,72 +18,65 @@ import (
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-// applicationID marks a SQLite file as ours: "PVSL".
-const applicationID = 0x5056534c
+// storePart is the key store's name among the parts of a database.
+const storePart = "keys"
 
-// migrate brings the schema to the newest migration. It refuses a file that
-// is not ours, or that a newer release has written.
-func migrate(ctx context.Context, db *sql.DB) error {
-	steps, err := loadMigrations()
+// applicationID marks the SQLite files of the first release: "PVSL". Their
+// schema number was in user_version, and was 1.
+const (
+	applicationID = 0x5056534c
+	firstSchema   = 1
+	// adoptedVersion is what the first release finds in user_version of a file
+	// that has moved on, and refuses.
+	adoptedVersion = 1000
+)
+
+// adopt takes over a file of the first release, which counted its schema in the
+// file's header: it writes down for sqldb that the first migration was made. It
+// refuses the file of another program, and leaves every other file alone.
+func adopt(ctx context.Context, path string) error {
+	if info, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) || err == nil && info.Size() == 0 {
+		return nil
+	}
+	abs, err := filepath.Abs(path)
 	if err != nil {
 		return err
 	}
+	q := url.Values{"_txlock": {"immediate"}, "_pragma": {"busy_timeout(10000)", "trusted_schema(0)"}}
+	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Path: abs, RawQuery: q.Encode()}).String())
+	if err != nil {
+		return err
+	}
+	defer db.Close()
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
 		return err
 	}
 	defer tx.Rollback()
-	have, err := checkSchema(ctx, tx, len(steps))
+	return adoptIn(ctx, tx)
+}
+
+func adoptIn(ctx context.Context, tx *sql.Tx) error {
+	var id, version, tables, counted int
+	err := tx.QueryRowContext(ctx, `SELECT a.application_id, u.user_version, (SELECT count(*) FROM sqlite_schema),
+		(SELECT count(*) FROM sqlite_schema WHERE name = 'schema_migration')
+		FROM pragma_application_id a, pragma_user_version u`).Scan(&id, &version, &tables, &counted)
+	switch {
+	case err != nil:
+		return err
+	case counted > 0 || tables == 0:
+		return nil
+	case id != applicationID:
+		return fmt.Errorf("%w: the file is a database of another program", ErrSchema)
+	case version != firstSchema:
+		return fmt.Errorf("%w: the file has schema %d, which no release wrote", ErrSchema, version)
+	}
+	_, err = tx.ExecContext(ctx, fmt.Sprintf(`CREATE TABLE schema_migration (
+			part TEXT NOT NULL, version INTEGER NOT NULL, applied INTEGER NOT NULL, PRIMARY KEY (part, version)) STRICT;
+		INSERT INTO schema_migration (part, version, applied) VALUES ('%s', %d, CAST(strftime('%%s') AS INTEGER) * 1000000);
+		PRAGMA user_version = %d`, storePart, firstSchema, adoptedVersion))
 	if err != nil {
 		return err
 	}
-	for n := have; n < len(steps); n++ {
-		if _, err := tx.ExecContext(ctx, steps[n]); err != nil {
-			return fmt.Errorf("migration %d: %w", n+1, err)
-		}
-	}
-	mark := fmt.Sprintf("PRAGMA application_id = %d; PRAGMA user_version = %d", applicationID, len(steps))
-	if _, err := tx.ExecContext(ctx, mark); err != nil {
-		return err
-	}
 	return tx.Commit()
-}
-
-// checkSchema returns how many migrations the file has had.
-func checkSchema(ctx context.Context, tx *sql.Tx, newest int) (int, error) {
-	var id, version, tables int
-	err := tx.QueryRowContext(ctx, `SELECT a.application_id, u.user_version, (SELECT count(*) FROM sqlite_schema)
-		FROM pragma_application_id a, pragma_user_version u`).Scan(&id, &version, &tables)
-	switch {
-	case err != nil:
-		return 0, err
-	case id == 0 && version == 0 && tables == 0:
-		return 0, nil
-	case id != applicationID:
-		return 0, fmt.Errorf("%w: the file is a database of another program", ErrSchema)
-	case version > newest:
-		return 0, fmt.Errorf("%w: the file has schema %d and this release knows up to %d; use the newer release that wrote it", ErrSchema, version, newest)
-	}
-	return version, nil
-}
-
-// loadMigrations returns the statements in order, and fails on a gap.
-func loadMigrations() ([]string, error) {
-	names, err := fs.Glob(migrations, "migrations/*.sql") // sorted
-	if err != nil || len(names) == 0 {
-		return nil, fmt.Errorf("no migrations are built in: %w", err)
-	}
-	var steps []string
-	for i, name := range names {
-		number, _, _ := strings.Cut(strings.TrimPrefix(name, "migrations/"), "_")
-		if n, err := strconv.Atoi(number); err != nil || n != i+1 {
-			return nil, fmt.Errorf("migration %s is out of order, want number %d", name, i+1)
-		}
-		text, err := migrations.ReadFile(name)
-		if err != nil {
-			return nil, err
-		}
-		steps = append(steps, string(text))
-	}
-	return steps, nil
 }

@@ -6,75 +6,55 @@ import (
 	"crypto/ecdh"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/privyseal/privyseal/credentials"
 )
 
-// An openVersion is a version whose device key is open. It stays open until
-// the Keyring is closed or the version is destroyed.
+// An openVersion is a version with at least one device key open. It stays open
+// until the Keyring is closed or the version is destroyed.
 type openVersion struct {
-	public crypto.PublicKey // parsed from the store, never what the device says now
+	public crypto.PublicKey // parsed from the store, never what a device says now
 	scheme *credentials.Scheme
 
-	// use is held for reading while the device works with key, and for
-	// writing to close it.
-	use sync.RWMutex
-	key DeviceKey // nil when closed
+	set    atomic.Pointer[placeSet]
+	change sync.Mutex // held while set is replaced
+}
+
+// A placeSet is the places of one revision of a version's replicas.
+type placeSet struct {
+	revision int
+	places   []*place
 }
 
 var errClosed = errors.New("the key was closed")
 
 func (v *openVersion) close() error {
-	v.use.Lock()
-	defer v.use.Unlock()
-	if v.key == nil {
-		return nil
+	v.change.Lock()
+	defer v.change.Unlock()
+	var errs []error
+	for _, p := range v.set.Load().places {
+		errs = append(errs, p.close())
 	}
-	err := v.key.Close()
-	v.key = nil
-	return err
+	return errors.Join(errs...)
 }
 
-// hash returns what the device signs for message: its digest, or for Ed25519
+// hashFor returns what a device signs for message: its digest, or for Ed25519
 // the message itself.
-func (v *openVersion) hash(message []byte) ([]byte, crypto.Hash) {
-	if v.scheme.Hash == 0 {
+func hashFor(scheme *credentials.Scheme, message []byte) ([]byte, crypto.Hash) {
+	if scheme.Hash == 0 {
 		return message, 0
 	}
-	h := v.scheme.Hash.New()
+	h := scheme.Hash.New()
 	h.Write(message)
-	return h.Sum(nil), v.scheme.Hash
+	return h.Sum(nil), scheme.Hash
 }
 
-func (v *openVersion) sign(ctx context.Context, digest []byte, hash crypto.Hash) ([]byte, error) {
-	v.use.RLock()
-	defer v.use.RUnlock()
-	key, ok := v.key.(SigningKey)
-	if !ok {
-		return nil, errClosed
-	}
-	return key.SignContext(ctx, digest, hash)
-}
-
-func (v *openVersion) agree(ctx context.Context, remote *ecdh.PublicKey) ([]byte, error) {
-	v.use.RLock()
-	defer v.use.RUnlock()
-	key, ok := v.key.(AgreementKey)
-	if !ok {
-		return nil, errClosed
-	}
-	return key.ECDHContext(ctx, remote)
-}
-
-func (v *openVersion) mac(ctx context.Context, message []byte) ([]byte, error) {
-	v.use.RLock()
-	defer v.use.RUnlock()
-	key, ok := v.key.(MACKey)
-	if !ok {
-		return nil, errClosed
-	}
-	return key.MACContext(ctx, message)
+// places lists where a version's key is: its own object, then the replicas.
+func (v *Version) places() []Replica {
+	return append([]Replica{{Device: v.Device, URI: v.URI}}, v.Replicas...)
 }
 
 // openActive looks up the active version of a key, checks that the caller
@@ -108,7 +88,7 @@ func (k *Keyring) openVersion(ctx context.Context, key *Key, v *Version) (*openV
 	if cached != nil {
 		return cached, nil
 	}
-	opened, err := k.openDevice(ctx, key, v)
+	opened, err := k.openDevices(ctx, key, v)
 	if err != nil {
 		return nil, err
 	}
@@ -125,63 +105,131 @@ func (k *Keyring) openVersion(ctx context.Context, key *Key, v *Version) (*openV
 	return opened, nil
 }
 
-func (k *Keyring) openDevice(ctx context.Context, key *Key, v *Version) (*openVersion, error) {
-	dev, err := k.device(v.Device)
+// openDevices opens the key of a version in one device; the others follow when
+// they are needed.
+func (k *Keyring) openDevices(ctx context.Context, key *Key, v *Version) (*openVersion, error) {
+	public, err := publicOf(key, v)
 	if err != nil {
 		return nil, err
 	}
-	dk, err := dev.Open(ctx, v.URI, key.Algorithm)
+	opened := &openVersion{public: public, scheme: key.Algorithm.Scheme()}
+	set := &placeSet{revision: v.revision, places: k.placesFrom(v, nil)}
+	opened.set.Store(set)
+	var errs []error
+	for _, p := range inOrder(set.places) {
+		if err = k.openPlace(ctx, key, v, p); err == nil {
+			return opened, nil
+		}
+		if errs = append(errs, err); ctx.Err() != nil {
+			break
+		}
+	}
+	opened.close()
+	return nil, errors.Join(errs...)
+}
+
+func inOrder(places []*place) []*place {
+	sorted := slices.Clone(places)
+	slices.SortStableFunc(sorted, comparePlaces)
+	return sorted
+}
+
+// placesFrom returns the places of a version, and takes over those that are
+// open already.
+func (k *Keyring) placesFrom(v *Version, old []*place) (places []*place) {
+	for _, r := range v.places() {
+		i := slices.IndexFunc(old, func(p *place) bool { return p.device == r.Device && p.uri == r.URI })
+		if i >= 0 {
+			places = append(places, old[i])
+		} else {
+			places = append(places, k.newPlace(r.Device, r.URI))
+		}
+	}
+	return places
+}
+
+// placesOf returns the places of an open version, and looks at its replicas
+// again when somebody has changed them.
+func (k *Keyring) placesOf(ctx context.Context, key *Key, v *Version, open *openVersion, revision int) ([]*place, error) {
+	if set := open.set.Load(); set.revision == revision {
+		return set.places, nil
+	}
+	open.change.Lock()
+	defer open.change.Unlock()
+	old := open.set.Load()
+	if old.revision == revision {
+		return old.places, nil
+	}
+	_, now, err := k.versionOf(ctx, key.ID, v.Number)
 	if err != nil {
-		return nil, deviceError(v.Device, "open", err)
+		return nil, err
 	}
-	opened := &openVersion{key: dk, scheme: key.Algorithm.Scheme()}
-	if opened.public, err = matchDevice(dk, key, v); err != nil {
+	set := &placeSet{revision: now.revision, places: k.placesFrom(now, old.places)}
+	open.set.Store(set)
+	for _, p := range old.places {
+		if !slices.Contains(set.places, p) {
+			p.close()
+		}
+	}
+	return set.places, nil
+}
+
+// openPlace opens the object of a place, unless it is open.
+func (k *Keyring) openPlace(ctx context.Context, key *Key, v *Version, p *place) error {
+	if p.opened() {
+		return nil
+	}
+	dev, err := k.device(p.device)
+	if err != nil {
+		return err
+	}
+	dk, err := dev.Open(ctx, p.uri, key.Algorithm)
+	if err != nil {
+		return deviceError(p.device, "open", err)
+	}
+	if err := matchDevice(dk, key, v, p); err != nil {
 		dk.Close()
-		return nil, &DeviceError{Device: v.Device, Op: "open", Remedy: RemedyOperator, Err: err}
+		return &DeviceError{Device: p.device, Op: "open", Remedy: RemedyOperator, Err: err}
 	}
-	return opened, nil
+	return p.set(dk)
+}
+
+// publicOf returns the public key of a version as the store has it; nil for a
+// MAC key.
+func publicOf(key *Key, v *Version) (crypto.PublicKey, error) {
+	switch key.Algorithm.Use() {
+	case UseMAC:
+		return nil, nil
+	case UseAgree:
+		return v.agreementKey(key.Algorithm)
+	}
+	return v.PublicKey()
 }
 
 // matchDevice refuses a device key whose kind or public key is not what the
-// store has, and returns the public key.
-func matchDevice(dk DeviceKey, key *Key, v *Version) (crypto.PublicKey, error) {
-	mismatch := fmt.Errorf("the object at %s is not version %d of key %s: it was replaced, or the key store is of another token", v.URI, v.Number, key.ID)
-	switch key.Algorithm.Use() {
+// store has.
+func matchDevice(dk DeviceKey, key *Key, v *Version, p *place) error {
+	pub, err := publicOf(key, v)
+	if err != nil {
+		return err
+	}
+	same := false
+	switch key.Algorithm.Use() { // a key of a TPM has the methods of all uses
 	case UseMAC:
-		if _, ok := dk.(MACKey); !ok {
-			return nil, mismatch
-		}
-		return nil, nil
+		_, same = dk.(MACKey)
 	case UseAgree:
-		return matchAgreement(dk, key, v, mismatch)
+		if ak, ok := dk.(AgreementKey); ok {
+			same = pub.(*ecdh.PublicKey).Equal(ak.PublicKey())
+		}
+	default:
+		if sk, ok := dk.(SigningKey); ok {
+			same = credentials.SamePublicKey(pub, sk.Public())
+		}
 	}
-	sk, ok := dk.(SigningKey)
-	if !ok {
-		return nil, mismatch
+	if !same {
+		return fmt.Errorf("the object at %s is not version %d of key %s: it was replaced, or the key store is of another token", p.uri, v.Number, key.ID)
 	}
-	pub, err := v.PublicKey()
-	if err != nil {
-		return nil, err
-	}
-	if !credentials.SamePublicKey(pub, sk.Public()) {
-		return nil, mismatch
-	}
-	return pub, nil
-}
-
-func matchAgreement(dk DeviceKey, key *Key, v *Version, mismatch error) (crypto.PublicKey, error) {
-	ak, ok := dk.(AgreementKey)
-	if !ok {
-		return nil, mismatch
-	}
-	pub, err := v.agreementKey(key.Algorithm)
-	if err != nil {
-		return nil, err
-	}
-	if !pub.Equal(ak.PublicKey()) {
-		return nil, mismatch
-	}
-	return pub, nil
+	return nil
 }
 
 // mayUse reads the standing of a version and refuses one that must not work.
@@ -192,9 +240,6 @@ func (k *Keyring) mayUse(ctx context.Context, key *Key, v *Version) (standing, e
 		return now, err
 	case now.state != StateActive || now.destroying:
 		return now, fmt.Errorf("%w: version %d of key %s is %s now; look the key up again", ErrKeyState, v.Number, key.ID, now.state)
-	case now.suspect:
-		return now, &DeviceError{Device: v.Device, Op: "sign", Remedy: RemedyOperator,
-			Err: fmt.Errorf("%w: it returned a wrong signature and an operator must look into it", ErrDeviceSuspect)}
 	}
 	return now, nil
 }

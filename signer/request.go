@@ -17,6 +17,7 @@ import (
 //	DER          30; the four X.509 shapes differ in the next two elements
 //	tls13        64 spaces
 //	checkpoint   a lower-case letter, and line feeds, which JWS cannot have
+//	self-test    fe, which begins nothing else
 type Shape string
 
 // The shapes.
@@ -31,6 +32,7 @@ const (
 	ShapeCSR         Shape = "csr"           // CertificationRequestInfo, RFC 2986 section 4.1
 	ShapeTLS13       Shape = "tls13"         // CertificateVerify content, RFC 8446 section 4.4.3
 	ShapeCheckpoint  Shape = "checkpoint"    // C2SP tlog-checkpoint note text
+	ShapeSelfTest    Shape = "self-test"     // SelfTest, which only the Keyring itself has signed
 	ShapeDigest      Shape = "digest"        // a bare digest, or octets nobody looked into
 )
 
@@ -45,7 +47,7 @@ type Request struct {
 	typ    string
 	octets []byte
 	hash   crypto.Hash // of a digest
-	parsed any         // *MLSContent, *JWSInput, *SigStructure, *x509.…, *ocsp.Response, *TLSContent, *Checkpoint
+	parsed any         // *MLSContent, *JWSInput, *SigStructure, *x509.…, *ocsp.Response, *TLSContent, *Checkpoint, *SelfTest
 	// suits reports why the request is not for this key, or nil.
 	suits func(s *credentials.Scheme, pub crypto.PublicKey) error
 }
@@ -94,6 +96,8 @@ func classify(b []byte) (*Request, error) {
 		return parseDER(b)
 	case bytes.HasPrefix(b, tlsPadding):
 		return parseTLS13(b)
+	case len(b) > 0 && b[0] == selfTestPrefix[0]:
+		return parseSelfTest(b)
 	case len(b) > 0 && 'a' <= b[0] && b[0] <= 'z':
 		return parseCheckpoint(b)
 	}

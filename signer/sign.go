@@ -80,7 +80,7 @@ func (s *Signer) SignMessageContext(ctx context.Context, message []byte, opts cr
 		return nil, fmt.Errorf("%w: %s signs with %s, not with %v", ErrUsage, scheme, hashName(scheme.Hash), opts.HashFunc())
 	}
 	if s.key.Purpose == PurposeRaw {
-		digest, hash := s.open.hash(message)
+		digest, hash := hashFor(s.open.scheme, message)
 		return s.signRaw(ctx, digest, hash)
 	}
 	r, err := ParseRequest(message)
@@ -115,9 +115,18 @@ func (s *Signer) signRaw(ctx context.Context, digest []byte, hash crypto.Hash) (
 }
 
 // SignRequest signs a parsed request: it refuses what the purpose does not
-// permit, checks that the version may still sign, has the device sign, and
+// permit, checks that the version may still sign, has a device sign, and
 // verifies the signature before it returns it.
 func (s *Signer) SignRequest(ctx context.Context, r *Request) ([]byte, error) {
+	sig, err := s.Issue(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	return sig.Octets, nil
+}
+
+// Issue is SignRequest that also says which device signed.
+func (s *Signer) Issue(ctx context.Context, r *Request) (*Signature, error) {
 	if err := r.check(s.key, s.open); err != nil {
 		return nil, err
 	}
@@ -127,32 +136,34 @@ func (s *Signer) SignRequest(ctx context.Context, r *Request) ([]byte, error) {
 	}
 	digest, hash := r.octets, r.hash
 	if r.shape != ShapeDigest {
-		digest, hash = s.open.hash(r.octets)
+		digest, hash = hashFor(s.open.scheme, r.octets)
 	}
-	// The device gets a copy: what is verified below is what was asked for.
-	sig, err := s.open.sign(ctx, bytes.Clone(digest), hash)
+	sig := &Signature{Key: s.key.ID, Version: s.v.Number, KID: s.v.KID, Algorithm: s.key.Algorithm}
+	sig.Device, err = s.ring.try(ctx, "sign", s.key, s.v, s.open, &now, func(ctx context.Context, p *place) error {
+		// The device gets a copy: what is verified below is what was asked for.
+		octets, err := p.sign(ctx, bytes.Clone(digest), hash)
+		if err == nil && !now.unverified && !verify(s.open.public, digest, octets) {
+			return s.ring.markSuspect(ctx, s.key, s.v, p.device, "signature")
+		}
+		sig.Octets = octets
+		return err
+	})
 	if err != nil {
-		return nil, deviceError(s.v.Device, "sign", err)
+		return nil, err
 	}
-	if now.unverified {
-		return sig, nil
-	}
-	return s.release(ctx, digest, sig)
+	return sig, nil
 }
 
-// release verifies a signature and returns it, or marks the device suspect.
-// What the device returned is dropped: a faulty signature can give away the
+// markSuspect records that a device answered wrongly, and returns the error of
+// it. What the device returned is dropped: a faulty signature can give away the
 // private key.
-func (s *Signer) release(ctx context.Context, digest, sig []byte) ([]byte, error) {
-	if verify(s.open.public, digest, sig) {
-		return sig, nil
+func (k *Keyring) markSuspect(ctx context.Context, key *Key, v *Version, device, what string) error {
+	err := &DeviceError{Device: device, Op: "sign", Remedy: RemedyOperator, Err: ErrBadSignature}
+	reason := fmt.Sprintf("a %s by version %d of key %s did not verify", what, v.Number, key.ID)
+	if mark := k.store.MarkSuspect(context.WithoutCancel(ctx), device, key.ID, v.Number, reason); mark != nil {
+		return errors.Join(err, fmt.Errorf("the device could not be marked suspect: %w", mark))
 	}
-	err := &DeviceError{Device: s.v.Device, Op: "sign", Remedy: RemedyOperator, Err: ErrBadSignature}
-	reason := fmt.Sprintf("a signature by version %d of key %s did not verify", s.v.Number, s.key.ID)
-	if mark := s.ring.store.MarkSuspect(context.WithoutCancel(ctx), s.v.Device, s.key.ID, s.v.Number, reason); mark != nil {
-		return nil, errors.Join(err, fmt.Errorf("the device could not be marked suspect: %w", mark))
-	}
-	return nil, err
+	return err
 }
 
 // verify reports whether sig is by pub over digest, or for Ed25519 over the
@@ -177,7 +188,7 @@ func (s *Signer) SignOnly(message []byte) (crypto.Signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	digest, hash := s.open.hash(message)
+	digest, hash := hashFor(s.open.scheme, message)
 	return &onlySigner{s, r, string(digest), hash}, nil
 }
 
@@ -204,6 +215,7 @@ type Signature struct {
 	Version   int
 	KID       string
 	Algorithm Algorithm
+	Device    string // name of the device that signed
 	Octets    []byte // DER for ECDSA
 }
 
@@ -213,9 +225,5 @@ func (k *Keyring) Sign(ctx context.Context, id KeyID, purpose Purpose, r *Reques
 	if err != nil {
 		return nil, err
 	}
-	octets, err := s.SignRequest(ctx, r)
-	if err != nil {
-		return nil, err
-	}
-	return &Signature{Key: id, Version: s.v.Number, KID: s.v.KID, Algorithm: s.key.Algorithm, Octets: octets}, nil
+	return s.Issue(ctx, r)
 }

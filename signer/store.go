@@ -6,117 +6,67 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/url"
-	"os"
-	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
-	_ "modernc.org/sqlite" // registers the database/sql driver "sqlite"
+	"github.com/privyseal/privyseal/internal/sqldb"
 )
 
-// A KeyStore keeps the records of keys in a SQLite file. It holds no secret
-// key, but what it says is trusted: the file must belong to the user alone.
+// A KeyStore keeps the records of keys in a SQLite file, or in PostgreSQL where
+// several nodes share them. It holds no secret key, but what it says is trusted:
+// the database must belong to the user alone.
 //
 // Each method is one atomic step, durable when it returns, and checks the
-// state that it starts from, so that two processes may use one file.
+// state that it starts from, so that several processes may use one store.
 type KeyStore struct {
-	db       *sql.DB
-	now      func() time.Time
-	standing *sql.Stmt
+	db *sqldb.DB
 }
-
-// maxConnections bounds how many signatures read their key's standing at once.
-const maxConnections = 8
 
 // StoreOptions are the rare choices of OpenKeyStore.
 type StoreOptions struct {
 	Now func() time.Time // nil means time.Now
 }
 
-// OpenKeyStore opens the file, or makes it with mode 0600, and brings its
-// schema up to date. It refuses a file that others may read or write, one that
-// is not a key store, and one of a newer schema (ErrSchema). The directory
-// must exist.
-func OpenKeyStore(ctx context.Context, path string, opt *StoreOptions) (*KeyStore, error) {
-	if err := secureFile(path); err != nil {
+// OpenKeyStore opens the store and brings its schema up to date. source is the
+// path of a SQLite file, made with mode 0600 if it is not there, or a URL
+// postgres://..., see [sqldb.Open]. It refuses a file that others may read or
+// write, one that is not a key store, and a newer schema (ErrSchema). The
+// directory must exist.
+func OpenKeyStore(ctx context.Context, source string, opt *StoreOptions) (*KeyStore, error) {
+	options := sqldb.Options{Name: storePart, Migrations: migrations}
+	if opt != nil {
+		options.Now = opt.Now
+	}
+	if !strings.HasPrefix(source, "postgres://") && !strings.HasPrefix(source, "postgresql://") {
+		if err := adopt(ctx, source); err != nil {
+			return nil, fmt.Errorf("key store %s: %w", source, err)
+		}
+	}
+	db, err := sqldb.Open(ctx, source, options)
+	if errors.Is(err, sqldb.ErrSchema) {
+		return nil, fmt.Errorf("key store: %w: %w", ErrSchema, err)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("key store: %w", err)
 	}
-	db, err := sql.Open("sqlite", dsn(path))
-	if err != nil {
-		return nil, fmt.Errorf("key store %s: %w", path, err)
-	}
-	db.SetMaxOpenConns(maxConnections)
-	db.SetMaxIdleConns(maxConnections) // opening one costs more than a signature
-	s := &KeyStore{db: db, now: time.Now}
-	if opt != nil && opt.Now != nil {
-		s.now = opt.Now
-	}
-	if err := s.prepare(ctx); err != nil {
-		db.Close()
-		return nil, fmt.Errorf("key store %s: %w", path, err)
-	}
-	return s, nil
+	return &KeyStore{db: db}, nil
 }
 
-func (s *KeyStore) prepare(ctx context.Context) (err error) {
-	if err := migrate(ctx, s.db); err != nil {
-		return err
-	}
-	s.standing, err = s.db.PrepareContext(ctx, standingQuery)
-	return err
-}
+// Close closes the store.
+func (s *KeyStore) Close() error { return s.db.Close() }
 
-// dsn asks for a write-ahead log whose every commit is on the disk, and for
-// transactions that take the write lock when they begin.
-func dsn(path string) string {
-	abs, err := filepath.Abs(path)
-	if err != nil {
-		abs = path
-	}
-	q := url.Values{"_txlock": {"immediate"}, "_pragma": {
-		"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)", "trusted_schema(0)",
-	}}
-	return (&url.URL{Scheme: "file", Path: abs, RawQuery: q.Encode()}).String()
-}
-
-// secureFile makes the file if it is not there. SQLite gives the files beside
-// it the same mode.
-func secureFile(path string) error {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	if !info.Mode().IsRegular() {
-		return fmt.Errorf("%s is not a regular file", path)
-	}
-	if info.Mode().Perm()&0o077 != 0 {
-		return fmt.Errorf("%s has mode %04o and others may use it; run: chmod 600 %s", path, info.Mode().Perm(), path)
+// step runs f in one transaction.
+func (s *KeyStore) step(ctx context.Context, f func(*sqldb.Tx) error) error {
+	if err := s.db.Write(ctx, f); err != nil {
+		return fmt.Errorf("key store: %w", err)
 	}
 	return nil
 }
 
-// Close closes the file.
-func (s *KeyStore) Close() error {
-	s.standing.Close()
-	return s.db.Close()
-}
-
-// step runs f in one transaction.
-func (s *KeyStore) step(ctx context.Context, f func(*sql.Tx) error) error {
-	tx, err := s.db.BeginTx(ctx, nil)
-	if err != nil {
-		return fmt.Errorf("key store: %w", err)
-	}
-	defer tx.Rollback()
-	if err := f(tx); err != nil {
-		return fmt.Errorf("key store: %w", err)
-	}
-	if err := tx.Commit(); err != nil {
+// read runs f on one state of the store.
+func (s *KeyStore) read(ctx context.Context, f func(*sqldb.Tx) error) error {
+	if err := s.db.Read(ctx, f); err != nil {
 		return fmt.Errorf("key store: %w", err)
 	}
 	return nil
@@ -148,20 +98,29 @@ func (s *KeyStore) one(ctx context.Context, what, where string, args ...any) (*K
 	return keys[0], nil
 }
 
-func (s *KeyStore) load(ctx context.Context, where string, args ...any) ([]*Key, error) {
-	rows, err := s.db.QueryContext(ctx, `SELECT k.id, k.purpose, k.algorithm, k.labels, k.unverified, k.created_at,
-		v.number, v.state, v.device, v.object_id, v.uri, v.public, v.kid, v.evidence, v.destroying,
+func (s *KeyStore) load(ctx context.Context, where string, args ...any) (keys []*Key, err error) {
+	err = s.read(ctx, func(tx *sqldb.Tx) error {
+		if keys, err = loadKeys(ctx, tx, where, args...); err != nil {
+			return err
+		}
+		return loadReplicas(ctx, tx, keys, where, args...)
+	})
+	return keys, err
+}
+
+func loadKeys(ctx context.Context, tx *sqldb.Tx, where string, args ...any) (keys []*Key, err error) {
+	rows, err := tx.Query(ctx, `SELECT k.id, k.purpose, k.algorithm, k.labels, k.unverified, k.created_at,
+		v.number, v.state, v.device, v.object_id, v.uri, v.public, v.kid, v.evidence, v.destroying, v.revision,
 		v.created_at, v.activated_at, v.retired_at, v.destroyed_at
 		FROM keys k JOIN versions v ON v.key_id = k.id WHERE `+where+` ORDER BY k.id, v.number`, args...)
 	if err != nil {
-		return nil, fmt.Errorf("key store: %w", err)
+		return nil, err
 	}
 	defer rows.Close()
-	var keys []*Key
 	for rows.Next() {
 		k, v, err := scan(rows)
 		if err != nil {
-			return nil, fmt.Errorf("key store: %w", err)
+			return nil, err
 		}
 		if len(keys) == 0 || keys[len(keys)-1].ID != k.ID {
 			keys = append(keys, k)
@@ -169,10 +128,7 @@ func (s *KeyStore) load(ctx context.Context, where string, args ...any) ([]*Key,
 		last := keys[len(keys)-1]
 		last.Versions = append(last.Versions, *v)
 	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("key store: %w", err)
-	}
-	return keys, nil
+	return keys, rows.Err()
 }
 
 func scan(rows *sql.Rows) (*Key, *Version, error) {
@@ -183,7 +139,7 @@ func scan(rows *sql.Rows) (*Key, *Version, error) {
 	var created, made int64
 	var activated, retired, destroyed sql.NullInt64
 	err := rows.Scan(&k.ID, &k.Purpose, &k.Algorithm, &labels, &k.Unverified, &created,
-		&v.Number, &v.State, &v.Device, &objectID, &uri, &v.Public, &kid, &evidence, &v.Destroying,
+		&v.Number, &v.State, &v.Device, &objectID, &uri, &v.Public, &kid, &evidence, &v.Destroying, &v.revision,
 		&made, &activated, &retired, &destroyed)
 	if err != nil {
 		return nil, nil, err
@@ -218,23 +174,26 @@ type Event struct {
 }
 
 // History returns what happened to a key, oldest first.
-func (s *KeyStore) History(ctx context.Context, id KeyID) ([]Event, error) {
-	rows, err := s.db.QueryContext(ctx, `SELECT at, key_id, version, event, detail FROM history WHERE key_id = ? ORDER BY seq`, string(id))
-	if err != nil {
-		return nil, fmt.Errorf("key store: %w", err)
-	}
-	defer rows.Close()
-	var events []Event
-	for rows.Next() {
-		var e Event
-		var at int64
-		if err := rows.Scan(&at, &e.Key, &e.Version, &e.Event, &e.Detail); err != nil {
-			return nil, fmt.Errorf("key store: %w", err)
+func (s *KeyStore) History(ctx context.Context, id KeyID) (events []Event, err error) {
+	err = s.read(ctx, func(tx *sqldb.Tx) error {
+		events = nil
+		rows, err := tx.Query(ctx, `SELECT at, key_id, version, event, detail FROM history WHERE key_id = ? ORDER BY seq`, string(id))
+		if err != nil {
+			return err
 		}
-		e.At = time.UnixMicro(at).UTC()
-		events = append(events, e)
-	}
-	return events, rows.Err()
+		defer rows.Close()
+		for rows.Next() {
+			var e Event
+			var at int64
+			if err := rows.Scan(&at, &e.Key, &e.Version, &e.Event, &e.Detail); err != nil {
+				return err
+			}
+			e.At = time.UnixMicro(at).UTC()
+			events = append(events, e)
+		}
+		return rows.Err()
+	})
+	return events, err
 }
 
 // A Suspect is a device that returned a wrong signature.
@@ -246,23 +205,26 @@ type Suspect struct {
 }
 
 // Suspects returns the devices that are suspect.
-func (s *KeyStore) Suspects(ctx context.Context) ([]Suspect, error) {
-	rows, err := s.db.QueryContext(ctx, `SELECT device, key_id, reason, since FROM suspects ORDER BY device`)
-	if err != nil {
-		return nil, fmt.Errorf("key store: %w", err)
-	}
-	defer rows.Close()
-	var out []Suspect
-	for rows.Next() {
-		var d Suspect
-		var since int64
-		if err := rows.Scan(&d.Device, &d.Key, &d.Reason, &since); err != nil {
-			return nil, fmt.Errorf("key store: %w", err)
+func (s *KeyStore) Suspects(ctx context.Context) (out []Suspect, err error) {
+	err = s.read(ctx, func(tx *sqldb.Tx) error {
+		out = nil
+		rows, err := tx.Query(ctx, `SELECT device, key_id, reason, since FROM suspects ORDER BY device`)
+		if err != nil {
+			return err
 		}
-		d.Since = time.UnixMicro(since).UTC()
-		out = append(out, d)
-	}
-	return out, rows.Err()
+		defer rows.Close()
+		for rows.Next() {
+			var d Suspect
+			var since int64
+			if err := rows.Scan(&d.Device, &d.Key, &d.Reason, &since); err != nil {
+				return err
+			}
+			d.Since = time.UnixMicro(since).UTC()
+			out = append(out, d)
+		}
+		return rows.Err()
+	})
+	return out, err
 }
 
 // standing is what may have changed, here or in another process, since a
@@ -271,10 +233,14 @@ type standing struct {
 	state      State
 	destroying bool
 	unverified bool
-	suspect    bool
+	revision   int      // of the replicas
+	suspects   []string // names of all devices that are suspect
 }
 
-const standingQuery = `SELECT v.state, v.destroying, k.unverified, EXISTS (SELECT 1 FROM suspects s WHERE s.device = v.device)
+// suspect reports whether a device must not be used.
+func (s *standing) suspect(device string) bool { return slices.Contains(s.suspects, device) }
+
+const standingQuery = `SELECT v.state, v.destroying, k.unverified, v.revision, (SELECT string_agg(s.device, ' ') FROM suspects s)
 	FROM versions v JOIN keys k ON k.id = v.key_id WHERE v.key_id = ? AND v.number = ?`
 
 // standingOf reads what a signature depends on. It is asked before each one.
@@ -283,13 +249,18 @@ func (s *KeyStore) standingOf(ctx context.Context, id KeyID, version int) (stand
 	if err := ctx.Err(); err != nil {
 		return st, err
 	}
-	// A read waits for nobody, and watching ctx would cost a goroutine.
-	err := s.standing.QueryRowContext(context.WithoutCancel(ctx), string(id), version).Scan(&st.state, &st.destroying, &st.unverified, &st.suspect)
+	if s.db.Dialect() == sqldb.SQLite {
+		// A read waits for nobody, and watching ctx would cost a goroutine.
+		ctx = context.WithoutCancel(ctx)
+	}
+	var suspects sql.NullString
+	err := s.db.QueryRow(ctx, standingQuery, string(id), version).Scan(&st.state, &st.destroying, &st.unverified, &st.revision, &suspects)
 	if errors.Is(err, sql.ErrNoRows) {
 		return st, fmt.Errorf("%w: %q version %d", ErrNoKey, clip(string(id)), version)
 	}
 	if err != nil {
 		return st, fmt.Errorf("key store: %w", err)
 	}
+	st.suspects = strings.Fields(suspects.String)
 	return st, nil
 }

@@ -4,7 +4,10 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
+
+	"github.com/privyseal/privyseal/internal/sqldb"
 )
 
 // Reserve writes the intent to make the first version of a new key. If the
@@ -15,11 +18,11 @@ func (s *KeyStore) Reserve(ctx context.Context, key *Key, device string, object 
 	if err != nil {
 		return err
 	}
-	return s.step(ctx, func(tx *sql.Tx) error {
-		at := s.now().UnixMicro()
-		res, err := tx.ExecContext(ctx, `INSERT INTO keys (id, purpose, algorithm, labels, unverified, created_at)
+	return s.step(ctx, func(tx *sqldb.Tx) error {
+		at := s.db.Now().UnixMicro()
+		res, err := tx.Exec(ctx, `INSERT INTO keys (id, purpose, algorithm, labels, unverified, created_at)
 			VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
-			string(key.ID), string(key.Purpose), string(key.Algorithm), string(labels), key.Unverified, at)
+			string(key.ID), string(key.Purpose), string(key.Algorithm), string(labels), truth(key.Unverified), at)
 		if err := changed(res, err, fmt.Errorf("%w: %s; choose another id, or rotate it", ErrKeyExists, key.ID)); err != nil {
 			return err
 		}
@@ -35,25 +38,36 @@ func (s *KeyStore) Reserve(ctx context.Context, key *Key, device string, object 
 // ReserveNext writes the intent to make a further version and returns its
 // number. A key with a pending version gets no second one.
 func (s *KeyStore) ReserveNext(ctx context.Context, id KeyID, device string, object ObjectID) (number int, err error) {
-	err = s.step(ctx, func(tx *sql.Tx) error {
+	err = s.step(ctx, func(tx *sqldb.Tx) error {
 		var pending int
-		err := tx.QueryRowContext(ctx, `SELECT coalesce(max(number), 0) + 1, coalesce(sum(state = 'pending'), 0)
+		if err := lockKey(ctx, tx, id); err != nil {
+			return err
+		}
+		err := tx.QueryRow(ctx, `SELECT coalesce(max(number), 0) + 1, coalesce(sum(CASE WHEN state = 'pending' THEN 1 ELSE 0 END), 0)
 			FROM versions WHERE key_id = ?`, string(id)).Scan(&number, &pending)
 		switch {
 		case err != nil:
 			return err
-		case number == 1:
-			return fmt.Errorf("%w: %s", ErrNoKey, id)
 		case pending > 0:
 			return fmt.Errorf("%w: %s already has a pending version; settle it first", ErrKeyState, id)
 		}
-		return reserveVersion(ctx, tx, s.now().UnixMicro(), id, number, device, object)
+		return reserveVersion(ctx, tx, s.db.Now().UnixMicro(), id, number, device, object)
 	})
 	return number, err
 }
 
-func reserveVersion(ctx context.Context, tx *sql.Tx, at int64, id KeyID, number int, device string, object ObjectID) error {
-	_, err := tx.ExecContext(ctx, `INSERT INTO versions (key_id, number, state, device, object_id, created_at)
+// lockKey has other nodes wait with what they do to the key.
+func lockKey(ctx context.Context, tx *sqldb.Tx, id KeyID) error {
+	var one int
+	err := tx.QueryRow(ctx, `SELECT 1 FROM keys WHERE id = ?`+tx.ForUpdate(), string(id)).Scan(&one)
+	if errors.Is(err, sql.ErrNoRows) {
+		return fmt.Errorf("%w: %s", ErrNoKey, id)
+	}
+	return err
+}
+
+func reserveVersion(ctx context.Context, tx *sqldb.Tx, at int64, id KeyID, number int, device string, object ObjectID) error {
+	_, err := tx.Exec(ctx, `INSERT INTO versions (key_id, number, state, device, object_id, created_at)
 		VALUES (?, ?, 'pending', ?, ?, ?)`, string(id), number, device, object.String(), at)
 	if err != nil {
 		return err
@@ -68,12 +82,15 @@ func (s *KeyStore) Activate(ctx context.Context, id KeyID, number int, made *Mad
 	if err != nil {
 		return err
 	}
-	return s.step(ctx, func(tx *sql.Tx) error {
-		at := s.now().UnixMicro()
+	return s.step(ctx, func(tx *sqldb.Tx) error {
+		if err := lockKey(ctx, tx, id); err != nil {
+			return err
+		}
+		at := s.db.Now().UnixMicro()
 		if err := retireActive(ctx, tx, at, id, "rotated"); err != nil {
 			return err
 		}
-		res, err := tx.ExecContext(ctx, `UPDATE versions SET state = 'active', uri = ?, public = ?, kid = nullif(?, ''), evidence = ?, activated_at = ?
+		res, err := tx.Exec(ctx, `UPDATE versions SET state = 'active', uri = ?, public = ?, kid = nullif(?, ''), evidence = ?, activated_at = ?
 			WHERE key_id = ? AND number = ? AND state = 'pending'`,
 			made.URI, made.Public, made.KID, evidence, at, string(id), number)
 		if err := changed(res, err, fmt.Errorf("%w: version %d of %s is not pending any more", ErrKeyState, number, id)); err != nil {
@@ -106,9 +123,9 @@ func evidenceJSON(e *Evidence) (sql.NullString, error) {
 	return sql.NullString{String: string(b), Valid: true}, err
 }
 
-func retireActive(ctx context.Context, tx *sql.Tx, at int64, id KeyID, why string) error {
+func retireActive(ctx context.Context, tx *sqldb.Tx, at int64, id KeyID, why string) error {
 	var number int
-	err := tx.QueryRowContext(ctx, `UPDATE versions SET state = 'verify-only', retired_at = ?
+	err := tx.QueryRow(ctx, `UPDATE versions SET state = 'verify-only', retired_at = ?
 		WHERE key_id = ? AND state = 'active' RETURNING number`, at, string(id)).Scan(&number)
 	if err == sql.ErrNoRows {
 		return nil
@@ -123,9 +140,12 @@ func retireActive(ctx context.Context, tx *sql.Tx, at int64, id KeyID, why strin
 // never had another version goes with it, so that its id is free again; the
 // history keeps both.
 func (s *KeyStore) Abandon(ctx context.Context, id KeyID, number int, why string) error {
-	return s.step(ctx, func(tx *sql.Tx) error {
-		at := s.now().UnixMicro()
-		res, err := tx.ExecContext(ctx, `UPDATE versions SET state = 'destroyed', destroyed_at = ?
+	return s.step(ctx, func(tx *sqldb.Tx) error {
+		if err := lockKey(ctx, tx, id); err != nil {
+			return err
+		}
+		at := s.db.Now().UnixMicro()
+		res, err := tx.Exec(ctx, `UPDATE versions SET state = 'destroyed', destroyed_at = ?
 			WHERE key_id = ? AND number = ? AND state = 'pending'`, at, string(id), number)
 		if err := changed(res, err, fmt.Errorf("%w: version %d of %s is not pending any more", ErrKeyState, number, id)); err != nil {
 			return err
@@ -138,17 +158,17 @@ func (s *KeyStore) Abandon(ctx context.Context, id KeyID, number int, why string
 }
 
 // dropNeverMade removes a key of which no version was ever active.
-func dropNeverMade(ctx context.Context, tx *sql.Tx, id KeyID) error {
+func dropNeverMade(ctx context.Context, tx *sqldb.Tx, id KeyID) error {
 	var made bool
-	err := tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM versions
+	err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM versions
 		WHERE key_id = ? AND (activated_at IS NOT NULL OR state != 'destroyed'))`, string(id)).Scan(&made)
 	if err != nil || made {
 		return err
 	}
-	if _, err := tx.ExecContext(ctx, `DELETE FROM versions WHERE key_id = ?`, string(id)); err != nil {
+	if _, err := tx.Exec(ctx, `DELETE FROM versions WHERE key_id = ?`, string(id)); err != nil {
 		return err
 	}
-	_, err = tx.ExecContext(ctx, `DELETE FROM keys WHERE id = ?`, string(id))
+	_, err = tx.Exec(ctx, `DELETE FROM keys WHERE id = ?`, string(id))
 	return err
 }
 
@@ -156,9 +176,12 @@ func dropNeverMade(ctx context.Context, tx *sql.Tx, id KeyID) error {
 // no more; an active version becomes verify-only. If the process dies now, the
 // version shows as Destroying.
 func (s *KeyStore) BeginDestroy(ctx context.Context, id KeyID, number int) error {
-	return s.step(ctx, func(tx *sql.Tx) error {
-		at := s.now().UnixMicro()
-		res, err := tx.ExecContext(ctx, `UPDATE versions SET state = 'verify-only', destroying = 1, retired_at = coalesce(retired_at, ?)
+	return s.step(ctx, func(tx *sqldb.Tx) error {
+		if err := lockKey(ctx, tx, id); err != nil {
+			return err
+		}
+		at := s.db.Now().UnixMicro()
+		res, err := tx.Exec(ctx, `UPDATE versions SET state = 'verify-only', destroying = 1, retired_at = coalesce(retired_at, ?)
 			WHERE key_id = ? AND number = ? AND state IN ('active', 'verify-only')`, at, string(id), number)
 		if err := changed(res, err, fmt.Errorf("%w: %s has no version %d that can be destroyed", ErrKeyState, id, number)); err != nil {
 			return err
@@ -169,9 +192,12 @@ func (s *KeyStore) BeginDestroy(ctx context.Context, id KeyID, number int) error
 
 // FinishDestroy writes that the device object is gone. The row stays.
 func (s *KeyStore) FinishDestroy(ctx context.Context, id KeyID, number int) error {
-	return s.step(ctx, func(tx *sql.Tx) error {
-		at := s.now().UnixMicro()
-		res, err := tx.ExecContext(ctx, `UPDATE versions SET state = 'destroyed', destroying = 0, destroyed_at = ?
+	return s.step(ctx, func(tx *sqldb.Tx) error {
+		if err := lockKey(ctx, tx, id); err != nil {
+			return err
+		}
+		at := s.db.Now().UnixMicro()
+		res, err := tx.Exec(ctx, `UPDATE versions SET state = 'destroyed', destroying = 0, destroyed_at = ?
 			WHERE key_id = ? AND number = ? AND destroying = 1`, at, string(id), number)
 		if err := changed(res, err, fmt.Errorf("%w: version %d of %s is not being destroyed", ErrKeyState, number, id)); err != nil {
 			return err
@@ -187,12 +213,12 @@ func (s *KeyStore) SetUnverified(ctx context.Context, id KeyID, unverified bool,
 	if unverified {
 		event = "verify-before-release off"
 	}
-	return s.step(ctx, func(tx *sql.Tx) error {
-		res, err := tx.ExecContext(ctx, `UPDATE keys SET unverified = ? WHERE id = ?`, unverified, string(id))
+	return s.step(ctx, func(tx *sqldb.Tx) error {
+		res, err := tx.Exec(ctx, `UPDATE keys SET unverified = ? WHERE id = ?`, truth(unverified), string(id))
 		if err := changed(res, err, fmt.Errorf("%w: %s", ErrNoKey, id)); err != nil {
 			return err
 		}
-		return record(ctx, tx, s.now().UnixMicro(), id, 0, event, why)
+		return record(ctx, tx, s.db.Now().UnixMicro(), id, 0, event, why)
 	})
 }
 
@@ -202,12 +228,12 @@ func (s *KeyStore) SetLabels(ctx context.Context, id KeyID, labels map[string]st
 	if err != nil {
 		return err
 	}
-	return s.step(ctx, func(tx *sql.Tx) error {
-		res, err := tx.ExecContext(ctx, `UPDATE keys SET labels = ? WHERE id = ?`, string(b), string(id))
+	return s.step(ctx, func(tx *sqldb.Tx) error {
+		res, err := tx.Exec(ctx, `UPDATE keys SET labels = ? WHERE id = ?`, string(b), string(id))
 		if err := changed(res, err, fmt.Errorf("%w: %s", ErrNoKey, id)); err != nil {
 			return err
 		}
-		return record(ctx, tx, s.now().UnixMicro(), id, 0, "labels", string(b))
+		return record(ctx, tx, s.db.Now().UnixMicro(), id, 0, "labels", string(b))
 	})
 }
 
@@ -217,25 +243,28 @@ func (s *KeyStore) SetEvidence(ctx context.Context, id KeyID, number int, e *Evi
 	if err != nil {
 		return err
 	}
-	return s.step(ctx, func(tx *sql.Tx) error {
-		res, err := tx.ExecContext(ctx, `UPDATE versions SET evidence = ?
+	return s.step(ctx, func(tx *sqldb.Tx) error {
+		res, err := tx.Exec(ctx, `UPDATE versions SET evidence = ?
 			WHERE key_id = ? AND number = ? AND state IN ('active', 'verify-only')`, text, string(id), number)
 		if err := changed(res, err, fmt.Errorf("%w: %s has no version %d in a device", ErrKeyState, id, number)); err != nil {
 			return err
 		}
-		return record(ctx, tx, s.now().UnixMicro(), id, number, "evidence", e.Kind())
+		return record(ctx, tx, s.db.Now().UnixMicro(), id, number, "evidence", e.Kind())
 	})
 }
 
 // MarkSuspect records that a device returned a wrong signature. The first
 // reason stays.
 func (s *KeyStore) MarkSuspect(ctx context.Context, device string, id KeyID, number int, reason string) error {
-	return s.step(ctx, func(tx *sql.Tx) error {
-		at := s.now().UnixMicro()
-		_, err := tx.ExecContext(ctx, `INSERT INTO suspects (device, key_id, reason, since) VALUES (?, ?, ?, ?)
+	return s.step(ctx, func(tx *sqldb.Tx) error {
+		at := s.db.Now().UnixMicro()
+		res, err := tx.Exec(ctx, `INSERT INTO suspects (device, key_id, reason, since) VALUES (?, ?, ?, ?)
 			ON CONFLICT DO NOTHING`, device, string(id), reason, at)
 		if err != nil {
 			return err
+		}
+		if n, err := res.RowsAffected(); err != nil || n == 0 {
+			return err // it is suspect already
 		}
 		return record(ctx, tx, at, id, number, "device suspect", device+": "+reason)
 	})
@@ -243,16 +272,16 @@ func (s *KeyStore) MarkSuspect(ctx context.Context, device string, id KeyID, num
 
 // ClearSuspect lets a device sign again, after somebody looked into it.
 func (s *KeyStore) ClearSuspect(ctx context.Context, device, why string) error {
-	return s.step(ctx, func(tx *sql.Tx) error {
+	return s.step(ctx, func(tx *sqldb.Tx) error {
 		var id string
-		err := tx.QueryRowContext(ctx, `DELETE FROM suspects WHERE device = ? RETURNING key_id`, device).Scan(&id)
+		err := tx.QueryRow(ctx, `DELETE FROM suspects WHERE device = ? RETURNING key_id`, device).Scan(&id)
 		if err == sql.ErrNoRows {
 			return fmt.Errorf("%w: %q is not suspect", ErrNoDevice, clip(device))
 		}
 		if err != nil {
 			return err
 		}
-		return record(ctx, tx, s.now().UnixMicro(), KeyID(id), 0, "device cleared", device+": "+why)
+		return record(ctx, tx, s.db.Now().UnixMicro(), KeyID(id), 0, "device cleared", device+": "+why)
 	})
 }
 
@@ -268,10 +297,18 @@ func changed(res sql.Result, err, missing error) error {
 }
 
 // record adds a row to the history.
-func record(ctx context.Context, tx *sql.Tx, at int64, id KeyID, number int, event, detail string) error {
-	_, err := tx.ExecContext(ctx, `INSERT INTO history (at, key_id, version, event, detail) VALUES (?, ?, ?, ?, ?)`,
+func record(ctx context.Context, tx *sqldb.Tx, at int64, id KeyID, number int, event, detail string) error {
+	_, err := tx.Exec(ctx, `INSERT INTO history (at, key_id, version, event, detail) VALUES (?, ?, ?, ?, ?)`,
 		at, string(id), number, event, detail)
 	return err
+}
+
+// truth is a truth value as both engines keep it.
+func truth(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // nonNilLabels keeps nil from being stored as null.

@@ -65,7 +65,7 @@ func TestOpenKeyStoreStrict(t *testing.T) {
 // TestNewerSchema has a newer release write the file.
 func TestNewerSchema(t *testing.T) {
 	b := newBench(t)
-	if err := b.store.SetUserVersion(t.Context(), "PRAGMA user_version = 99"); err != nil {
+	if err := b.store.SetSchema(t.Context(), 99); err != nil {
 		t.Fatal(err)
 	}
 	_, err := signer.OpenKeyStore(t.Context(), b.path, nil)

@@ -11,8 +11,12 @@ import (
 	"github.com/privyseal/privyseal/signer"
 )
 
-// storeName is the file of the key store below the state folder.
-const storeName = "keys.db"
+// keyStorePart is the key store's name among the databases, and storeName its
+// file below the state folder where there is no other.
+const (
+	keyStorePart = "keys"
+	storeName    = keyStorePart + ".db"
+)
 
 // A wiring is the program's parts joined as the configuration says: the key
 // store, the devices behind adapters, and the Keyring over both. The devices
@@ -47,7 +51,7 @@ func newWiring(ctx context.Context, c *Config) (*wiring, error) {
 	if err := checkPrivateDir(c.stateDir()); err != nil {
 		return nil, err
 	}
-	store, err := signer.OpenKeyStore(ctx, filepath.Join(c.stateDir(), storeName), nil)
+	store, err := signer.OpenKeyStore(ctx, c.databaseSource(keyStorePart), nil)
 	if err != nil {
 		return nil, err
 	}

@@ -50,6 +50,7 @@ type DB struct {
 	where   string // for errors; no password in it
 	now     func() time.Time
 	bound   sync.Map // statement with ? -> statement of the engine
+	rows    sync.Map // query -> *sql.Stmt of QueryRow, on SQLite
 
 	queue chan write
 	quit  chan struct{}

@@ -34,7 +34,7 @@ CREATE UNIQUE INDEX one_active_version ON versions (key_id) WHERE state = 'activ
 CREATE UNIQUE INDEX one_pending_version ON versions (key_id) WHERE state = 'pending';
 
 CREATE TABLE history (
-    seq     INTEGER PRIMARY KEY AUTOINCREMENT,
+    seq     AUTOKEY,
     at      INTEGER NOT NULL,
     key_id  TEXT,
     version INTEGER,

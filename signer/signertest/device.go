@@ -53,6 +53,9 @@ type Device struct {
 	// Fault, if set, is called before and after each step; an error from it
 	// is what the step returns. Set it before the Device is used.
 	Fault func(Step, Phase) error
+	// Stall, if set, is called before each step with its context; a step ends
+	// with its error.
+	Stall func(context.Context, Step) error
 	// Garble, if set, changes each signature on its way out.
 	Garble func(sig []byte) []byte
 
@@ -141,6 +144,11 @@ func (d *Device) Names() []string {
 func (d *Device) step(ctx context.Context, s Step, f func() error) error {
 	if err := ctx.Err(); err != nil {
 		return err
+	}
+	if d.Stall != nil {
+		if err := d.Stall(ctx, s); err != nil {
+			return err
+		}
 	}
 	if err := d.fault(s, Before); err != nil {
 		return err
