@@ -27,6 +27,10 @@ type Journal struct {
 	node string
 	now  func() time.Time
 
+	// batch applies one change and returns when it is durable; tests put
+	// faults around it.
+	batch func(context.Context, func(*sqldb.Tx) error) error
+
 	ops  chan *op
 	quit chan struct{} // closed by Close
 	done chan struct{} // closed when the writer has ended
@@ -51,7 +55,7 @@ func Open(ctx context.Context, source string, opt *Options) (*Journal, error) {
 	if err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
-	j.db = db
+	j.db, j.batch = db, db.Batch
 	if err := j.found(ctx); err != nil {
 		db.Close()
 		return nil, fmt.Errorf("journal: %w", err)

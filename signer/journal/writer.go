@@ -104,7 +104,7 @@ func (j *Journal) gather(first *op) []*op {
 // written because a caller had gone: the ends of reservations that nobody has.
 func (j *Journal) flush(batch []*op) (orphans []*op) {
 	ctx := context.Background() // a batch belongs to no single caller
-	err := j.db.Batch(ctx, func(tx *sqldb.Tx) error { return applyBatch(ctx, tx, batch) })
+	err := j.batch(ctx, func(tx *sqldb.Tx) error { return applyBatch(ctx, tx, batch) })
 	if err != nil {
 		err = errors.Join(ErrDown, err)
 	}
