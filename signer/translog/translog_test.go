@@ -28,8 +28,6 @@ import (
 	"github.com/privyseal/privyseal/signer/translog/witness"
 )
 
-func TestMain(m *testing.M) { pgtest.Main(m) }
-
 const origin = "log.example/signer"
 
 func must[T any](t testing.TB) func(T, error) T {
