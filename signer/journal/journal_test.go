@@ -18,8 +18,6 @@ import (
 	"github.com/privyseal/privyseal/signer/signertest"
 )
 
-func TestMain(m *testing.M) { pgtest.Main(m) }
-
 func must[T any](t testing.TB) func(T, error) T {
 	return func(v T, err error) T {
 		t.Helper()
@@ -47,6 +45,16 @@ func rawRequest(t testing.TB, text string) *signer.Request {
 	t.Helper()
 	d := sha256.Sum256([]byte(text))
 	return must[*signer.Request](t)(signer.DigestRequest(crypto.SHA256, d[:]))
+}
+
+// fullRequest is rawRequest without a test.
+func fullRequest(text string) *signer.Request {
+	d := sha256.Sum256([]byte(text))
+	r, err := signer.DigestRequest(crypto.SHA256, d[:])
+	if err != nil {
+		panic(err)
+	}
+	return r
 }
 
 func commit(t testing.TB, group string, epoch uint64, what string) *signer.Request {
