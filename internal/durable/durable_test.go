@@ -45,3 +45,38 @@ func TestWriteFileFails(t *testing.T) {
 		t.Errorf("%d names are left (%v), want 1", len(names), err)
 	}
 }
+
+func TestFile(t *testing.T) {
+	dir := t.TempDir()
+	f, err := durable.Create(dir, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []string{"one ", "two"} {
+		if _, err := f.Write([]byte(s)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	path := filepath.Join(dir, "name")
+	if err := f.Commit(path); err != nil {
+		t.Fatal(err)
+	}
+	f.Abort()
+	if b, err := os.ReadFile(path); err != nil || string(b) != "one two" {
+		t.Errorf("file holds %q (%v)", b, err)
+	}
+	aborted, err := durable.Create(dir, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	aborted.Abort()
+	if _, err := durable.Create(dir, 0o600); err != nil { // as a crash leaves it
+		t.Fatal(err)
+	}
+	if err := durable.RemoveUnfinished(dir); err != nil {
+		t.Fatal(err)
+	}
+	if names, err := os.ReadDir(dir); err != nil || len(names) != 1 {
+		t.Errorf("%d names in the folder (%v), want 1", len(names), err)
+	}
+}

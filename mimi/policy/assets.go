@@ -267,3 +267,23 @@ func (p Parameter) same(o Parameter) bool {
 	}
 	return strings.EqualFold(p.Name, o.Name) && p.Value == o.Value
 }
+
+// MaxSize returns the most octets that an asset of a media type may have; an
+// unknown kind of media is an attachment. Zero admits none.
+func (p *AssetPolicy) MaxSize(mediaType string) uint64 {
+	top, _, _ := strings.Cut(mediaType, "/")
+	switch strings.ToLower(top) {
+	case "image":
+		return p.MaxImage
+	case "audio":
+		return p.MaxAudio
+	case "video":
+		return p.MaxVideo
+	}
+	return p.MaxAttachment
+}
+
+// MaxAny returns the most octets that any asset may have.
+func (p *AssetPolicy) MaxAny() uint64 {
+	return max(p.MaxImage, p.MaxAudio, p.MaxVideo, p.MaxAttachment)
+}
