@@ -43,6 +43,7 @@ func TestScript(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"tpm": cmdTPM, "status": cmdStatus, "normal": cmdNormal, "replace": cmdReplace, "mode": cmdMode,
+			"hub": func(ts *testscript.TestScript, neg bool, args []string) { cmdHub(t, ts, neg, args) }, "field": cmdField,
 		},
 	})
 }

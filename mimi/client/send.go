@@ -343,11 +343,11 @@ func (r *Room) mayReplace(ctx context.Context, sender string, deletes bool) bool
 	if err != nil || r.load(ctx) != nil {
 		return false
 	}
-	need := policy.CanDeleteOtherMessage
+	needs := []policy.Capability{policy.CanDeleteOtherMessage} // as policy.MessageNeeds has it
 	if !deletes {
-		return false // no capability lets anybody edit another's message
+		needs = append(needs, policy.CanEditOwnMessage)
 	}
-	_, err = policy.Authorize(r.state, &policy.Message{Sender: user, Needs: []policy.Capability{need}})
+	_, err = policy.Authorize(r.state, &policy.Message{Sender: user, Needs: needs})
 	return err == nil
 }
 

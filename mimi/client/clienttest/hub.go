@@ -67,8 +67,15 @@ type hosted struct {
 func NewHub(tb testing.TB, hosts ...string) *Hub {
 	tb.Helper()
 	ca, evaluator := identitytest.NewEvaluator(tb, hosts...)
+	return NewHubOf(tb, hosts[0], ca, evaluator)
+}
+
+// NewHubOf starts a provider of a host whose own keys are certified by a CA,
+// and which believes what an Evaluator believes.
+func NewHubOf(tb testing.TB, host string, ca *identitytest.CA, evaluator *identity.Evaluator) *Hub {
+	tb.Helper()
 	h := &Hub{
-		CA: ca, Evaluator: evaluator, Host: hosts[0], changed: make(chan struct{}), keys: new(mimi.FrankingKeys),
+		CA: ca, Evaluator: evaluator, Host: host, changed: make(chan struct{}), keys: new(mimi.FrankingKeys),
 		devices: make(map[[32]byte]*device), rooms: make(map[mimi.URI]*hosted), answers: make(map[[32]byte][]byte), assets: make(map[string][]byte),
 	}
 	h.configure(tb)
@@ -125,6 +132,9 @@ func (h *Hub) ClientTLS(tb testing.TB) *tls.Config {
 		Certificates: []tls.Certificate{selfSigned(tb)},
 	}
 }
+
+// ServerCertificate is the certificate of the hub's server in DER.
+func (h *Hub) ServerCertificate() []byte { return h.server.Certificate().Raw }
 
 // judge is the hub's view of an identity.Evaluator.
 type judge struct{ e *identity.Evaluator }

@@ -1,0 +1,391 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdh"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/hpke"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/privyseal/privyseal/credentials/trust"
+	"github.com/privyseal/privyseal/internal/durable"
+	"github.com/privyseal/privyseal/mimi/client"
+	"github.com/privyseal/privyseal/mimi/clientapi"
+	"github.com/privyseal/privyseal/mimi/identity"
+	"github.com/privyseal/privyseal/mls"
+	"github.com/privyseal/privyseal/signer"
+)
+
+// A clientRecord is the file client.json in a client's folder. Paths are
+// absolute, but for those of files in the folder.
+type clientRecord struct {
+	Version    int          `json:"version"`
+	Provider   string       `json:"provider"`
+	ProviderCA string       `json:"provider_ca,omitempty"`
+	Trust      string       `json:"trust"`
+	Mode       client.Mode  `json:"mode"`
+	Key        signer.KeyID `json:"key"`
+	Device     string       `json:"device"`
+	StateKey   signer.KeyID `json:"state_key,omitempty"` // to which the key of the state is encrypted
+	InitKeys   bool         `json:"init_keys"`           // init keys of KeyPackages in the device
+}
+
+// Files in a client's folder.
+const (
+	clientRecordFile     = "client.json"
+	clientCredentialFile = "credential.pem"
+	clientTLSFile        = "tls.pem"
+	clientStateFile      = "state.db"
+)
+
+func loadClientRecord(dir string) (*clientRecord, error) {
+	path := filepath.Join(dir, clientRecordFile)
+	b, err := readBounded(path, maxCredentialFile)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("there is no client %s; run: privyseal client register --help", filepath.Base(dir))
+	}
+	if err != nil {
+		return nil, err
+	}
+	r := new(clientRecord)
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(r); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if r.Version != 1 {
+		return nil, fmt.Errorf("%s has version %d; this release knows 1", path, r.Version)
+	}
+	return r, nil
+}
+
+// openClient opens a client of which the folder holds record, credential and
+// TLS key. done ends what the client needs beside itself.
+func (w *wiring) openClient(ctx context.Context, dir string, r *clientRecord) (_ *client.Client, done func(), err error) {
+	list, err := trust.Open(r.Trust, trust.Options{})
+	if err != nil {
+		return nil, nil, err
+	}
+	cfg, err := w.clientConfig(ctx, dir, r)
+	if err != nil {
+		list.Close()
+		return nil, nil, err
+	}
+	cfg.Judge = client.TrustJudge{Evaluator: identity.NewEvaluator(list, identity.EvaluatorOptions{})}
+	c, err := client.Open(ctx, *cfg)
+	if err != nil {
+		list.Close()
+		return nil, nil, err
+	}
+	return c, list.Close, nil
+}
+
+func (w *wiring) clientConfig(ctx context.Context, dir string, r *clientRecord) (*client.Config, error) {
+	t, err := clientTLS(dir, r.ProviderCA)
+	if err != nil {
+		return nil, err
+	}
+	custody, err := w.clientCustody(ctx, dir, r)
+	if err != nil {
+		return nil, err
+	}
+	return &client.Config{State: filepath.Join(dir, clientStateFile), Custody: *custody, Provider: r.Provider, TLS: t}, nil
+}
+
+func (w *wiring) clientCustody(ctx context.Context, dir string, r *clientRecord) (*client.Custody, error) {
+	purpose := signer.PurposeMLSLeaf
+	if r.Mode == client.Bound {
+		purpose = signer.PurposeCredentialConfirmation
+	}
+	key, err := w.ring.Signer(ctx, r.Key, purpose)
+	if err != nil {
+		return nil, err
+	}
+	text, err := readBounded(filepath.Join(dir, clientCredentialFile), maxCredentialFile)
+	if err != nil {
+		return nil, err
+	}
+	chain, err := parseCertificates(text)
+	if err != nil {
+		return nil, err
+	}
+	var der [][]byte
+	for _, c := range chain {
+		der = append(der, c.Raw)
+	}
+	custody := &client.Custody{Mode: r.Mode, Key: key, Credential: mls.X509Credential(der)}
+	if r.InitKeys && r.Mode != client.Bound {
+		custody.Agreements = ringAgreements{w.ring, r.Device}
+	}
+	if r.StateKey != "" {
+		x, err := w.ring.KeyExchanger(ctx, r.StateKey, signer.PurposeMLSInit)
+		if err != nil {
+			return nil, err
+		}
+		if custody.Seal, err = hpke.NewDHKEMPrivateKey(x.WithContext(ctx)); err != nil {
+			return nil, err
+		}
+	}
+	return custody, nil
+}
+
+// ringAgreements makes init keys in a device of the keyring.
+type ringAgreements struct {
+	ring   *signer.Keyring
+	device string
+}
+
+func (g ringAgreements) Generate(ctx context.Context, name string) (ecdh.KeyExchanger, error) {
+	_, err := g.ring.Create(ctx, signer.NewKey{ID: signer.KeyID(name), Purpose: signer.PurposeMLSInit, Device: g.device})
+	if err != nil {
+		return nil, err
+	}
+	return g.Open(ctx, name)
+}
+
+func (g ringAgreements) Open(ctx context.Context, name string) (ecdh.KeyExchanger, error) {
+	x, err := g.ring.KeyExchanger(ctx, signer.KeyID(name), signer.PurposeMLSInit)
+	if err != nil {
+		return nil, err
+	}
+	return x.WithContext(ctx), nil
+}
+
+func (g ringAgreements) Destroy(ctx context.Context, name string) error {
+	err := g.ring.Destroy(ctx, signer.KeyID(name), 1)
+	if errors.Is(err, signer.ErrNoKey) {
+		return nil
+	}
+	return err
+}
+
+// clientTLS reads the client's TLS key, and whom it believes to be its
+// provider: the authorities in a file, or those of the system.
+func clientTLS(dir, ca string) (*tls.Config, error) {
+	path := filepath.Join(dir, clientTLSFile)
+	pair, err := tls.LoadX509KeyPair(path, path)
+	if err != nil {
+		return nil, fmt.Errorf("the client's TLS key: %w", err)
+	}
+	t := &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS13}
+	if ca == "" {
+		return t, nil
+	}
+	text, err := readBounded(ca, maxCredentialFile)
+	if err != nil {
+		return nil, err
+	}
+	t.RootCAs = x509.NewCertPool()
+	if !t.RootCAs.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("%s has no certificate in PEM", ca)
+	}
+	return t, nil
+}
+
+type registerOptions struct {
+	record           clientRecord
+	key, credential  string
+	invitation, mode string
+	softwareInit     bool
+	stateKeyFile     bool
+}
+
+func newClientRegister(a *app) *cobra.Command {
+	var o registerOptions
+	c := &cobra.Command{
+		Use: "register NAME --provider URL --key KEY --credential FILE --trust FILE", Short: "Make a client known at its provider", Args: exactArgs(1),
+		Long: "Makes the folder of a client, with a TLS key of its own, registers the client at\n" +
+			"its provider and uploads KeyPackages.\n\n" +
+			"In mode device (the default) the key has purpose mls-leaf and signs for the client\n" +
+			"itself. In mode bound it has purpose credential-confirmation and binds a leaf key\n" +
+			"in software, which is replaced every day.",
+		RunE: func(cmd *cobra.Command, args []string) error { return clientRegister(cmd.Context(), a, args[0], &o) },
+	}
+	f := c.Flags()
+	f.StringVar(&o.record.Provider, "provider", "", "`URL` of the provider, https://host[:port] (required)")
+	f.StringVar(&o.record.ProviderCA, "provider-ca", "", "`file` with the authorities of the provider's TLS certificate (default: the system's)")
+	f.StringVar(&o.key, "key", "", "`key` of the client (required)")
+	f.StringVar(&o.credential, "credential", "", "`file` with the certificate chain for the key, as credential issue writes it (required)")
+	f.StringVar(&o.record.Trust, "trust", "", "`file` with the trust configuration (required)")
+	f.StringVar(&o.mode, "mode", string(client.Device), "`mode` of custody: device or bound")
+	f.StringVar(&o.invitation, "invitation-file", "", "`file` with an invitation of the provider")
+	f.BoolVar(&o.softwareInit, "software-init-keys", false, "keep the init keys of KeyPackages in the sealed state, for devices with little room")
+	f.BoolVar(&o.stateKeyFile, "state-key-file", false, "keep the key of the state in a file beside it instead of the device")
+	return c
+}
+
+func clientRegister(ctx context.Context, a *app, name string, o *registerOptions) error {
+	if err := o.complete(); err != nil {
+		return err
+	}
+	return a.withWiring(ctx, func(w *wiring) error {
+		dir, err := clientDir(w.config, name)
+		if err != nil {
+			return err
+		}
+		if err := w.prepareClient(ctx, name, dir, o); err != nil {
+			return err
+		}
+		r, err := loadClientRecord(dir)
+		if err != nil {
+			return err
+		}
+		c, done, err := w.openClient(ctx, dir, r)
+		if err != nil {
+			return err
+		}
+		defer done()
+		return errors.Join(clientError(a.register(ctx, c, o)), c.Close())
+	})
+}
+
+// complete checks the options and makes paths absolute.
+func (o *registerOptions) complete() (err error) {
+	if o.record.Provider == "" || o.key == "" || o.credential == "" || o.record.Trust == "" {
+		return usageError{errors.New("--provider, --key, --credential and --trust are required")}
+	}
+	o.record.Version, o.record.Key, o.record.Mode = 1, signer.KeyID(o.key), client.Mode(o.mode)
+	if o.record.Mode != client.Device && o.record.Mode != client.Bound {
+		return usageError{fmt.Errorf("--mode is device or bound, not %q", o.mode)}
+	}
+	o.record.InitKeys = !o.softwareInit && o.record.Mode == client.Device
+	for _, path := range []*string{&o.record.ProviderCA, &o.record.Trust} {
+		if *path == "" {
+			continue
+		}
+		if *path, err = filepath.Abs(*path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// prepareClient makes the client's folder, or completes one that an earlier
+// attempt has left. The record is written last.
+func (w *wiring) prepareClient(ctx context.Context, name, dir string, o *registerOptions) error {
+	key, err := w.store.Key(ctx, o.record.Key)
+	if err != nil {
+		return err
+	}
+	if o.record.Device, err = deviceOf(key); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	if !o.stateKeyFile {
+		if o.record.StateKey, err = w.stateKey(ctx, name, o.record.Device); err != nil {
+			return err
+		}
+	}
+	text, err := readBounded(o.credential, maxCredentialFile)
+	if err != nil {
+		return err
+	}
+	if _, err := parseCertificates(text); err != nil {
+		return fmt.Errorf("%s: %w", o.credential, err)
+	}
+	if err := durable.WriteFile(filepath.Join(dir, clientCredentialFile), text, 0o600); err != nil {
+		return err
+	}
+	if err := makeClientTLS(filepath.Join(dir, clientTLSFile)); err != nil {
+		return err
+	}
+	record, err := json.MarshalIndent(o.record, "", "  ")
+	if err != nil {
+		return err
+	}
+	return durable.WriteFile(filepath.Join(dir, clientRecordFile), append(record, '\n'), 0o600)
+}
+
+func deviceOf(key *signer.Key) (string, error) {
+	v := key.Active()
+	if v == nil {
+		return "", fmt.Errorf("key %s has no active version", key.ID)
+	}
+	return v.Device, nil
+}
+
+// stateKey finds or makes the agreement key of the device to which the key of
+// the state is encrypted.
+func (w *wiring) stateKey(ctx context.Context, name, device string) (signer.KeyID, error) {
+	id := signer.KeyID("client-" + name + "-state")
+	_, err := w.store.Key(ctx, id)
+	if errors.Is(err, signer.ErrNoKey) {
+		_, err = w.ring.Create(ctx, signer.NewKey{ID: id, Purpose: signer.PurposeMLSInit, Device: device})
+	}
+	return id, err
+}
+
+// makeClientTLS makes the client's TLS key with a certificate of its own, if
+// it is not there. The provider looks at the key alone.
+func makeClientTLS(path string) error {
+	if _, err := os.Stat(path); err == nil || !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "privyseal client"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(20, 0, 0), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		return err
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return err
+	}
+	text := append(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
+	return durable.WriteFile(path, text, 0o600)
+}
+
+func (a *app) register(ctx context.Context, c *client.Client, o *registerOptions) error {
+	var invitation []byte
+	if o.invitation != "" {
+		var err error
+		if invitation, err = readInput(a.in, o.invitation); err != nil {
+			return err
+		}
+	}
+	reg, err := c.Register(ctx, bytes.TrimSpace(invitation))
+	if err != nil {
+		return err
+	}
+	return a.printRegistration(c, reg, o.record.Mode)
+}
+
+func (a *app) printRegistration(c *client.Client, reg *clientapi.Registration, mode client.Mode) error {
+	var left uint32
+	for _, n := range reg.KeyPackages {
+		left += n.Left
+	}
+	self := c.Self()
+	v := map[string]any{
+		"client": reg.Client.String(), "user": reg.User.String(), "level": self.Level.String(), "issuer": self.Issuer,
+		"mode": mode, "sealed_by": c.SealedBy(), "key_packages": left,
+	}
+	return a.print(v, func(w io.Writer) {
+		fmt.Fprintf(w, "client      %s\nuser        %s\nidentity    %s\nmode        %s\nstate key   %s\nKeyPackages %d\n",
+			reg.Client, reg.User, vouch(self.Level, self.Issuer), mode, c.SealedBy(), left)
+	})
+}
