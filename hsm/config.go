@@ -51,6 +51,9 @@ type Config struct {
 	// injection. In workers WorkerMain takes the layer instead.
 	Wrap func(API) API
 
+	// Trace is told about each call of a token, for metrics and traces.
+	Trace TraceFunc
+
 	// Observe is told about repairs and lost workers, one at a time. It must
 	// return quickly.
 	Observe func(Event)

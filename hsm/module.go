@@ -100,7 +100,7 @@ func (m *Module) OpenToken(ctx context.Context, u URI, pin PINSource) (*Token, e
 	if err != nil {
 		return nil, err
 	}
-	return &Token{config: m.config, backend: b, uri: u.TokenOnly()}, nil
+	return &Token{config: m.config, backend: m.config.traced(b), uri: u.TokenOnly()}, nil
 }
 
 // Close ends the calls in flight, logs out and finalises the module. Tokens are

@@ -97,6 +97,15 @@ type Version struct {
 	DestroyedAt time.Time
 }
 
+// Devices lists the devices that hold the version, its own first.
+func (v *Version) Devices() []string {
+	devices := []string{v.Device}
+	for _, r := range v.Replicas {
+		devices = append(devices, r.Device)
+	}
+	return devices
+}
+
 // PublicKey returns the parsed public key: *ecdsa.PublicKey, ed25519.PublicKey
 // or *ecdh.PublicKey.
 func (v *Version) PublicKey() (crypto.PublicKey, error) {

@@ -116,6 +116,8 @@ The member "serve":
   log             {"format": "text" or "json", "level": "debug", "info", "warn"
                   or "error"}
   critical_keys   ids of the keys without which the process is not ready
+  self_test       how often each key is tested on each of its devices; default
+                  "5m", "0s" never
 
 A listener:
 

@@ -18,7 +18,8 @@ import (
 type pkcs11Device struct {
 	name   string
 	config *DeviceConfig
-	dir    string // relative paths of the configuration start here
+	dir    string       // relative paths of the configuration start here
+	watch  *deviceWatch // nil tells nobody
 
 	gate   gate // guards module and token while they are opened and closed
 	module *hsm.Module
@@ -34,6 +35,9 @@ func (d *pkcs11Device) hsmConfig() hsm.Config {
 	c := hsm.Config{
 		Path: resolve(d.dir, d.config.Module), InitArgs: d.config.InitArgs, Workers: d.config.Workers,
 		Sessions: d.config.Sessions, AdmitWeak: d.config.AdmitWeak, CallTimeout: time.Duration(d.config.Timeout),
+	}
+	if d.watch != nil {
+		c.Trace, c.Observe = d.watch.traceModule, d.watch.observe
 	}
 	for _, name := range slices.Sorted(maps.Keys(d.config.Env)) {
 		c.Env = append(c.Env, name+"="+d.config.Env[name])
@@ -182,7 +186,7 @@ func (d *pkcs11Device) object(ctx context.Context, t *hsm.Token, info hsm.KeyInf
 	if err != nil {
 		return nil, d.wrap("info", err)
 	}
-	key, err := openPKCS11(ctx, t, info.URI(), a)
+	key, err := d.openKey(ctx, t, info.URI(), a)
 	if err != nil {
 		return nil, d.wrap("open", err)
 	}
@@ -249,21 +253,21 @@ func (d *pkcs11Device) Open(ctx context.Context, uri string, a signer.Algorithm)
 	if err != nil {
 		return nil, err
 	}
-	k, err := openPKCS11(ctx, t, u, a)
+	k, err := d.openKey(ctx, t, u, a)
 	return k, d.wrap("open", err)
 }
 
-func openPKCS11(ctx context.Context, t *hsm.Token, u hsm.URI, a signer.Algorithm) (signer.DeviceKey, error) {
+func (d *pkcs11Device) openKey(ctx context.Context, t *hsm.Token, u hsm.URI, a signer.Algorithm) (signer.DeviceKey, error) {
 	switch a.Use() {
 	case signer.UseAgree:
 		k, err := t.Agreement(ctx, u)
-		return hsmAgreementKey{k}, err
+		return hsmAgreementKey{k, d}, err
 	case signer.UseMAC:
 		k, err := t.MAC(ctx, u)
-		return hsmMACKey{k}, err
+		return hsmMACKey{k, d}, err
 	}
 	k, err := t.Signer(ctx, u)
-	return hsmSigningKey{k}, err
+	return hsmSigningKey{k, d}, err
 }
 
 // Destroy removes the key at the URI.
@@ -275,19 +279,40 @@ func (d *pkcs11Device) Destroy(ctx context.Context, uri string, _ signer.Algorit
 	return d.wrap("destroy", t.Destroy(ctx, u))
 }
 
-// The keys of hsm live as long as their token; closing one does nothing.
+// The keys of hsm live as long as their token; closing one does nothing. What
+// goes wrong with them is said as the signer wants it.
 type (
-	hsmSigningKey   struct{ *hsm.Key }
-	hsmAgreementKey struct{ *hsm.AgreementKey }
-	hsmMACKey       struct{ *hsm.MACKey }
+	hsmSigningKey struct {
+		*hsm.Key
+		device *pkcs11Device
+	}
+	hsmAgreementKey struct {
+		*hsm.AgreementKey
+		device *pkcs11Device
+	}
+	hsmMACKey struct {
+		*hsm.MACKey
+		device *pkcs11Device
+	}
 )
 
 func (hsmSigningKey) Close() error   { return nil }
 func (hsmAgreementKey) Close() error { return nil }
 func (hsmMACKey) Close() error       { return nil }
 
+func (k hsmSigningKey) SignContext(ctx context.Context, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	sig, err := k.Key.SignContext(ctx, digest, opts)
+	return sig, k.device.wrap("sign", err)
+}
+
+func (k hsmAgreementKey) ECDHContext(ctx context.Context, remote *ecdh.PublicKey) ([]byte, error) {
+	secret, err := k.AgreementKey.ECDHContext(ctx, remote)
+	return secret, k.device.wrap("ecdh", err)
+}
+
 func (k hsmMACKey) MACContext(ctx context.Context, message []byte) ([]byte, error) {
-	return k.MAC(ctx, message)
+	tag, err := k.MAC(ctx, message)
+	return tag, k.device.wrap("mac", err)
 }
 
 var (

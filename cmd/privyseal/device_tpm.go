@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto"
 	"crypto/ecdh"
 	"crypto/rand"
 	"encoding/hex"
@@ -25,6 +26,7 @@ type tpmDevice struct {
 	name   string
 	config *DeviceConfig
 	dir    string
+	watch  *deviceWatch // nil tells nobody
 
 	gate   gate // guards device and ak while they are opened, made and closed
 	device *tpm.Device
@@ -227,7 +229,7 @@ func (d *tpmDevice) Find(ctx context.Context, spec signer.KeySpec) (*signer.Obje
 
 func (d *tpmDevice) object(ctx context.Context, t *tpm.Device, k *tpm.Key, spec signer.KeySpec) (*signer.Object, error) {
 	o := &signer.Object{URI: tpm.KeyURI{File: d.path(spec.ID)}.String()}
-	o.Public = publicOf(tpmKey(k, spec.Algorithm), spec.Algorithm)
+	o.Public = publicOf(d.deviceKey(k, spec.Algorithm), spec.Algorithm)
 	e, err := d.certify(ctx, t, k, nil)
 	o.Evidence = e
 	return o, err
@@ -331,17 +333,18 @@ func (d *tpmDevice) Open(ctx context.Context, uri string, a signer.Algorithm) (s
 	if err != nil {
 		return nil, err
 	}
-	return tpmKey(k, a), nil
+	return d.deviceKey(k, a), nil
 }
 
-func tpmKey(k *tpm.Key, a signer.Algorithm) signer.DeviceKey {
+// deviceKey is a key of the TPM as the signer wants it for an algorithm.
+func (d *tpmDevice) deviceKey(k *tpm.Key, a signer.Algorithm) signer.DeviceKey {
 	switch a.Use() {
 	case signer.UseAgree:
-		return k
+		return tpmAgreementKey{k, d}
 	case signer.UseMAC:
-		return tpmMACKey{k}
+		return tpmMACKey{k, d}
 	}
-	return k
+	return tpmSigningKey{k, d}
 }
 
 // Destroy removes the key file and the authorization value. Without the file
@@ -358,16 +361,46 @@ func (d *tpmDevice) Destroy(_ context.Context, uri string, _ signer.Algorithm) e
 	return d.wrap("destroy", errors.Join(gone, ignoreNotExist(os.Remove(u.File+".auth"))))
 }
 
-// tpmMACKey has the method name that the signer wants.
-type tpmMACKey struct{ *tpm.Key }
+// The keys of the TPM, which say what goes wrong as the signer wants it.
+type (
+	tpmSigningKey struct {
+		*tpm.Key
+		device *tpmDevice
+	}
+	tpmAgreementKey struct {
+		*tpm.Key
+		device *tpmDevice
+	}
+	tpmMACKey struct {
+		*tpm.Key
+		device *tpmDevice
+	}
+)
+
+func (k tpmSigningKey) SignContext(ctx context.Context, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	ctx, end := k.device.watch.traceTPM(ctx, "Sign")
+	sig, err := k.Key.SignContext(ctx, digest, opts)
+	end(err)
+	return sig, k.device.wrap("sign", err)
+}
+
+func (k tpmAgreementKey) ECDHContext(ctx context.Context, remote *ecdh.PublicKey) ([]byte, error) {
+	ctx, end := k.device.watch.traceTPM(ctx, "ECDH")
+	secret, err := k.Key.ECDHContext(ctx, remote)
+	end(err)
+	return secret, k.device.wrap("ecdh", err)
+}
 
 func (k tpmMACKey) MACContext(ctx context.Context, message []byte) ([]byte, error) {
-	return k.MAC(ctx, message)
+	ctx, end := k.device.watch.traceTPM(ctx, "HMAC")
+	tag, err := k.MAC(ctx, message)
+	end(err)
+	return tag, k.device.wrap("mac", err)
 }
 
 var (
-	_ signer.SigningKey   = (*tpm.Key)(nil)
-	_ signer.AgreementKey = (*tpm.Key)(nil)
+	_ signer.SigningKey   = tpmSigningKey{}
+	_ signer.AgreementKey = tpmAgreementKey{}
 	_ signer.MACKey       = tpmMACKey{}
-	_ ecdh.KeyExchanger   = (*tpm.Key)(nil)
+	_ ecdh.KeyExchanger   = tpmAgreementKey{}
 )

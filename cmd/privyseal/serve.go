@@ -56,13 +56,18 @@ func serve(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	p := &process{wiring: w, log: log, metrics: newMetrics(), hangup: hangup, notify: notify, reread: a.loadConfig}
-	return errors.Join(p.run(ctx), w.Close(ctx))
+	p := &process{wiring: w, log: log, metrics: telemetry.NewMetrics(buildInfo()), hangup: hangup, notify: notify, reread: a.loadConfig}
+	tracer, err := telemetry.TracerFromEnv(ctx, buildInfo(), log)
+	if err == nil {
+		p.metrics.SetTracer(tracer)
+		err = p.run(ctx)
+	}
+	return errors.Join(err, tracer.Close(ctx), w.Close(ctx))
 }
 
-func newMetrics() *telemetry.Metrics {
+func buildInfo() telemetry.BuildInfo {
 	b := thisBuild()
-	return telemetry.NewMetrics(telemetry.BuildInfo{Version: b.Version, Revision: b.Revision, Go: b.Go})
+	return telemetry.BuildInfo{Version: b.Version, Revision: b.Revision, Go: b.Go}
 }
 
 // maxServeWorkers bounds the workers that a module gets unasked.
@@ -92,6 +97,7 @@ type process struct {
 
 // run makes the components, binds the listeners and serves.
 func (p *process) run(ctx context.Context) error {
+	p.instrument(p.metrics, p.log)
 	components, err := p.components(ctx)
 	if err != nil {
 		return err

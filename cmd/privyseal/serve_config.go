@@ -25,6 +25,9 @@ type ServeConfig struct {
 	Log LogSection `json:"log,omitzero"`
 	// CriticalKeys are the keys without which the process is not ready.
 	CriticalKeys []signer.KeyID `json:"critical_keys,omitempty"`
+	// SelfTest is how often each key is tested on each of its devices; default
+	// 5m, and "0s" never tests.
+	SelfTest *Duration `json:"self_test,omitempty"`
 	// TransparencyLog publishes the journal. One node of several has it.
 	TransparencyLog *TransparencyLogSection `json:"transparency_log,omitempty"`
 }

@@ -8,11 +8,14 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/privyseal/privyseal/internal/daemon"
+	"github.com/privyseal/privyseal/internal/telemetry"
 	"github.com/privyseal/privyseal/signer"
+	"github.com/privyseal/privyseal/signer/journal"
 )
 
 // The keys component watches the devices and the keys that must be there.
@@ -21,8 +24,11 @@ type keysComponent struct {
 	config *ServeConfig
 	deps   deps
 
-	mu      sync.Mutex // guards devices
-	devices map[string]deviceState
+	journal *journal.Journal
+
+	mu       sync.Mutex // guards what follows
+	devices  map[string]deviceState
+	suspects map[string]string // reasons, by device
 }
 
 // A deviceState is how the last look at a device went.
@@ -35,24 +41,80 @@ type deviceState struct {
 const (
 	lookEvery = 10 * time.Second
 	lookTime  = 8 * time.Second
+
+	suspectsEvery = time.Second
 )
 
-func newKeysComponent(_ context.Context, w *wiring, s *ServeConfig, d deps) (daemon.Component, error) {
-	return &keysComponent{wiring: w, config: s, deps: d, devices: make(map[string]deviceState)}, nil
+func newKeysComponent(ctx context.Context, w *wiring, s *ServeConfig, d deps) (daemon.Component, error) {
+	j, err := journal.Open(ctx, w.config.databaseSource(journalPart), nil)
+	if err != nil {
+		return nil, err
+	}
+	w.ring.SetSelfTestJournal(selfTestJournal{j, d.metrics})
+	return &keysComponent{wiring: w, config: s, deps: d, journal: j, devices: make(map[string]deviceState)}, nil
 }
 
 // Mounts is empty: the pages of the operator show the state of the keys.
 func (k *keysComponent) Mounts() []daemon.Mount { return nil }
 
-// Run looks at the devices, each on its own: one that hangs delays no other.
+// Run looks at the devices, each on its own: one that hangs delays no other. It
+// also has every key tested, and what is left out taken in again.
 func (k *keysComponent) Run(ctx context.Context) error {
-	var looks sync.WaitGroup
+	defer k.journal.Close()
+	var work sync.WaitGroup
 	for name, d := range k.wiring.devices {
-		looks.Go(func() { k.watch(ctx, name, d) })
+		work.Go(func() { k.watch(ctx, name, d) })
 	}
-	looks.Wait()
-	<-ctx.Done()
+	work.Go(func() {
+		k.wiring.ring.Tend(ctx, signer.TendOptions{Interval: k.testInterval(), Failed: func(err error) {
+			k.deps.log.Error("the keys are not looked after", "err", err)
+		}})
+	})
+	work.Go(func() { k.watchSuspects(ctx) })
+	work.Wait()
 	return nil
+}
+
+func (k *keysComponent) testInterval() time.Duration {
+	switch s := k.config.SelfTest; {
+	case s == nil:
+		return 0 // the default
+	case *s == 0:
+		return -1
+	default:
+		return time.Duration(*s)
+	}
+}
+
+// watchSuspects keeps the list of suspect devices for health and metrics.
+func (k *keysComponent) watchSuspects(ctx context.Context) {
+	tick := time.NewTicker(suspectsEvery)
+	defer tick.Stop()
+	for {
+		list, err := k.wiring.store.Suspects(ctx)
+		if err == nil {
+			k.setSuspects(list)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (k *keysComponent) setSuspects(list []signer.Suspect) {
+	now := make(map[string]string, len(list))
+	for _, s := range list {
+		now[s.Device] = s.Reason
+	}
+	k.mu.Lock()
+	k.suspects = now
+	k.mu.Unlock()
+	for name := range k.wiring.devices {
+		_, suspect := now[name]
+		k.deps.metrics.Suspect(name, suspect)
+	}
 }
 
 func (k *keysComponent) watch(ctx context.Context, name string, d signer.Device) {
@@ -68,7 +130,7 @@ func (k *keysComponent) watch(ctx context.Context, name string, d signer.Device)
 	}
 }
 
-// look asks a device for its description, which takes it a round trip.
+// look asks a device for its description, which takes a token a round trip.
 func (k *keysComponent) look(ctx context.Context, name string, d signer.Device) {
 	ctx, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()
@@ -77,7 +139,9 @@ func (k *keysComponent) look(ctx context.Context, name string, d signer.Device) 
 	before, known := k.devices[name]
 	k.devices[name] = deviceState{err, time.Now()}
 	k.mu.Unlock()
+	k.count(name, d)
 	switch {
+	case ctx.Err() != nil && errors.Is(err, context.Canceled): // we are ending
 	case err != nil && (!known || before.err == nil):
 		k.deps.log.Error("device is away", "device", name, "err", err)
 	case err == nil && before.err != nil:
@@ -85,28 +149,54 @@ func (k *keysComponent) look(ctx context.Context, name string, d signer.Device) 
 	}
 }
 
+// count keeps the metrics of a device.
+func (k *keysComponent) count(name string, d signer.Device) {
+	k.deps.metrics.DeviceUp(moduleOf(k.wiring.config.Devices[name]), name, k.deviceError(name) == nil)
+	if p, ok := d.(*pkcs11Device); ok {
+		k.deps.metrics.DeviceSessions(name, "limit", max(p.config.Sessions, 1)*max(p.config.Workers, 1))
+	}
+}
+
+// deviceError says why a device cannot be used now, from looking at it and from
+// what the ring met.
+func (k *keysComponent) deviceError(name string) error {
+	k.mu.Lock()
+	s, reason := k.devices[name], k.suspects[name]
+	k.mu.Unlock()
+	switch away := k.wiring.ring.Health()[name].Away; {
+	case s.err != nil:
+		return s.err
+	case away != nil:
+		return away
+	case reason != "":
+		return fmt.Errorf("%w: %s", signer.ErrDeviceSuspect, reason)
+	case s.looked.IsZero():
+		return errNotLooked
+	}
+	return nil
+}
+
+var errNotLooked = errors.New("not looked at yet")
+
 // Health shows the devices, and the critical keys.
 func (k *keysComponent) Health(ctx context.Context) []daemon.Check {
 	var checks []daemon.Check
-	k.mu.Lock()
-	devices := maps.Clone(k.devices)
-	k.mu.Unlock()
 	for _, name := range slices.Sorted(maps.Keys(k.wiring.devices)) {
-		checks = append(checks, deviceCheck(name, devices[name]))
+		checks = append(checks, k.deviceCheck(name))
 	}
 	for _, id := range k.config.CriticalKeys {
-		checks = append(checks, k.keyCheck(ctx, id, devices))
+		checks = append(checks, k.keyCheck(ctx, id))
 	}
 	return checks
 }
 
-func deviceCheck(name string, s deviceState) daemon.Check {
+func (k *keysComponent) deviceCheck(name string) daemon.Check {
 	c := daemon.Check{Name: "device " + name, Status: daemon.Up}
-	switch {
-	case s.looked.IsZero():
-		c.Status, c.Detail = daemon.Degraded, "not looked at yet"
-	case s.err != nil:
-		c.Status, c.Detail, c.Remedy = daemon.Down, s.err.Error(), remedy(s.err)
+	switch err := k.deviceError(name); {
+	case errors.Is(err, errNotLooked):
+		c.Status, c.Detail = daemon.Degraded, err.Error()
+	case err != nil:
+		c.Status, c.Detail, c.Remedy = daemon.Down, err.Error(), remedy(err)
 	}
 	return c
 }
@@ -115,6 +205,8 @@ func deviceCheck(name string, s deviceState) daemon.Check {
 func remedy(err error) string {
 	d, ok := errors.AsType[*signer.DeviceError](err)
 	switch {
+	case errors.Is(err, signer.ErrDeviceSuspect):
+		return "it comes back when it has passed its self-tests; else look into it, then: privyseal token trust DEVICE"
 	case !ok:
 		return ""
 	case d.Remedy == signer.RemedyRetry:
@@ -125,8 +217,9 @@ func remedy(err error) string {
 	return "an operator must act; see: privyseal token doctor"
 }
 
-// keyCheck is down while no device has the key.
-func (k *keysComponent) keyCheck(ctx context.Context, id signer.KeyID, devices map[string]deviceState) daemon.Check {
+// keyCheck is down while no device has the key, and degraded while one of
+// several is away.
+func (k *keysComponent) keyCheck(ctx context.Context, id signer.KeyID) daemon.Check {
 	c := daemon.Check{Name: "key " + string(id), Status: daemon.Down, Critical: true}
 	key, err := k.wiring.store.Key(ctx, id)
 	if err != nil {
@@ -138,11 +231,20 @@ func (k *keysComponent) keyCheck(ctx context.Context, id signer.KeyID, devices m
 		c.Detail, c.Remedy = "it has no active version", fmt.Sprintf("privyseal key rotate %s", id)
 		return c
 	}
-	if s, ok := devices[v.Device]; !ok || s.err != nil || s.looked.IsZero() {
-		c.Detail = "no device that holds it is there: " + v.Device
-		return c
+	var away []string
+	for _, device := range v.Devices() {
+		if k.wiring.devices[device] == nil || k.deviceError(device) != nil {
+			away = append(away, device)
+		}
 	}
-	c.Status = daemon.Up
+	switch len(away) {
+	case 0:
+		c.Status = daemon.Up
+	case len(v.Devices()):
+		c.Detail = "no device that holds it can be used: " + strings.Join(away, ", ")
+	default:
+		c.Status, c.Detail = daemon.Degraded, "devices that cannot be used: "+strings.Join(away, ", ")
+	}
 	return c
 }
 
@@ -154,4 +256,44 @@ func sameConfig(a, b *Config) bool {
 	x, errX := json.Marshal(a)
 	y, errY := json.Marshal(b)
 	return errX == nil && errY == nil && bytes.Equal(x, y)
+}
+
+// journalPart is the journal's name among the databases.
+const journalPart = "journal"
+
+// selfTestJournal keeps self-tests in the journal, as what they are.
+type selfTestJournal struct {
+	journal *journal.Journal
+	metrics *telemetry.Metrics
+}
+
+// selfTestCaller stands in the journal where a request has its caller.
+const selfTestCaller = "self-test"
+
+func (j selfTestJournal) BeginSelfTest(ctx context.Context, t *signer.SelfTest) (func(context.Context, []byte, error) error, error) {
+	in := journal.Intent{Caller: selfTestCaller, Key: t.Key, Version: t.Version, Purpose: t.Purpose, Rule: selfTestCaller, Input: t.Octets()}
+	switch t.Purpose.Use() {
+	case signer.UseMAC:
+		in.Operation = journal.OpMAC
+	case signer.UseAgree:
+		in.Operation = journal.OpAgree
+	default:
+		r, err := signer.ParseRequest(t.Octets())
+		if err != nil {
+			return nil, err
+		}
+		in.Operation, in.Request, in.Input = journal.OpSign, r, nil
+	}
+	reserved, err := j.journal.Reserve(ctx, in)
+	if err != nil {
+		j.metrics.AuditWriteFailed()
+		return nil, err
+	}
+	return func(ctx context.Context, sig []byte, err error) error {
+		out := journal.Outcome{Result: journal.Signed, Device: t.Device, Signature: sig}
+		if err != nil {
+			out = journal.Outcome{Result: journal.Unknown, Device: t.Device, ErrorClass: "self-test-failed"}
+		}
+		return reserved.Complete(ctx, out)
+	}, nil
 }

@@ -23,7 +23,9 @@ import (
 	"time"
 
 	"github.com/privyseal/privyseal/internal/daemon"
+	"github.com/privyseal/privyseal/internal/telemetry"
 	"github.com/privyseal/privyseal/signer"
+	"github.com/privyseal/privyseal/signer/journal"
 )
 
 // A served process runs in this one, on real devices.
@@ -43,7 +45,7 @@ func serveTest(t *testing.T, w *wiring) *served {
 	}
 	s := &served{t: t, addr: make(map[string]string), done: make(chan error, 1)}
 	up := make(chan struct{})
-	p := &process{wiring: w, log: slog.New(slog.NewTextHandler(t.Output(), nil)), metrics: newMetrics(), notify: new(daemon.Notifier)}
+	p := &process{wiring: w, log: slog.New(slog.NewTextHandler(t.Output(), nil)), metrics: telemetry.NewMetrics(buildInfo()), notify: new(daemon.Notifier)}
 	p.started = func(d *daemon.Daemon, listeners []*daemon.Listener) {
 		s.daemon = d
 		for _, l := range listeners {
@@ -245,4 +247,63 @@ func softwareKey(t *testing.T) *ecdsa.PrivateKey {
 		t.Fatal(err)
 	}
 	return key
+}
+
+// TestMetricNames scrapes after work, and holds the names to the documentation.
+func TestMetricNames(t *testing.T) {
+	w := wireTest(t, initOptions{softHSM: true})
+	for id, p := range map[signer.KeyID]signer.Purpose{"web": signer.PurposeTLS, "mac": signer.PurposeFrankMAC, "init": signer.PurposeMLSInit} {
+		if _, err := w.ring.Create(t.Context(), signer.NewKey{ID: id, Purpose: p, Device: "softhsm"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	config := w.config
+	if err := w.Close(t.Context()); err != nil { // the devices open under the eyes of serve
+		t.Fatal(err)
+	}
+	w, err := newWiring(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { w.Close(context.Background()) })
+	interval := Duration(300 * time.Millisecond)
+	w.config.Serve = &ServeConfig{Operator: "operator", CriticalKeys: []signer.KeyID{"web"}, SelfTest: &interval,
+		Listeners: map[string]*ListenerSection{"operator": {Address: "127.0.0.1:0", Plain: true}}}
+	s := serveTest(t, w)
+	tested := `privyseal_self_tests_total{device="softhsm",result="ok"} `
+	s.eventually("each key passed a self-test", func() bool {
+		_, text := s.page("/metrics")
+		return strings.Contains(text, `{alg="HMAC-SHA256",key="mac",result="ok"}`) && strings.Contains(text, `key="init",result="ok"}`) && strings.Contains(text, `key="web",result="ok"}`)
+	})
+	_, text := s.page("/metrics")
+	for _, want := range []string{
+		"privyseal_build_info{", tested, `privyseal_sign_requests_total{alg="P-256",key="web",result="ok"}`, `privyseal_sign_duration_seconds_bucket{alg="P-256",le="0.0001"}`,
+		`privyseal_pkcs11_call_duration_seconds_count{function="C_Sign",module="libsofthsm2.so"}`, `privyseal_device_up{module="libsofthsm2.so",token="softhsm"} 1`,
+		`privyseal_device_sessions{device="softhsm",state="limit"}`, `privyseal_device_in_flight{device="softhsm"}`, `privyseal_device_suspect{device="softhsm"} 0`,
+		"privyseal_audit_write_failures_total 0", `privyseal_http_requests_total{code="2xx",listener="operator"}`, "go_goroutines ", "process_open_fds ",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %s", want)
+		}
+	}
+	if strings.Contains(text, `result="error"`) {
+		t.Errorf("self-tests failed:\n%s", text)
+	}
+	j, err := journal.Open(t.Context(), w.config.databaseSource(journalPart), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close()
+	kept := make(map[string]int)
+	for e, err := range j.Entries(t.Context(), 0) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Intent.Caller == selfTestCaller {
+			kept[string(e.Intent.Key)+" "+string(e.Intent.Operation)]++
+		}
+	}
+	if kept["web sign"] == 0 || kept["mac mac"] == 0 || kept["init agree"] == 0 {
+		t.Errorf("the journal has %v", kept)
+	}
 }

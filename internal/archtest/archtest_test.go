@@ -63,6 +63,7 @@ var outside = map[string][]string{
 	"github.com/miekg/pkcs11":         {"hsm"},
 	"github.com/google/go-tpm":        {"tpm"},
 	"github.com/prometheus":           {"internal/telemetry"},
+	"go.opentelemetry.io":             {"internal/telemetry"},
 	"github.com/thomas-vilte/mls-go":  {}, // a peer for tests only
 	"github.com/rogpeppe/go-internal": {}, // tests only
 	"pgregory.net/rapid":              {}, // tests only

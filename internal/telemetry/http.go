@@ -22,9 +22,11 @@ func (m *Metrics) HTTP(listener string, log *slog.Logger, next http.Handler) htt
 		}
 		ctx := WithRequestID(r.Context(), id)
 		w.Header().Set(RequestIDHeader, id)
+		ctx, end := m.tracer.request(ctx, listener, r)
 		rec := &statusRecorder{ResponseWriter: w}
 		defer func() {
 			took := time.Since(start)
+			end(rec.status)
 			m.httpRequests.WithLabelValues(listener, statusClass(rec.status)).Inc()
 			m.httpDuration.WithLabelValues(listener).Observe(took.Seconds())
 			log.DebugContext(ctx, "request", "listener", listener, "method", r.Method, "path", r.URL.Path, "status", rec.status, "took", took)

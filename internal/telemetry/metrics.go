@@ -18,6 +18,8 @@ type Metrics struct {
 	httpRequests *prometheus.CounterVec
 	httpDuration *prometheus.HistogramVec
 	reloads      *prometheus.CounterVec
+	devices      deviceMetrics
+	tracer       *Tracer
 }
 
 // BuildInfo says what the process was built from.
@@ -36,8 +38,16 @@ func NewMetrics(b BuildInfo) *Metrics {
 	m.httpRequests = m.counterVec("http_requests_total", "Requests answered, by class of status.", "listener", "code")
 	m.httpDuration = m.histogramVec("http_request_duration_seconds", "From the header of a request to the end of its answer.", "listener")
 	m.reloads = m.counterVec("reloads_total", "Reloads of policy, trust and certificates.", "result")
+	m.registerDevices()
 	return m
 }
+
+// SetTracer has each request be a span, below that of its caller if it brings
+// one (W3C Trace Context). It is called before the process serves.
+func (m *Metrics) SetTracer(t *Tracer) { m.tracer = t }
+
+// Tracer returns the tracer, which may be nil and is good to use then.
+func (m *Metrics) Tracer() *Tracer { return m.tracer }
 
 // Registry takes further collectors, whose names start with "privyseal_".
 func (m *Metrics) Registry() prometheus.Registerer { return m.registry }
