@@ -45,6 +45,10 @@ type Config struct {
 	// Serve is what "privyseal serve" does.
 	Serve *ServeConfig `json:"serve,omitempty"`
 
+	// Trust is the file of the trust configuration: whose credentials are
+	// believed for which names. See: privyseal help trust.
+	Trust string `json:"trust,omitempty"`
+
 	dir string // absolute folder of the file
 }
 

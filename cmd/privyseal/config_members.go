@@ -87,6 +87,8 @@ one, "privyseal config check" reads it and says what it means.
                   password in it: name its file with passfile=); default:
                   SQLite files in the state folder
   serve           what "privyseal serve" does, see below
+  trust           file of the trust configuration: whose credentials are
+                  believed for which names; see: privyseal help trust
 
 A device of kind "pkcs11":
 

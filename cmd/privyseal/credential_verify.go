@@ -24,6 +24,7 @@ type verifyOptions struct {
 	kind, file, nonce, audience, iss, holderKey, as, at string
 	anchors, issuerKeys                                 []string
 	noKeyBinding                                        bool
+	trust                                               string
 
 	now time.Time
 }
@@ -50,6 +51,7 @@ func newCredentialVerify(a *app) *cobra.Command {
 	f.StringVar(&o.holderKey, "holder-key", "", "`file` with the public key that the credential must be for, JWK or PEM")
 	f.StringVar(&o.as, "as", "", "the client or user `URI` that the presenter must have")
 	f.BoolVar(&o.noKeyBinding, "no-key-binding", false, "accept a credential that nobody proves to hold")
+	f.StringVar(&o.trust, "trust", "", "believe whom this trust configuration `file` believes (default: that of the configuration, if no --anchor or --issuer-key is given)")
 	f.StringVar(&o.at, "at", "", "judge as at this `time` (RFC 3339) instead of now")
 	return c
 }
@@ -71,6 +73,11 @@ func credentialVerify(ctx context.Context, a *app, o *verifyOptions) error {
 	text, err := readInput(a.in, o.file)
 	if err != nil {
 		return err
+	}
+	if own, err := a.trustedVerify(ctx, o); err != nil {
+		return err
+	} else if own != nil {
+		verify = own
 	}
 	v, err := verify(ctx, o, text)
 	if err != nil {

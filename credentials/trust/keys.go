@@ -42,7 +42,7 @@ func (b *builder) keySource(i *Issuer, at string) (keySource, error) {
 	k := &i.config.Keys
 	switch k.Source {
 	case SourceJWKSFile:
-		return b.keyFile(i, at+".file", parseJWKS)
+		return b.keyFile(i, at+".file", parseKeyFile)
 	case SourceCOSEFile:
 		return b.keyFile(i, at+".file", parseCOSEKeySet)
 	}

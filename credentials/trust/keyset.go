@@ -30,7 +30,7 @@ var (
 
 // A namedKey is one key of a set.
 type namedKey struct {
-	kid    []byte // nil if it has none
+	kid    []byte // its thumbprint if it has none
 	public crypto.PublicKey
 	scheme *credentials.Scheme
 }
@@ -48,6 +48,15 @@ func parseJWKS(text []byte) (*keySet, error) {
 	}
 	list, _ := o.Get("keys")
 	return keysFrom(list)
+}
+
+// parseKeyFile reads a JWK Set, or one JWK as "privyseal key public" writes it.
+func parseKeyFile(text []byte) (*keySet, error) {
+	o, err := jose.ParseObject(string(text), keyDepth)
+	if err != nil || !o.Has("kty") {
+		return parseJWKS(text)
+	}
+	return keysFrom([]any{o})
 }
 
 func keysFrom(list any) (*keySet, error) {
@@ -83,12 +92,22 @@ func (s *keySet) addJWK(o *jose.Object) error {
 	if err != nil || !k.Verifies(scheme.AcceptsJOSE) {
 		return nil
 	}
-	key := namedKey{public: k.Key, scheme: scheme}
+	key := namedKey{kid: thumbprintKid(k.Key), public: k.Key, scheme: scheme}
 	if o.Has("kid") {
 		key.kid = []byte(k.Kid)
 	}
 	s.keys = append(s.keys, key)
 	return nil
+}
+
+// thumbprintKid is what a key without a kid is called: its JWK thumbprint in
+// base64url, as is the custom.
+func thumbprintKid(pub crypto.PublicKey) []byte {
+	sum, err := credentials.JWKThumbprint(pub)
+	if err != nil {
+		return nil
+	}
+	return []byte(jose.EncodeBase64(sum))
 }
 
 // parseCOSEKeySet reads a COSE_KeySet (RFC 9052 section 7): an array of
@@ -112,7 +131,11 @@ func parseCOSEKeySet(b []byte) (*keySet, error) {
 			return nil, fmt.Errorf("key %d: %w", i, err)
 		}
 		if err == nil {
-			s.keys = append(s.keys, namedKey{kid: k.KeyID, public: k.Public, scheme: k.Scheme})
+			key := namedKey{kid: k.KeyID, public: k.Public, scheme: k.Scheme}
+			if key.kid == nil {
+				key.kid = thumbprintKid(k.Public)
+			}
+			s.keys = append(s.keys, key)
 		}
 	}
 	return s, nil

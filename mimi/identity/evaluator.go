@@ -15,6 +15,8 @@ type EvaluatorOptions struct {
 	// Provider is our own provider, a name under which tokens may be
 	// addressed to us.
 	Provider mimi.URI
+	// Audiences are further names of ours.
+	Audiences []string
 	// Now is the clock; time.Now if nil.
 	Now func() time.Time
 	// CacheSize bounds the evidence that is kept; 4096 if 0.
@@ -60,7 +62,7 @@ func (e *Evaluator) Evaluate(ctx context.Context, q Question) (*Verdict, error) 
 	}
 	s := e.list.Snapshot()
 	v := &Verdict{Generation: s.Generation}
-	t := &trace{verdict: v}
+	t := &trace{verdict: v, anyKey: q.AnyKey}
 	p, err := e.evidence(ctx, s, &q, t)
 	if err == nil {
 		err = e.weigh(ctx, s, &q, p, v, t)

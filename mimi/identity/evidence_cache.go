@@ -22,6 +22,7 @@ func cacheKey(generation uint64, q *Question) [sha256.Size]byte {
 	b.Uint64(generation)
 	b.Uint16(uint16(q.Suite))
 	b.Uint8(uint8(q.Role))
+	b.Optional(q.AnyKey)
 	b.Uint16(uint16(q.Credential.Type))
 	b.Vector(q.Credential.Body)
 	b.Vector(q.SignatureKey)

@@ -63,7 +63,10 @@ var ruleOf = map[credentials.Code]Rule{
 }
 
 // A trace collects the findings of one evaluation.
-type trace struct{ verdict *Verdict }
+type trace struct {
+	verdict *Verdict
+	anyKey  bool
+}
 
 func (t *trace) pass(r Rule) { t.detail(r, "") }
 
@@ -73,7 +76,11 @@ func (t *trace) detail(r Rule, format string, args ...any) {
 
 func (t *trace) verified(ev *trust.Evidence) {
 	t.detail(ruleIssuer, "issuer %q, valid %s to %s", ev.Issuer.Name, ev.NotBefore.UTC().Format(time.RFC3339), ev.NotAfter.UTC().Format(time.RFC3339))
-	t.pass(ruleKey)
+	if t.anyKey {
+		t.detail(ruleKey, "taken from the credential: no leaf was given")
+		return
+	}
+	t.detail(ruleKey, "that of the leaf")
 }
 
 func (t *trace) named(i *trust.Issuer, id *Identity) {

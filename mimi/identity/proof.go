@@ -35,9 +35,12 @@ func (e *Evaluator) evidence(ctx context.Context, s *trust.Snapshot, q *Question
 		t.passAll(q)
 		return p, nil
 	}
-	scheme, err := schemeOf(q.Suite)
-	if err != nil {
-		return nil, err
+	var scheme *credentials.Scheme // nil is any
+	if !q.AnyKey {
+		var err error
+		if scheme, err = schemeOf(q.Suite); err != nil {
+			return nil, err
+		}
 	}
 	x := &examination{e: e, snapshot: s, q: q, trace: t}
 	p, err := x.examine(ctx, &q.Credential, q.SignatureKey, scheme)
@@ -61,6 +64,9 @@ func (x *examination) examine(ctx context.Context, c *mls.Credential, key []byte
 		return x.hub(ctx, c, key, scheme)
 	}
 	if c.Type == mls.CredentialMulti || c.Type == mls.CredentialWeakMulti {
+		if scheme == nil {
+			return nil, credentials.Errorf(credentials.CodeBindingSignature, "bindings", "they are for the key of a leaf, and none is given")
+		}
 		return x.multi(ctx, c, key)
 	}
 	p := &proof{}

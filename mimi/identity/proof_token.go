@@ -2,6 +2,7 @@ package identity
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"github.com/privyseal/privyseal/credentials"
@@ -17,7 +18,7 @@ import (
 // only limit where the holder meant to be seen; that the token is for the
 // leaf's key, which signed the leaf, is what stops a copy.
 func (x *examination) audiences() []string {
-	var all []string
+	all := slices.Clone(x.e.opts.Audiences)
 	if room := x.q.Room; !room.IsZero() {
 		all = append(all, room.String(), room.Provider().String())
 		if name, ok := strings.CutPrefix(room.Path(), "r/"); ok {
@@ -47,6 +48,9 @@ func (x *examination) checkAudience(where, aud string, id *Identity) error {
 
 // holder returns what a token is checked against.
 func (x *examination) holder(body []byte, key []byte, scheme *credentials.Scheme) (trust.TokenCheck, error) {
+	if scheme == nil {
+		return trust.TokenCheck{Token: body, Audiences: x.audiences()}, nil
+	}
 	pub, err := scheme.ParseMLSPublicKey(key)
 	if err != nil {
 		return trust.TokenCheck{}, credentials.Errorf(credentials.CodeCnfLeafMismatch, "signature key", "no key of %s: %w", scheme, err)

@@ -25,6 +25,10 @@ type Question struct {
 	Suite        mls.CipherSuite // of the leaf or external sender
 	Credential   mls.Credential
 	SignatureKey []byte // of the leaf or external sender
+	// AnyKey looks at a credential by itself, where there is no leaf: for
+	// tools, never to believe a leaf. Suite and SignatureKey are not used, and a
+	// credential with bindings cannot be judged.
+	AnyKey bool
 
 	Role Role
 	// Room is whose group it is in; zero for a KeyPackage that is in none yet.
@@ -113,4 +117,12 @@ func schemeOf(c mls.CipherSuite) (*credentials.Scheme, error) {
 		return nil, credentials.Errorf(credentials.CodeCnfCurve, "cipher suite", "0x%04x has no signature scheme that is supported", uint16(c))
 	}
 	return s, nil
+}
+
+// UseTypeNumbers has package mls use the numbers of a trust configuration for
+// the credential types that have no registered one. It is called before mls is
+// first used, and never afterwards.
+func UseTypeNumbers(n trust.TypeNumbers) {
+	mls.CredentialMulti, mls.CredentialWeakMulti = mls.CredentialType(n.Multi), mls.CredentialType(n.WeakMulti)
+	mls.CredentialSDCWT, mls.CredentialSDJWT = mls.CredentialType(n.SDCWT), mls.CredentialType(n.SDJWT)
 }
