@@ -9,6 +9,9 @@ import (
 	"github.com/privyseal/privyseal/credentials"
 	"github.com/privyseal/privyseal/hsm"
 	"github.com/privyseal/privyseal/signer"
+	"github.com/privyseal/privyseal/signer/access"
+	"github.com/privyseal/privyseal/signer/client"
+	signservice "github.com/privyseal/privyseal/signer/service"
 	"github.com/privyseal/privyseal/tpm"
 )
 
@@ -64,12 +67,15 @@ func (e refusedError) Unwrap() error { return e.error }
 
 // exitCode maps an error to the status that the program ends with.
 func exitCode(err error) int {
+	if remote, ok := errors.AsType[*client.Error](err); ok {
+		return remoteExitCode(remote)
+	}
 	switch {
 	case err == nil:
 		return exitOK
 	case is[problemError](err):
 		return exitProblem
-	case is[usageError](err), errors.Is(err, signer.ErrUsage):
+	case is[usageError](err), errors.Is(err, signer.ErrUsage), errors.Is(err, access.ErrUsage):
 		return exitLocal
 	case is[*signer.Refusal](err), is[*credentials.Error](err), is[refusedError](err), errors.Is(err, tpm.ErrEvidence), isLogFault(err):
 		return exitRefused
@@ -79,6 +85,18 @@ func exitCode(err error) int {
 		return exitRemote
 	}
 	return exitLocal
+}
+
+// remoteExitCode tells a refusal and a device of the signing service from its
+// other errors.
+func remoteExitCode(e *client.Error) int {
+	switch e.Reason {
+	case string(signservice.PolicyDenied), string(signservice.PurposeDenied), string(signservice.GuardDenied), string(signservice.RoleRequired):
+		return exitRefused
+	case string(signservice.DeviceRetry), string(signservice.DeviceOperator), string(signservice.DeviceSuspect):
+		return exitDevice
+	}
+	return exitRemote
 }
 
 func is[T error](err error) bool {

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -63,7 +62,7 @@ func policyTest(a *app, policyPath, casesPath string) error {
 	if err != nil {
 		return err
 	}
-	b, err := readFile(casesPath, policy.MaxFile)
+	b, err := readBounded(casesPath, policy.MaxFile)
 	if err != nil {
 		return err
 	}
@@ -103,7 +102,7 @@ func printResults(w io.Writer, cases []policy.Case, results []policy.Result) {
 }
 
 func loadPolicy(path string) (*policy.Policy, error) {
-	b, err := readFile(path, policy.MaxFile)
+	b, err := readBounded(path, policy.MaxFile)
 	if err != nil {
 		return nil, err
 	}
@@ -112,18 +111,4 @@ func loadPolicy(path string) (*policy.Policy, error) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return p, nil
-}
-
-// readFile reads a file of at most max octets.
-func readFile(path string, max int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, max+1))
-	if err == nil && int64(len(b)) > max {
-		err = fmt.Errorf("%s: more than %d octets", path, max)
-	}
-	return b, err
 }

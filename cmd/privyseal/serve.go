@@ -166,6 +166,7 @@ type deps struct {
 func services() []service {
 	return []service{
 		{"keys", newKeysComponent},
+		{"signer", newSignerComponent},
 		{"transparency log", newLogComponent},
 	}
 }

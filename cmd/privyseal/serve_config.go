@@ -30,6 +30,8 @@ type ServeConfig struct {
 	SelfTest *Duration `json:"self_test,omitempty"`
 	// TransparencyLog publishes the journal. One node of several has it.
 	TransparencyLog *TransparencyLogSection `json:"transparency_log,omitempty"`
+	// Signer is the signing service for callers.
+	Signer *SignerSection `json:"signer,omitempty"`
 }
 
 // A LogSection says how to log.
@@ -93,6 +95,9 @@ func (s *ServeConfig) check() error {
 		}
 	}
 	if err := s.TransparencyLog.check(s); err != nil {
+		return err
+	}
+	if err := s.Signer.check(s); err != nil {
 		return err
 	}
 	return s.Log.check("serve.log")

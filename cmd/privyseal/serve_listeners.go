@@ -47,6 +47,9 @@ func listenerConfig(w *wiring, name string, s *ListenerSection) daemon.ListenerC
 	if !s.Plain {
 		c.Certificate = func(ctx context.Context) (*tls.Certificate, error) { return serverCertificate(ctx, w, s) }
 	}
+	if own := w.clientCA[name]; own != nil {
+		c.ClientCA, c.OptionalClient = own, true
+	}
 	if s.ClientCA != "" {
 		c.ClientCA = func(context.Context) (*x509.CertPool, error) {
 			return daemon.ReadPool(resolve(w.config.dir, s.ClientCA))

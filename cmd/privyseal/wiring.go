@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"os"
@@ -27,6 +28,8 @@ type wiring struct {
 	store   *signer.KeyStore
 	ring    *signer.Keyring
 	devices map[string]openDevice
+	// clientCA has the authorities of listeners whose service knows them.
+	clientCA map[string]func(context.Context) (*x509.CertPool, error)
 }
 
 // An openDevice is a signer.Device with an end.
@@ -55,7 +58,7 @@ func newWiring(ctx context.Context, c *Config) (*wiring, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &wiring{config: c, store: store, devices: make(map[string]openDevice)}
+	w := &wiring{config: c, store: store, devices: make(map[string]openDevice), clientCA: make(map[string]func(context.Context) (*x509.CertPool, error))}
 	plain := make(map[string]signer.Device)
 	for name, d := range c.Devices {
 		w.devices[name] = newDevice(name, d, c)

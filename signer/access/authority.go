@@ -121,14 +121,19 @@ func (a *Authority) roots(ctx context.Context, where string, args ...any) (roots
 }
 
 // Pool returns the CA's certificates of all its keys that have not expired:
-// the ClientCAs of the server.
+// the ClientCAs of the server. It asks for the key only if there is none yet,
+// so that a server starts without its device.
 func (a *Authority) Pool(ctx context.Context) (*x509.CertPool, error) {
-	if _, err := a.Root(ctx); err != nil {
-		return nil, err
-	}
 	roots, err := a.roots(ctx, `WHERE not_after > ?`, a.store.db.Now().UnixMicro())
 	if err != nil {
 		return nil, err
+	}
+	if len(roots) == 0 {
+		root, err := a.Root(ctx)
+		if err != nil {
+			return nil, err
+		}
+		roots = append(roots, root)
 	}
 	pool := x509.NewCertPool()
 	for _, c := range roots {
