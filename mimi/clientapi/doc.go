@@ -27,6 +27,9 @@
 //	GET    /client/v1/events                          -> events; see EventQuery
 //	POST   /client/v1/consent                         mimi.ConsentEntry -> empty
 //	POST   /client/v1/identifier-query/{domain}       mimi.IdentifierRequest -> mimi.IdentifierResponse
+//	GET    /client/v1/download/{assetUrl}             the asset, fetched by the provider
+//	POST   /client/v1/ohttp/{gateway}                 message/ohttp-req -> message/ohttp-res
+//	GET    /client/v1/ohttp/{gateway}                 application/ohttp-keys
 //	POST   /client/v1/assets, GET /client/v1/assets/{name}   as package asset of the hub says
 //
 // {roomId} is the whole room URI in one path segment (mimi.URI.PathSegment).

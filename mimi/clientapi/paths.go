@@ -1,6 +1,8 @@
 package clientapi
 
 import (
+	"net/url"
+
 	"github.com/privyseal/privyseal/mimi"
 )
 
@@ -15,6 +17,8 @@ const (
 	PathConsent      = Prefix + "/consent"
 	PathIdentifier   = Prefix + "/identifier-query"
 	PathAssets       = Prefix + "/assets"
+	PathDownload     = Prefix + "/download" // with the URL in one segment
+	PathOHTTP        = Prefix + "/ohttp"    // with the gateway's provider in one segment
 	roomUpdate       = "/update"
 	roomMessages     = "/messages"
 	roomGroupInfo    = "/group-info"
@@ -45,6 +49,14 @@ const (
 	MaxAbuseVerdicts   = 64        // in an answer, as messages in a report
 	maxCredentialBytes = 128 << 10
 )
+
+// OHTTPPath returns where the provider relays to the gateway of another: POST
+// with a message/ohttp-req passes on, GET gives the gateway's keys.
+func OHTTPPath(gateway string) string { return PathOHTTP + "/" + url.PathEscape(gateway) }
+
+// DownloadPath returns where the provider fetches the asset at a URL for a
+// client, through the hub's proxyDownload or from its own cache.
+func DownloadPath(asset string) string { return PathDownload + "/" + url.PathEscape(asset) }
 
 // RoomPath returns the path of a room itself.
 func RoomPath(room mimi.URI) string { return PathRooms + "/" + room.PathSegment() }

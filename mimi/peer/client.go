@@ -165,6 +165,38 @@ func (c *Client) DoRetry(ctx context.Context, provider string, e Endpoint, varia
 	}
 }
 
+// Get fetches a path at a provider's own domain, such as one that is well
+// known, of at most so many octets.
+func (c *Client) Get(ctx context.Context, provider, path, accept string, most int64) ([]byte, http.Header, error) {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	s, err := c.session(provider)
+	if err != nil {
+		return nil, nil, err
+	}
+	leave, err := s.enter(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer leave()
+	return c.get(ctx, s, path, accept, most)
+}
+
+func (c *Client) get(ctx context.Context, s *session, path, accept string, most int64) ([]byte, http.Header, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+s.provider+path, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	req.Header.Set("Accept", accept)
+	resp, err := c.roundTrip(s, req, func(status int) bool { return status == http.StatusOK })
+	if err != nil {
+		return nil, nil, err
+	}
+	defer resp.Body.Close()
+	b, err := readBounded(resp.Body, most)
+	return b, resp.Header, err
+}
+
 // Open calls an endpoint and returns a successful answer, whose body the caller
 // bounds and closes. The call counts as open until then.
 func (c *Client) Open(ctx context.Context, call Call) (*http.Response, error) {

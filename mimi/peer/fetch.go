@@ -42,27 +42,18 @@ func (c *Client) directory(ctx context.Context, s *session) (*Directory, error) 
 }
 
 func (c *Client) fetchDirectory(ctx context.Context, s *session) (*Directory, time.Duration, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+s.provider+DirectoryPath, nil)
-	if err != nil {
-		return nil, 0, err
-	}
-	req.Header.Set("Accept", "application/json")
-	resp, err := c.roundTrip(s, req, func(status int) bool { return status == http.StatusOK })
-	if err != nil {
-		return nil, 0, err
-	}
-	defer resp.Body.Close()
-	b, err := readBounded(resp.Body, maxDirectory)
+	b, header, err := c.get(ctx, s, DirectoryPath, "application/json", maxDirectory)
 	if err != nil {
 		return nil, 0, err
 	}
 	d, err := ParseDirectory(b)
-	return d, maxAge(resp.Header), err
+	return d, MaxAge(header, directoryAge), err
 }
 
-// maxAge returns for how long a directory may be kept.
-func maxAge(h http.Header) time.Duration {
-	age := directoryAge
+// MaxAge returns for how long a document of a provider may be kept: what its
+// header says, or else the usual time, from a minute to a day.
+func MaxAge(h http.Header, usual time.Duration) time.Duration {
+	age := usual
 	for directive := range strings.SplitSeq(h.Get("Cache-Control"), ",") {
 		name, value, _ := strings.Cut(strings.TrimSpace(directive), "=")
 		seconds, err := strconv.ParseUint(value, 10, 31)

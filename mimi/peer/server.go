@@ -23,6 +23,9 @@ const octets = "application/octet-stream"
 // directoryAge is for how long a peer may keep our directory.
 const directoryAge = time.Hour
 
+// publicTime bounds a call of a public path.
+const publicTime = 30 * time.Second
+
 // A Request is a call of an authenticated peer.
 type Request struct {
 	Peer     Peer
@@ -75,6 +78,7 @@ type ServerConfig struct {
 type Server struct {
 	cfg    ServerConfig
 	routes map[Endpoint]StreamHandler
+	public map[string]http.Handler
 
 	mu   sync.Mutex // guards open
 	open map[string]int
@@ -88,7 +92,7 @@ func NewServer(cfg ServerConfig) *Server {
 	if cfg.Concurrency <= 0 {
 		cfg.Concurrency = 128
 	}
-	return &Server{cfg: cfg, routes: make(map[Endpoint]StreamHandler), open: make(map[string]int)}
+	return &Server{cfg: cfg, routes: make(map[Endpoint]StreamHandler), public: make(map[string]http.Handler), open: make(map[string]int)}
 }
 
 // Handle serves an endpoint whose body is read whole.
@@ -112,6 +116,9 @@ func (s *Server) Handle(e Endpoint, h Handler) {
 // HandleStream serves an endpoint that writes its own answer.
 func (s *Server) HandleStream(e Endpoint, h StreamHandler) { s.routes[e] = h }
 
+// HandlePublic serves a path to callers that need not be providers.
+func (s *Server) HandlePublic(path string, h http.Handler) { s.public[path] = h }
+
 func writeBody(w http.ResponseWriter, status int, body []byte) {
 	w.Header().Set("Content-Type", octets)
 	w.Header().Set("X-Content-Type-Options", "nosniff")
@@ -134,6 +141,11 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) error {
 	}
 	if r.URL.Path == DirectoryPath {
 		return s.serveDirectory(w, r, provider)
+	}
+	if h, ok := s.public[r.URL.Path]; ok {
+		s.deadlines(w, publicTime)
+		h.ServeHTTP(w, r)
+		return nil
 	}
 	call, route, err := s.route(r)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"os"
 	"time"
 
 	"github.com/privyseal/privyseal/internal/problem"
@@ -94,14 +95,43 @@ func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, target string) err
 	if err != nil {
 		return err
 	}
-	f, err := p.cache.get(r.Context(), u.String(), func(ctx context.Context, into io.Writer) (time.Duration, error) {
-		return p.fetch(ctx, u, into)
-	})
+	f, err := p.open(r.Context(), u)
 	if err != nil {
 		return err
 	}
 	defer f.release()
 	return serveFile(w, r, f.path, problem.New(http.StatusNotFound, "not-found", "no such asset"))
+}
+
+// Fetch returns the asset at a URL, of at most so many octets, as Serve does.
+func (p *Proxy) Fetch(ctx context.Context, target string, most int64) ([]byte, error) {
+	u, err := p.check(target)
+	if err != nil {
+		return nil, err
+	}
+	f, err := p.open(ctx, u)
+	if err != nil {
+		return nil, err
+	}
+	defer f.release()
+	info, err := os.Stat(f.path)
+	if err != nil {
+		return nil, fmt.Errorf("asset: %w", err)
+	}
+	if info.Size() > most {
+		return nil, problem.New(http.StatusBadGateway, "asset-size", "the asset has more than %d octets", most)
+	}
+	b, err := os.ReadFile(f.path)
+	if err != nil {
+		return nil, fmt.Errorf("asset: %w", err)
+	}
+	return b, nil
+}
+
+func (p *Proxy) open(ctx context.Context, u *url.URL) (*open, error) {
+	return p.cache.get(ctx, u.String(), func(ctx context.Context, into io.Writer) (time.Duration, error) {
+		return p.fetch(ctx, u, into)
+	})
 }
 
 // fetch writes the asset and returns for how long the host lets it be kept.
