@@ -19,6 +19,14 @@ var migrations embed.FS
 type Options struct {
 	Node string           // name of this node in the entries; "" for none
 	Now  func() time.Time // nil means time.Now
+
+	// OneFlush writes an intent that the guard does not look at, and that has
+	// no idempotency key, together with its outcome: half the flushes. There is
+	// still no signature without an entry, since the entry is durable before
+	// Complete returns. What is given up is the trace of a signature that was
+	// made and not released because of a crash, and that a database which is
+	// away is noticed before the device works. See docs/decisions/0010.
+	OneFlush bool
 }
 
 // A Journal is open for writing. Its methods may be called at the same time.
@@ -26,6 +34,7 @@ type Journal struct {
 	db   *sqldb.DB
 	node string
 	now  func() time.Time
+	lazy bool // Options.OneFlush
 
 	// batch applies one change and returns when it is durable; tests put
 	// faults around it.
@@ -43,7 +52,7 @@ type Journal struct {
 func Open(ctx context.Context, source string, opt *Options) (*Journal, error) {
 	j := &Journal{now: time.Now, ops: make(chan *op), quit: make(chan struct{}), done: make(chan struct{})}
 	if opt != nil {
-		j.node = opt.Node
+		j.node, j.lazy = opt.Node, opt.OneFlush
 		if opt.Now != nil {
 			j.now = opt.Now
 		}
@@ -102,7 +111,8 @@ type Reservation struct {
 	spent  atomic.Bool
 }
 
-// Number returns the number of the reservation, from 1.
+// Number returns the number of the reservation, from 1; 0 while it has none
+// because of Options.OneFlush.
 func (r *Reservation) Number() int64 { return r.number }
 
 // Replay returns the recorded outcome if the intent repeats one that was
@@ -122,6 +132,9 @@ func (j *Journal) Reserve(ctx context.Context, in Intent) (*Reservation, error) 
 	if err != nil {
 		return nil, err
 	}
+	if j.lazy && len(p.claims) == 0 && p.idem.key == "" {
+		return &Reservation{j: j, intent: p}, nil
+	}
 	o := newOp(opReserve, p)
 	if err := j.do(ctx, o); err != nil {
 		return nil, err
@@ -137,7 +150,9 @@ func (r *Reservation) Complete(ctx context.Context, out Outcome) error {
 		return ErrClosed
 	}
 	o := newOp(opComplete, r.intent)
-	o.number = r.number
+	if o.number = r.number; o.number == 0 {
+		o.kind = opRecord
+	}
 	if err := o.setOutcome(&out, r.j.now()); err != nil {
 		r.spent.Store(false)
 		return err

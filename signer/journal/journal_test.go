@@ -273,6 +273,35 @@ func TestCallersTogether(t *testing.T) {
 	})
 }
 
+func TestOneFlush(t *testing.T) {
+	databases(t, func(t *testing.T, source string) {
+		ctx := t.Context()
+		j := must[*journal.Journal](t)(journal.Open(ctx, source, &journal.Options{OneFlush: true}))
+		defer j.Close()
+		plain := must[*journal.Reservation](t)(j.Reserve(ctx, intent(rawRequest(t, "a"))))
+		if h := must[journal.Head](t)(j.Head(ctx)); h.Reservations != 0 {
+			t.Errorf("%d reservations were written", h.Reservations)
+		}
+		guarded := must[*journal.Reservation](t)(j.Reserve(ctx, intent(commit(t, "g", 1, "a"))))
+		again := intent(rawRequest(t, "b"))
+		again.IdempotencyKey = "once"
+		must[*journal.Reservation](t)(j.Reserve(ctx, again))
+		if h := must[journal.Head](t)(j.Head(ctx)); h.Reservations != 2 {
+			t.Errorf("%d reservations were written, want the guarded one and the one with a key", h.Reservations)
+		}
+		for name, r := range map[string]*journal.Reservation{"plain": plain, "guarded": guarded} {
+			if err := r.Complete(ctx, journal.Outcome{Result: journal.Signed, Signature: []byte(name)}); err != nil {
+				t.Fatal(err)
+			}
+			if err := r.Complete(ctx, journal.Outcome{Result: journal.Signed, Signature: []byte(name)}); !errors.Is(err, journal.ErrClosed) {
+				t.Errorf("%s, a second time: %v", name, err)
+			}
+			must[*journal.Entry](t)(j.Find(ctx, []byte(name)))
+		}
+		must[journal.Head](t)(j.Verify(ctx, nil))
+	})
+}
+
 // TestCanceledReserve closes what nobody will use.
 func TestCanceledReserve(t *testing.T) {
 	databases(t, func(t *testing.T, source string) {
