@@ -105,7 +105,7 @@ func (h *house) sign(name string, n int) (sigs [][]byte) {
 // waits for a checkpoint over it.
 func (h *house) publish() *translog.Checkpoint {
 	h.t.Helper()
-	ctx := h.t.Context()
+	ctx := context.WithoutCancel(h.t.Context())
 	for must[int](h.t)(h.log.Feed(ctx)) > 0 {
 	}
 	size := must[uint64](h.t)(h.log.Size(ctx))
