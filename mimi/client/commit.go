@@ -95,6 +95,14 @@ func (r *Room) tryCommit(ctx context.Context, build func(context.Context) (*inte
 			return nil, epoch, err
 		}
 	}
+	if r.signed != nil {
+		if err := r.reportRejected(ctx, "discarded"); err != nil {
+			return nil, 0, err
+		}
+		if err := r.load(ctx); err != nil {
+			return nil, 0, err
+		}
+	}
 	ctx = acting(ctx)
 	do, err := build(ctx)
 	if err != nil {
@@ -112,7 +120,8 @@ func (r *Room) tryCommit(ctx context.Context, build func(context.Context) (*inte
 // prepare makes the pending commit, judges it as all others will, and stores
 // it before anybody sees it.
 func (r *Room) prepare(ctx context.Context, do *intent) error {
-	return r.step(ctx, func(ctx context.Context, u *unit) error {
+	r.c.keys.noting.take()
+	err := r.step(ctx, func(ctx context.Context, u *unit) error {
 		p, err := r.group.Commit(ctx, mls.CommitOptions{
 			Proposals: do.proposals, Leaf: do.leaf, WireFormat: mls.WirePublicMessage, GroupInfo: &mls.GroupInfoOptions{ExternalPub: true},
 		})
@@ -120,9 +129,14 @@ func (r *Room) prepare(ctx context.Context, do *intent) error {
 			return err
 		}
 		r.setPending(ctx, u, true)
+		r.noteSigned(ctx, u)
 		_, err = r.judge(ctx, p.Staged)
 		return err
 	})
+	if err != nil && r.signed != nil { // nobody has seen it
+		return errors.Join(err, r.reportRejected(ctx, "not sent"))
+	}
+	return err
 }
 
 // judge has package policy judge a commit.
@@ -147,7 +161,7 @@ func (r *Room) settle(ctx context.Context) (*Committed, uint64, error) {
 	case err != nil && unknown(err):
 		return nil, 0, fmt.Errorf("%w: %w", ErrUnknownOutcome, err)
 	case err != nil:
-		return nil, 0, errors.Join(err, r.discard(ctx))
+		return nil, 0, errors.Join(err, r.discard(ctx), r.reportRejected(ctx, "refused"))
 	}
 	switch answer.ResponseCode {
 	case mimi.UpdateSuccess:
@@ -157,11 +171,11 @@ func (r *Room) settle(ctx context.Context) (*Committed, uint64, error) {
 		return nil, max(answer.CurrentEpoch, 1), r.discard(ctx)
 	case mimi.UpdateNotAllowed:
 		if answer.ErrorDescription == mimi.PendingProposals {
-			return nil, max(r.group.Epoch(), 1), r.discard(ctx)
+			return nil, max(r.group.Epoch(), 1), errors.Join(r.discard(ctx), r.reportRejected(ctx, mimi.PendingProposals))
 		}
 	}
 	refused := &RefusedError{answer.ResponseCode, answer.ErrorDescription}
-	return nil, 0, errors.Join(refused, r.discard(ctx))
+	return nil, 0, errors.Join(refused, r.discard(ctx), r.reportRejected(ctx, fmt.Sprintf("refused with code %d", answer.ResponseCode)))
 }
 
 // bundle is the update request for a pending commit. The hub keeps the tree
@@ -225,6 +239,10 @@ func (r *Room) mergeInto(ctx context.Context, u *unit, s *mls.StagedCommit, acce
 		return err
 	}
 	r.advance(ctx, u, accepted)
+	if r.signed != nil { // it took effect, or another did in its epoch
+		r.signed = nil
+		r.storeSigned(ctx, u)
+	}
 	if s.SelfRemoved() {
 		r.setStatus(ctx, u, RoomLeft, fmt.Sprintf("removed in epoch %d", s.Epoch()))
 		r.drop()

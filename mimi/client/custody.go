@@ -54,6 +54,12 @@ type Custody struct {
 	// BindingSuite names the signature scheme of Key in mode Bound; the
 	// client's cipher suite if zero.
 	BindingSuite mls.CipherSuite
+
+	// Rejected tells a signing service that a Commit which it signed for an
+	// epoch will not take effect, so that it may sign another for that epoch.
+	// digest is the SHA-256 of the octets that were signed. nil where nobody
+	// guards that.
+	Rejected func(ctx context.Context, group []byte, epoch uint64, digest []byte, reason string) error
 }
 
 // Agreements makes ECDH keys that stay in a device. Names are the client's.
@@ -81,6 +87,8 @@ type keys struct {
 	store *store
 	now   func() time.Time
 
+	noting *notingSigner // in the place of Key, if Rejected is there
+
 	mu      sync.Mutex // guards what follows
 	current *leafKey   // of mode Bound
 	held    map[string]hpke.PrivateKey
@@ -102,7 +110,12 @@ func newKeys(c Custody, suite mls.CipherSuite, s *store, now func() time.Time) (
 	if c.BindingSuite == 0 {
 		c.BindingSuite = suite
 	}
-	return &keys{Custody: c, suite: suite, store: s, now: now, held: make(map[string]hpke.PrivateKey)}, nil
+	k := &keys{Custody: c, suite: suite, store: s, now: now, held: make(map[string]hpke.PrivateKey)}
+	if c.Rejected != nil && c.Mode != Bound {
+		k.noting = &notingSigner{Signer: c.Key}
+		k.Key = k.noting
+	}
+	return k, nil
 }
 
 // leaf returns the key and credential for new leaves.

@@ -59,6 +59,8 @@ type Room struct {
 	group *mls.Group
 	state *policy.State
 	past  []pastLeaf // those that are not stored yet are here too
+
+	signed *rejection // the last Commit that a signing service signed
 }
 
 // Room returns a room that the client is or was in.
@@ -70,9 +72,10 @@ func (c *Client) Room(ctx context.Context, uri mimi.URI) (*Room, error) {
 		return r, nil
 	}
 	r = &Room{c: c, uri: uri}
-	var since, newest int64
-	err := c.store.one(ctx, `SELECT group_id, status, detail, request, since, newest FROM room WHERE uri = ?`, []any{uri.String()},
-		&r.groupID, &r.status, &r.detail, &r.request, &since, &newest)
+	var since, newest, epoch int64
+	var signed []byte
+	err := c.store.one(ctx, `SELECT group_id, status, detail, request, since, newest, signed, signed_epoch FROM room WHERE uri = ?`, []any{uri.String()},
+		&r.groupID, &r.status, &r.detail, &r.request, &since, &newest, &signed, &epoch)
 	if errors.Is(err, mls.ErrNotFound) {
 		return nil, fmt.Errorf("%w: %s", ErrNoRoom, uri)
 	}
@@ -80,6 +83,9 @@ func (c *Client) Room(ctx context.Context, uri mimi.URI) (*Room, error) {
 		return nil, err
 	}
 	r.since, r.newest = uint64(since), uint64(newest)
+	if signed != nil {
+		r.signed = &rejection{signed, uint64(epoch)}
+	}
 	return c.keepRoom(r), nil
 }
 

@@ -55,6 +55,8 @@ CREATE TABLE room (
     status   TEXT NOT NULL,
     request  BLOB,                         -- what is to be sent again, while the status is creating or joining
     detail   TEXT NOT NULL DEFAULT '',
+    signed   BLOB,                         -- SHA-256 of the last Commit that a signing service signed, until its fate is known
+    signed_epoch INTEGER NOT NULL DEFAULT 0,
     pending  INTEGER NOT NULL DEFAULT 0,   -- 1 while the fate of a commit of this client is not known
     since    INTEGER NOT NULL,             -- timestamp of the joining
     newest   INTEGER NOT NULL DEFAULT 0    -- accepted timestamp of the newest event that was taken in
