@@ -260,9 +260,13 @@ func (r *Room) joinExternally(ctx context.Context, u *unit, a *mimi.GroupInfoRat
 	for _, p := range a.PendingProposals {
 		o.Pending = append(o.Pending, p.Proposal.Bytes())
 	}
+	r.c.keys.noting.take()
 	j, err := r.c.engine().JoinExternal(ctx, a.GroupInfo, o)
 	if err != nil {
 		return err
+	}
+	if digest := r.c.keys.noting.take(); digest != nil {
+		r.signed = &rejection{digest, gc.Epoch}
 	}
 	g, err := j.Join(ctx)
 	if err != nil {
@@ -276,6 +280,9 @@ func (r *Room) joinExternally(ctx context.Context, u *unit, a *mimi.GroupInfoRat
 	}
 	r.groupID, r.status, r.since = g.ID(), RoomJoining, uint64(r.c.now().UnixMilli())
 	r.store(ctx, u)
+	if r.signed != nil {
+		r.storeSigned(ctx, u)
+	}
 	return nil
 }
 
@@ -362,13 +369,17 @@ func (r *Room) askToJoin(ctx context.Context) error {
 	case err == nil && answer.ResponseCode == mimi.UpdateSuccess:
 		return r.step(ctx, func(ctx context.Context, u *unit) error {
 			r.setStatus(ctx, u, RoomMember, "")
-			r.since = answer.AcceptedTimestamp
+			r.since, r.signed = answer.AcceptedTimestamp, nil
 			r.advance(ctx, u, answer.AcceptedTimestamp)
 			r.store(ctx, u)
+			r.storeSigned(ctx, u)
 			return nil
 		})
 	case err == nil:
 		err = &RefusedError{answer.ResponseCode, answer.ErrorDescription}
+	}
+	if report := r.reportRejected(ctx, "refused"); report != nil {
+		return report // the room is still joining, and asks again
 	}
 	undo := r.step(ctx, func(ctx context.Context, u *unit) error { r.forget(ctx, u); return nil })
 	if undo != nil {
