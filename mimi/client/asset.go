@@ -33,18 +33,12 @@ type Attachment struct {
 // maxAsset bounds what is fetched where the sender and the room name no size.
 const maxAsset = 100 << 20
 
-// Reasons for which an asset is neither sent nor fetched.
-var (
-	ErrNoAssets    = errors.New("client: Config.Assets is nil")
-	ErrAssetPolicy = errors.New("client: the room's asset policy does not allow it")
-)
+// ErrAssetPolicy is returned for an asset that is neither sent nor fetched.
+var ErrAssetPolicy = errors.New("client: the room's asset policy does not allow it")
 
 // Attach encrypts an asset with a key of its own, uploads it and sends the
 // message that says where it is.
 func (r *Room) Attach(ctx context.Context, a Attachment) (*Sent, error) {
-	if r.c.cfg.Assets == nil {
-		return nil, ErrNoAssets
-	}
 	p, err := r.assetPolicy(ctx)
 	if err != nil {
 		return nil, err
@@ -69,9 +63,6 @@ func (r *Room) Attach(ctx context.Context, a Attachment) (*Sent, error) {
 // Fetch downloads and decrypts the asset of a message, and checks that it is
 // the one that the sender meant.
 func (r *Room) Fetch(ctx context.Context, id content.MessageID) (*Attachment, error) {
-	if r.c.cfg.Assets == nil {
-		return nil, ErrNoAssets
-	}
 	m, err := r.Message(ctx, id)
 	if err != nil {
 		return nil, fmt.Errorf("client: message %x: %w", id, err)

@@ -36,7 +36,7 @@ type Config struct {
 	// them there is one of last resort, unless NoLastResort is set.
 	KeyPackages  int
 	NoLastResort bool
-	Assets       Assets // nil: this client neither sends nor fetches assets
+	Assets       Assets // nil: at and through the client's own provider
 
 	Log *slog.Logger     // nil logs nothing
 	Now func() time.Time // time.Now if nil
@@ -96,6 +96,9 @@ func Open(ctx context.Context, cfg Config) (*Client, error) {
 	c := &Client{
 		cfg: cfg, store: s, verdicts: newVerdicts(cfg.Judge, cfg.CipherSuite, cfg.Now), tlsKey: tlsKey,
 		provider: newProvider(cfg.Provider, cfg.TLS, cfg.Wrap, cfg.Now), log: cfg.Log, now: cfg.Now, rooms: make(map[mimi.URI]*Room),
+	}
+	if c.cfg.Assets == nil {
+		c.cfg.Assets = providerAssets{c.provider}
 	}
 	if err := c.open(ctx); err != nil {
 		return nil, errors.Join(err, s.close())

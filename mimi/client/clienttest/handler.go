@@ -32,6 +32,8 @@ func (h *Hub) routes() http.Handler {
 	m.HandleFunc("POST "+clientapi.PathRooms+"/{room}/join-codes", h.answer(h.joinCode))
 	m.HandleFunc("POST "+clientapi.PathRooms+"/{room}/abuse-reports", h.answer(h.report))
 	m.HandleFunc("DELETE "+clientapi.PathRooms+"/{room}/subscription", h.answer(h.nothing))
+	m.HandleFunc("POST "+clientapi.PathAssets, h.answer(h.keepAsset))
+	m.HandleFunc("GET "+clientapi.PathDownload+"/{url}", h.answer(h.giveAsset))
 	m.HandleFunc("GET "+clientapi.PathEvents, h.events)
 	return m
 }
@@ -289,6 +291,28 @@ func (h *Hub) groupInfo(q *request) ([]byte, error) {
 		r.told[told.Client] = told.Joining
 	}
 	return told.Response.Marshal(), nil
+}
+
+func (h *Hub) keepAsset(q *request) ([]byte, error) {
+	url := "https://assets." + h.Host + "/" + strconv.Itoa(len(h.assets))
+	h.assets[url] = q.body
+	return (&clientapi.Asset{URL: url, Size: uint64(len(q.body))}).Marshal(), nil
+}
+
+func (h *Hub) giveAsset(q *request) ([]byte, error) {
+	if b, ok := h.assets[q.PathValue("url")]; ok {
+		return b, nil
+	}
+	return nil, clientapi.Problemf(clientapi.CodeNotFound, "no such asset")
+}
+
+// SpoilAssets changes the last octet of every asset.
+func (h *Hub) SpoilAssets() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, b := range h.assets {
+		b[len(b)-1] ^= 1
+	}
 }
 
 func (h *Hub) joinCode(q *request) ([]byte, error) {
