@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/privyseal/privyseal/internal/problem"
 )
 
 // ServeHTTP serves the list's newest publication under its URI: GET and HEAD,
@@ -27,18 +29,17 @@ func (p *Publisher) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	format, ok := negotiate(r.Header.Values("Accept"))
 	if !ok {
-		http.Error(w, "available are "+MediaTypeJWT+" and "+MediaTypeCWT, http.StatusNotAcceptable)
+		problem.New(http.StatusNotAcceptable, "not-acceptable", "available are %s and %s", MediaTypeJWT, MediaTypeCWT).Write(w)
 		return
 	}
 	at, status := p.when(r)
 	if status != 0 {
-		http.Error(w, http.StatusText(status), status)
+		refuse(w, status)
 		return
 	}
 	pub, err := p.publication(r.Context(), at)
 	if err != nil {
-		h.Set("Cache-Control", "no-store")
-		http.Error(w, http.StatusText(statusFor(err)), statusFor(err))
+		refuse(w, statusFor(err))
 		return
 	}
 	p.write(w, r, pub.in(format), pub.Expires, format, !at.IsZero())
@@ -49,8 +50,23 @@ func readOnly(w http.ResponseWriter, r *http.Request) bool {
 		return true
 	}
 	w.Header().Set("Allow", "GET, HEAD")
-	http.Error(w, http.StatusText(http.StatusMethodNotAllowed), http.StatusMethodNotAllowed)
+	refuse(w, http.StatusMethodNotAllowed)
 	return false
+}
+
+// refusals are the codes and details of the problems that this file answers
+// with.
+var refusals = map[int][2]string{
+	http.StatusMethodNotAllowed:   {"method-not-allowed", "a status list is read with GET or HEAD"},
+	http.StatusNotImplemented:     {"no-history", "this list keeps no history; ask without time"},
+	http.StatusBadRequest:         {"bad-time", "time is one number of seconds since 1970"},
+	http.StatusNotFound:           {"no-list", "there is no list that was valid then"},
+	http.StatusServiceUnavailable: {"list-unavailable", "there is no list at hand that is still valid; try again later"},
+}
+
+func refuse(w http.ResponseWriter, status int) {
+	r := refusals[status]
+	problem.New(status, r[0], "%s", r[1]).Write(w)
 }
 
 func statusFor(err error) int {
@@ -240,7 +256,7 @@ func (a *Aggregation) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	uris, err := a.Store.Lists(r.Context())
 	if err != nil {
-		http.Error(w, http.StatusText(http.StatusServiceUnavailable), http.StatusServiceUnavailable)
+		refuse(w, http.StatusServiceUnavailable)
 		return
 	}
 	if uris == nil {
