@@ -16,12 +16,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/privyseal/privyseal/credentials/certs"
+	"github.com/privyseal/privyseal/credentials/registry"
 	"github.com/privyseal/privyseal/internal/durable"
 	"github.com/privyseal/privyseal/signer"
 )
-
-// certsStoreName is the file of the certificate store below the state folder.
-const certsStoreName = "certs.db"
 
 // A caRecord is what is kept about a CA beside its key: its certificate with
 // those above it, and the URLs that its certificates carry.
@@ -75,21 +73,12 @@ func (w *wiring) openIssuer(ctx context.Context, key signer.KeyID, store certs.S
 	if err != nil {
 		return nil, nil, err
 	}
-	s, err := w.ring.Signer(ctx, key, signer.PurposeX509CA)
+	s, err := w.deviceKey(ctx, key, signer.PurposeX509CA)
 	if err != nil {
 		return nil, nil, err
 	}
 	i, err := certs.NewIssuer(certs.Config{Key: s, Certificate: chain[0], Store: store, Profile: r.profile()})
 	return i, chain, err
-}
-
-// withCerts runs f with the certificate store open.
-func (w *wiring) withCerts(ctx context.Context, f func(*certs.SQLStore) error) error {
-	store, err := certs.OpenSQLStore(ctx, filepath.Join(w.config.stateDir(), certsStoreName))
-	if err != nil {
-		return err
-	}
-	return errors.Join(f(store), store.Close())
 }
 
 type caOptions struct {
@@ -121,7 +110,7 @@ func newCA(a *app) *cobra.Command {
 		Use: "show KEY", Short: "Print the certificate of a CA and those above it", Args: exactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error { return caShow(a, signer.KeyID(args[0])) },
 	}
-	return group("ca", "Certificates of CA keys", create, show)
+	return group("ca", "Certificates of CA keys", create, show, newCACRL(a))
 }
 
 func caCreate(ctx context.Context, a *app, o *caOptions) error {
@@ -152,8 +141,8 @@ func (w *wiring) createCA(ctx context.Context, o *caOptions) ([]*x509.Certificat
 		return nil, err
 	}
 	var chain []*x509.Certificate
-	err = w.withCerts(ctx, func(store *certs.SQLStore) error {
-		chain, err = w.certifyCA(ctx, s, store, o)
+	err = w.withBook(ctx, func(b *registry.Store) error {
+		chain, err = w.certifyCA(ctx, s, b, o)
 		return err
 	})
 	if err != nil {

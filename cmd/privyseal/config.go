@@ -42,6 +42,9 @@ type Config struct {
 	// folder. The password comes from the file that passfile= names.
 	Database string `json:"database,omitempty"`
 
+	// Issuer is what we are as an issuer of credentials.
+	Issuer *IssuerSection `json:"issuer,omitempty"`
+
 	// Serve is what "privyseal serve" does.
 	Serve *ServeConfig `json:"serve,omitempty"`
 
@@ -207,6 +210,9 @@ func (c *Config) check() error {
 	}
 	if c.Database != "" && !strings.HasPrefix(c.Database, "postgres://") {
 		return configErrorf("database", "is a URL postgres://...; leave it out for SQLite in the state folder")
+	}
+	if err := c.Issuer.check(); err != nil {
+		return err
 	}
 	if c.Serve != nil {
 		return c.Serve.check()

@@ -86,6 +86,7 @@ one, "privyseal config check" reads it and says what it means.
   database        postgres://... where several nodes share their state (no
                   password in it: name its file with passfile=); default:
                   SQLite files in the state folder
+  issuer          what we are as an issuer of credentials, see below
   serve           what "privyseal serve" does, see below
   trust           file of the trust configuration: whose credentials are
                   believed for which names; see: privyseal help trust
@@ -109,6 +110,21 @@ A device of kind "tpm":
   srk_name        Name of the storage root key that the TPM must have, hex
   timeout         bound on one command, such as "30s"
 
+The member "issuer":
+
+  url             https URL that is the iss of tokens; status lists and keys are
+                  below it (required with token_key)
+  token_key       key of purpose credential-issuer that signs tokens
+  status_key      key of purpose status that signs the status list; without it
+                  tokens get no status and live a day at most
+  cas             CAs whose CRL and OCSP answers are signed, by their names in
+                  URLs: {"devices": {"key": "issuing-ca"}}
+  crl_validity    how long a CRL is valid; default "24h"
+  bound           bound from a revocation to its publication; default "60s"
+  attestation     which TPMs are believed: {"ek_roots": FILE, "ek_intermediates":
+                  FILE, "ek_list": FILE}; see docs/attestation.md
+  history         true keeps every status list, for the query by time
+
 The member "serve":
 
   listeners       the sockets, by names of your choice (required)
@@ -120,6 +136,8 @@ The member "serve":
   critical_keys   ids of the keys without which the process is not ready
   self_test       how often each key is tested on each of its devices; default
                   "5m", "0s" never
+  issuer          {"listener": NAME} publishes and serves CRLs, OCSP, status lists,
+                  keys and CA certificates of the member "issuer"
 
 A listener:
 

@@ -18,6 +18,7 @@ import (
 
 	"github.com/privyseal/privyseal/credentials"
 	"github.com/privyseal/privyseal/credentials/certs"
+	"github.com/privyseal/privyseal/credentials/registry"
 	"github.com/privyseal/privyseal/internal/durable"
 	"github.com/privyseal/privyseal/signer"
 )
@@ -29,25 +30,29 @@ const maxCredentialFile = 1 << 20
 const (
 	typeX509  = "x509"
 	typeSDJWT = "sd-jwt"
+	typeSDCWT = "sd-cwt"
 )
 
 // defaultLifetime is that of a credential whose revocation cannot be learned.
 const defaultLifetime = 24 * time.Hour
 
 func newCredential(a *app) *cobra.Command {
-	return group("credential", "Issue, present and verify credentials",
-		newCredentialRequest(a), newCredentialIssue(a), newCredentialPresent(a), newCredentialVerify(a))
+	return group("credential", "Issue, present, verify and revoke credentials",
+		newCredentialRequest(a), newCredentialIssue(a), newCredentialPresent(a), newCredentialVerify(a),
+		newCredentialRevoke(a), newCredentialSuspend(a), newCredentialResume(a), newCredentialStatus(a), newCredentialList(a), newCredentialExport(a))
 }
 
 // byType picks the function for --type.
-func byType[F any](name string, x509, sdjwt F) (f F, err error) {
+func byType[F any](name string, x509, sdjwt, sdcwt F) (f F, err error) {
 	switch name {
 	case typeX509:
 		return x509, nil
 	case typeSDJWT:
 		return sdjwt, nil
+	case typeSDCWT:
+		return sdcwt, nil
 	}
-	return f, usageError{fmt.Errorf("--type is %s or %s, not %q", typeX509, typeSDJWT, name)}
+	return f, usageError{fmt.Errorf("--type is %s, %s or %s, not %q", typeX509, typeSDJWT, typeSDCWT, name)}
 }
 
 // holderSigner opens a key that may hold a credential: one made for that, or a
@@ -128,12 +133,13 @@ type issueOptions struct {
 	lifetime                 time.Duration
 	iss, vct, claims         string
 	redact                   []string
+	attest                   bool
 }
 
 func newCredentialIssue(a *app) *cobra.Command {
 	var o issueOptions
 	c := &cobra.Command{
-		Use: "issue --type x509|sd-jwt --issuer-key KEY --client URI --user URI (--holder KEY | --request FILE)", Short: "Issue a credential to a device", Args: noArgs,
+		Use: "issue --type x509|sd-jwt|sd-cwt --issuer-key KEY --client URI --user URI (--holder KEY | --request FILE)", Short: "Issue a credential to a device", Args: noArgs,
 		Long: "Issues to a key of this key store (--holder), whose possession is proven over a\n" +
 			"fresh nonce, or to whoever made a PKCS#10 request (--request, with the --nonce\n" +
 			"that was given out). The names are those of the account that you have\n" +
@@ -141,24 +147,25 @@ func newCredentialIssue(a *app) *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return credentialIssue(cmd.Context(), a, &o) },
 	}
 	f := c.Flags()
-	f.StringVar(&o.kind, "type", "", "x509 or sd-jwt (required)")
-	f.StringVar(&o.issuerKey, "issuer-key", "", "`key` of purpose x509-ca or credential-issuer (required)")
+	f.StringVar(&o.kind, "type", "", "x509, sd-jwt or sd-cwt (required)")
+	f.StringVar(&o.issuerKey, "issuer-key", "", "`key` of purpose x509-ca or credential-issuer (tokens: default issuer.token_key of the configuration)")
 	f.StringVar(&o.client, "client", "", "client `URI` of the account (required)")
 	f.StringVar(&o.user, "user", "", "user `URI` of the account (required)")
 	f.StringVar(&o.holder, "holder", "", "`key` of the holder, in this key store")
 	f.StringVar(&o.request, "request", "", "PKCS#10 request in PEM: a `file`, or - for standard input")
 	f.StringVar(&o.nonce, "nonce", "", "with --request: the nonce that was given out, in hexadecimal")
 	f.DurationVar(&o.lifetime, "lifetime", defaultLifetime, "lifetime; more than 24h needs a way to learn of revocation")
-	f.StringVar(&o.iss, "iss", "", "sd-jwt: the issuer's https `URL` (required)")
-	f.StringVar(&o.vct, "vct", "", "sd-jwt: the credential's type (default ISS/vct/mimi-device/1)")
-	f.StringVar(&o.claims, "claims", "", "sd-jwt: `file` with further claims, a JSON object")
-	f.StringArrayVar(&o.redact, "redact", nil, "sd-jwt: JSON `path` of a claim to make selectively disclosable, such as [\"email\"]")
+	f.BoolVar(&o.attest, "attest", false, "with --holder: ask the key's device for evidence, and write the level that it supports into the credential")
+	f.StringVar(&o.iss, "iss", "", "tokens: the issuer's https `URL` (default: issuer.url of the configuration)")
+	f.StringVar(&o.vct, "vct", "", "tokens: the credential's type (default ISS/vct/mimi-device/1)")
+	f.StringVar(&o.claims, "claims", "", "tokens: `file` with further claims, a JSON object")
+	f.StringArrayVar(&o.redact, "redact", nil, "tokens: JSON `path` of a claim to make selectively disclosable, such as [\"email\"]")
 	f.StringVar(&o.out, "out", "", "write to this `file` instead of standard output")
 	return c
 }
 
 func credentialIssue(ctx context.Context, a *app, o *issueOptions) error {
-	issue, err := byType(o.kind, issueX509, issueSDJWT)
+	issue, err := byType(o.kind, issueX509, issueSDJWT, issueSDCWT)
 	if err != nil {
 		return err
 	}
@@ -174,6 +181,11 @@ func credentialIssue(ctx context.Context, a *app, o *issueOptions) error {
 		if err != nil {
 			return err
 		}
+		if o.attest {
+			if err := w.attest(ctx, o, &p); err != nil {
+				return err
+			}
+		}
 		made, err := issue(ctx, w, o, p)
 		if err != nil {
 			return err
@@ -187,6 +199,9 @@ type possession struct {
 	request *certs.Request
 	names   certs.Names
 	nonce   []byte
+
+	level    credentials.AttestationLevel
+	evidence []byte
 }
 
 // provePossession has the holder's key sign a request over a fresh nonce, or
@@ -218,6 +233,7 @@ func (w *wiring) provePossession(ctx context.Context, stdin io.Reader, o *issueO
 
 // An issued credential, as it is printed.
 type issued struct {
+	ID         string    `json:"id"`
 	Type       string    `json:"type"`
 	Credential string    `json:"credential"` // PEM chain, or compact SD-JWT
 	Client     string    `json:"client"`
@@ -226,31 +242,42 @@ type issued struct {
 	Issuer     string    `json:"issuer,omitempty"`
 	IssuerKey  string    `json:"issuer_key,omitempty"` // JWK thumbprint
 	NotAfter   time.Time `json:"not_after"`
+	Level      string    `json:"attestation"`
 }
 
 func issueX509(ctx context.Context, w *wiring, o *issueOptions, p possession) (made *issued, err error) {
-	err = w.withCerts(ctx, func(store *certs.SQLStore) error {
-		issuer, chain, err := w.openIssuer(ctx, signer.KeyID(o.issuerKey), store)
-		if err != nil {
-			return err
-		}
-		prepared, err := issuer.Prepare(ctx, certs.Order{Request: p.request, Names: p.names, Nonce: p.nonce, Lifetime: o.lifetime})
-		if err != nil {
-			return err
-		}
-		leaf, err := issuer.Issue(ctx, prepared)
-		if err != nil {
-			return err
-		}
-		// The last of the chain is the root, which verifiers have.
-		sent := append([]*x509.Certificate{leaf}, chain[:len(chain)-1]...)
-		made = &issued{
-			Type: typeX509, Credential: strings.Join(pemChain(sent), ""), Client: p.names.Client.String(), User: p.names.User.String(),
-			Serial: fmt.Sprintf("%x", leaf.SerialNumber), NotAfter: leaf.NotAfter,
-		}
-		return nil
+	err = w.withBook(ctx, func(b *registry.Store) error {
+		made, err = w.certify(ctx, b, o, p)
+		return err
 	})
 	return made, err
+}
+
+// certify issues a certificate and writes it into the book.
+func (w *wiring) certify(ctx context.Context, b *registry.Store, o *issueOptions, p possession) (*issued, error) {
+	issuer, chain, err := w.openIssuer(ctx, signer.KeyID(o.issuerKey), b)
+	if err != nil {
+		return nil, err
+	}
+	note := registry.Attachment{ID: registry.NewID(), Attestation: p.level, Evidence: p.evidence}
+	order := certs.Order{Request: p.request, Names: p.names, Nonce: p.nonce, Lifetime: o.lifetime, Attachment: note}
+	if ext, ok := p.level.Extension(); ok {
+		order.Extensions = append(order.Extensions, ext)
+	}
+	prepared, err := issuer.Prepare(ctx, order)
+	if err != nil {
+		return nil, err
+	}
+	leaf, err := issuer.Issue(ctx, prepared)
+	if err != nil {
+		return nil, err
+	}
+	// The last of the chain is the root, which verifiers have.
+	sent := append([]*x509.Certificate{leaf}, chain[:len(chain)-1]...)
+	return &issued{
+		ID: string(note.ID), Type: typeX509, Credential: strings.Join(pemChain(sent), ""), Client: p.names.Client.String(), User: p.names.User.String(),
+		Serial: fmt.Sprintf("%x", leaf.SerialNumber), NotAfter: leaf.NotAfter, Level: p.level.String(),
+	}, nil
 }
 
 type presentOptions struct {
@@ -262,26 +289,26 @@ type presentOptions struct {
 func newCredentialPresent(a *app) *cobra.Command {
 	var o presentOptions
 	c := &cobra.Command{
-		Use: "present --type x509|sd-jwt --credential FILE --key KEY --nonce NONCE", Short: "Show a credential to one verifier", Args: noArgs,
-		Long: "An SD-JWT is presented with the chosen disclosures and a Key Binding JWT for the\n" +
-			"verifier's audience and nonce. A certificate is presented with a PKCS#10 request\n" +
+		Use: "present --type x509|sd-jwt|sd-cwt --credential FILE --key KEY --nonce NONCE", Short: "Show a credential to one verifier", Args: noArgs,
+		Long: "An SD-JWT or SD-CWT is presented with the chosen disclosures and a Key Binding Token\n" +
+			"for the verifier's audience and nonce; an SD-CWT is written in base64url. A certificate is presented with a PKCS#10 request\n" +
 			"over the verifier's nonce, in hexadecimal, which proves possession of its key.",
 		RunE: func(cmd *cobra.Command, _ []string) error { return credentialPresent(cmd.Context(), a, &o) },
 	}
 	f := c.Flags()
-	f.StringVar(&o.kind, "type", "", "x509 or sd-jwt (required)")
+	f.StringVar(&o.kind, "type", "", "x509, sd-jwt or sd-cwt (required)")
 	f.StringVar(&o.credential, "credential", "", "the credential: a `file`, or - for standard input (required)")
 	f.StringVar(&o.key, "key", "", "the holder's `key` (required)")
 	f.StringVar(&o.nonce, "nonce", "", "the verifier's nonce (required)")
-	f.StringVar(&o.audience, "audience", "", "sd-jwt: the verifier (required)")
-	f.StringArrayVar(&o.disclose, "disclose", nil, "sd-jwt: JSON `path` of a claim to show, such as [\"email\"]")
-	f.BoolVar(&o.all, "disclose-all", false, "sd-jwt: show every claim")
+	f.StringVar(&o.audience, "audience", "", "tokens: the verifier (required)")
+	f.StringArrayVar(&o.disclose, "disclose", nil, "tokens: JSON `path` of a claim to show, such as [\"email\"]")
+	f.BoolVar(&o.all, "disclose-all", false, "tokens: show every claim")
 	f.StringVar(&o.out, "out", "", "write to this `file` instead of standard output")
 	return c
 }
 
 func credentialPresent(ctx context.Context, a *app, o *presentOptions) error {
-	present, err := byType(o.kind, presentX509, presentSDJWT)
+	present, err := byType(o.kind, presentX509, presentSDJWT, presentSDCWT)
 	if err != nil {
 		return err
 	}

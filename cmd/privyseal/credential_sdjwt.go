@@ -2,16 +2,12 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"strings"
-	"time"
 
 	"github.com/privyseal/privyseal/credentials"
-	"github.com/privyseal/privyseal/credentials/certs"
+	"github.com/privyseal/privyseal/credentials/registry"
 	"github.com/privyseal/privyseal/credentials/sdjwt"
 	"github.com/privyseal/privyseal/signer"
 )
@@ -23,40 +19,34 @@ const (
 )
 
 // reservedClaims are set by us and not taken from --claims.
-var reservedClaims = []string{"iss", claimClient, claimUser, "vct", "jti", "iat", "nbf", "exp", "cnf", "status"}
+var reservedClaims = []string{"iss", claimClient, claimUser, "vct", "jti", "iat", "nbf", "exp", "cnf", "status", credentials.ClaimAttestation}
 
 func issueSDJWT(ctx context.Context, w *wiring, o *issueOptions, p possession) (*issued, error) {
-	if !strings.HasPrefix(o.iss, "https://") {
-		return nil, usageError{fmt.Errorf("--iss is the issuer's https URL, not %q", o.iss)}
+	return w.issueToken(ctx, o, p, registry.SDJWT, signSDJWT)
+}
+
+func signSDJWT(ctx context.Context, t *tokenOrder) ([]byte, error) {
+	claims := t.jsonClaims()
+	if ref, ok := t.record.Reference(); ok {
+		claims["status"] = json.RawMessage(ref.JSON())
 	}
-	if err := p.check(); err != nil {
-		return nil, err
-	}
-	claims, err := deviceClaims(o, p.names)
+	claims["jti"] = string(t.record.ID)
+	text, err := json.Marshal(claims)
 	if err != nil {
 		return nil, err
 	}
-	redact, err := parsePaths(o.redact)
+	redact, err := parsePaths(t.redact)
 	if err != nil {
 		return nil, err
 	}
-	key, err := w.ring.Signer(ctx, signer.KeyID(o.issuerKey), signer.PurposeCredentialIssuer)
-	if err != nil {
-		return nil, err
-	}
-	now := time.Now()
-	expires := now.Add(o.lifetime).Truncate(time.Second)
-	issuer := sdjwt.Issuer{Key: key, Name: o.iss, Kid: key.KID()}
+	issuer := sdjwt.Issuer{Key: t.key, Name: t.iss, Kid: t.key.kid}
 	token, err := issuer.Issue(ctx, sdjwt.Request{
-		Claims: claims, Redact: redact, Holder: p.request.PublicKey(), IssuedAt: now, Expires: expires,
+		Claims: text, Redact: redact, Holder: t.possession.request.PublicKey(), IssuedAt: t.record.NotBefore, Expires: t.record.NotAfter,
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &issued{
-		Type: typeSDJWT, Credential: token.String(), Client: p.names.Client.String(), User: p.names.User.String(),
-		Issuer: o.iss, IssuerKey: key.KID(), NotAfter: expires,
-	}, nil
+	return []byte(token.String()), nil
 }
 
 // check does for a token what certs.Issuer does for a certificate: the request
@@ -69,29 +59,6 @@ func (p *possession) check() error {
 		return credentials.Errorf(credentials.CodeNonce, "request", "it is not over the nonce that was given out")
 	}
 	return nil
-}
-
-// deviceClaims returns the claims of a device credential with those of
-// --claims.
-func deviceClaims(o *issueOptions, names certs.Names) ([]byte, error) {
-	vct := o.vct
-	if vct == "" {
-		vct = strings.TrimSuffix(o.iss, "/") + "/vct/mimi-device/1"
-	}
-	jti := make([]byte, 16)
-	rand.Read(jti)
-	claims := map[string]any{
-		claimClient: names.Client.String(), claimUser: names.User.String(),
-		"vct": vct, "jti": base64.RawURLEncoding.EncodeToString(jti),
-	}
-	if o.claims != "" {
-		more, err := readClaims(o.claims)
-		if err != nil {
-			return nil, err
-		}
-		maps.Copy(claims, more)
-	}
-	return json.Marshal(claims)
 }
 
 func readClaims(name string) (map[string]any, error) {

@@ -25,6 +25,7 @@ type verifyOptions struct {
 	anchors, issuerKeys                                 []string
 	noKeyBinding                                        bool
 	trust                                               string
+	status                                              statusOptions
 
 	now time.Time
 }
@@ -32,7 +33,7 @@ type verifyOptions struct {
 func newCredentialVerify(a *app) *cobra.Command {
 	var o verifyOptions
 	c := &cobra.Command{
-		Use: "verify --type x509|sd-jwt FILE", Short: "Judge a presentation", Args: exactArgs(1),
+		Use: "verify --type x509|sd-jwt|sd-cwt FILE", Short: "Judge a presentation", Args: exactArgs(1),
 		Long: "Verifies what \"credential present\" made, from FILE or, for -, standard input.\n" +
 			"Exit code 3 and the reason's name say why it is refused. A nonce is good once:\n" +
 			"give a fresh one to each presenter.",
@@ -42,22 +43,26 @@ func newCredentialVerify(a *app) *cobra.Command {
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&o.kind, "type", "", "x509 or sd-jwt (required)")
+	f.StringVar(&o.kind, "type", "", "x509, sd-jwt or sd-cwt (required)")
 	f.StringArrayVar(&o.anchors, "anchor", nil, "x509: `file` with believed root certificates in PEM")
-	f.StringArrayVar(&o.issuerKeys, "issuer-key", nil, "sd-jwt: `file` with a public key of the issuer, JWK or PEM")
-	f.StringVar(&o.iss, "iss", "", "sd-jwt: the believed issuer, exactly as its iss")
-	f.StringVar(&o.audience, "audience", "", "sd-jwt: who we are")
+	f.StringArrayVar(&o.issuerKeys, "issuer-key", nil, "tokens: `file` with a public key of the issuer, JWK or PEM")
+	f.StringVar(&o.iss, "iss", "", "tokens: the believed issuer, exactly as its iss")
+	f.StringVar(&o.audience, "audience", "", "tokens: who we are")
 	f.StringVar(&o.nonce, "nonce", "", "the nonce that was given to the presenter (hexadecimal for x509)")
 	f.StringVar(&o.holderKey, "holder-key", "", "`file` with the public key that the credential must be for, JWK or PEM")
 	f.StringVar(&o.as, "as", "", "the client or user `URI` that the presenter must have")
 	f.BoolVar(&o.noKeyBinding, "no-key-binding", false, "accept a credential that nobody proves to hold")
 	f.StringVar(&o.trust, "trust", "", "believe whom this trust configuration `file` believes (default: that of the configuration, if no --anchor or --issuer-key is given)")
+	f.StringArrayVar(&o.status.crls, "crl", nil, "x509: `file` with a CRL of an issuer in the chain, DER or PEM")
+	f.StringVar(&o.status.list, "status-list", "", "tokens: `file` with the status list token of the issuer, JWT or CWT")
+	f.StringArrayVar(&o.status.keys, "status-key", nil, "tokens: `file` with a public key of the status list, JWK or PEM (default: --issuer-key)")
+	f.BoolVar(&o.status.ignore, "ignore-status", false, "tokens: do not ask whether it was revoked")
 	f.StringVar(&o.at, "at", "", "judge as at this `time` (RFC 3339) instead of now")
 	return c
 }
 
 func credentialVerify(ctx context.Context, a *app, o *verifyOptions) error {
-	verify, err := byType(o.kind, verifyX509, verifySDJWT)
+	verify, err := byType(o.kind, verifyX509, verifySDJWT, verifySDCWT)
 	if err != nil {
 		return err
 	}
@@ -69,6 +74,9 @@ func credentialVerify(ctx context.Context, a *app, o *verifyOptions) error {
 	}
 	if !o.noKeyBinding && o.nonce == "" {
 		return usageError{errors.New("give the --nonce that the presenter was given, or --no-key-binding")}
+	}
+	if err := o.status.read(o); err != nil {
+		return err
 	}
 	text, err := readInput(a.in, o.file)
 	if err != nil {
@@ -86,6 +94,7 @@ func credentialVerify(ctx context.Context, a *app, o *verifyOptions) error {
 	if o.as != "" && o.as != v.Client && o.as != v.User {
 		return credentials.Errorf(credentials.CodeIdentityMismatch, "credential", "it is for %s and %s, not for %s", v.Client, v.User, o.as)
 	}
+	v.Status = o.status.said
 	return a.print(v, v.text)
 }
 
@@ -100,6 +109,8 @@ type acceptance struct {
 	Bound     bool            `json:"possession_proven"`
 	NotBefore time.Time       `json:"not_before"`
 	NotAfter  time.Time       `json:"not_after"`
+	Level     string          `json:"attestation,omitempty"` // as the issuer says
+	Status    string          `json:"status"`
 	Claims    json.RawMessage `json:"claims,omitempty"`
 }
 
@@ -110,6 +121,10 @@ func (v *acceptance) text(w io.Writer) {
 	} else {
 		fmt.Fprintln(w, "possession  not proven")
 	}
+	if v.Level != "" {
+		fmt.Fprintf(w, "attestation %s\n", v.Level)
+	}
+	fmt.Fprintf(w, "status      %s\n", v.Status)
 	fmt.Fprintf(w, "valid       %s to %s\n", v.NotBefore.UTC().Format(time.RFC3339), v.NotAfter.UTC().Format(time.RFC3339))
 	if len(v.Claims) > 0 {
 		fmt.Fprintf(w, "claims      %s\n", v.Claims)
@@ -145,11 +160,16 @@ func verifyX509(ctx context.Context, o *verifyOptions, text []byte) (*acceptance
 	if err != nil {
 		return nil, err
 	}
+	check.Revocation = o.status.x509()
 	r, err := v.Verify(ctx, check)
 	if err != nil {
 		return nil, err
 	}
 	leaf := r.Chain[0]
+	level, err := credentials.AttestationOf(leaf)
+	if err != nil {
+		return nil, err
+	}
 	if err := o.checkHolder(leaf.PublicKey); err != nil {
 		return nil, err
 	}
@@ -164,7 +184,7 @@ func verifyX509(ctx context.Context, o *verifyOptions, text []byte) (*acceptance
 	}
 	return &acceptance{
 		Accepted: true, Type: typeX509, Client: r.Client.String(), User: r.User.String(), Issuer: leaf.Issuer.String(), KID: kid,
-		Bound: !o.noKeyBinding, NotBefore: r.NotBefore, NotAfter: r.NotAfter,
+		Level: levelName(level), Bound: !o.noKeyBinding, NotBefore: r.NotBefore, NotAfter: r.NotAfter,
 	}, nil
 }
 
@@ -247,6 +267,7 @@ func acceptToken(r *sdjwt.Verified) (*acceptance, error) {
 		Accepted: true, Type: typeSDJWT, Client: names.Client.String(), User: names.User.String(), Issuer: r.Issuer,
 		NotBefore: r.IssuedAt, NotAfter: r.Expires, Claims: r.Claims.JSON(),
 	}
+	v.Level, _ = r.Claims.Text(credentials.ClaimAttestation)
 	if r.KeyBinding != nil {
 		v.Bound = true
 		if v.KID, err = signer.JWKThumbprint(r.KeyBinding.HolderKey); err != nil {
@@ -269,6 +290,7 @@ func (o *verifyOptions) tokenVerifier() (*sdjwt.Verifier, error) {
 		keys = append(keys, sdjwt.IssuerKey{Public: pub})
 	}
 	p := sdjwt.Policy{
+		Status:  o.status.jwt(),
 		Issuers: sdjwt.IssuerTable{o.iss: keys}, VC: true, Required: []string{"iat", "exp", claimClient, claimUser},
 		Now: func() time.Time { return o.now },
 	}

@@ -47,9 +47,8 @@ func newDemo(a *app) *cobra.Command {
 // A demo is one run. Each part leaves what the next ones need.
 type demo struct {
 	*wiring
-	dir   string
-	tpm   *swtpm.Server
-	store *certs.SQLStore
+	dir string
+	tpm *swtpm.Server
 
 	leafChain  [][]byte // DER, as presented
 	presented  string   // SD-JWT+KB
@@ -105,7 +104,7 @@ func runDemo(ctx context.Context, a *app, dir string) (err error) {
 		Took  string     `json:"took"`
 		Steps []demoStep `json:"steps"`
 	}{dir, took.String(), d.steps}, func(w io.Writer) {
-		fmt.Fprintf(w, "\nEverything is in %s: the key store (keys.db), the certificate store (certs.db),\n"+
+		fmt.Fprintf(w, "\nEverything is in %s: the key store (keys.db), the book of credentials (issuer.db),\n"+
 			"the token (softhsm/), the TPM and its wrapped keys (swtpm/, tpm/), certificates, tokens\n"+
 			"and evidence. The devices are software: who has this folder has the keys.\nRemove it with: rm -r %[1]s\nTook %s.\n", dir, took)
 	})
@@ -133,9 +132,6 @@ func demoDir(dir string) (string, error) {
 // Close ends the devices and leaves the files.
 func (d *demo) Close(ctx context.Context) error {
 	var errs []error
-	if d.store != nil {
-		errs = append(errs, d.store.Close())
-	}
 	if d.wiring != nil {
 		errs = append(errs, d.wiring.Close(ctx))
 	}
@@ -169,9 +165,6 @@ func (d *demo) devices(ctx context.Context) (err error) {
 	}
 	c.Devices["softhsm"].Workers = demoWorkers
 	if d.wiring, err = newWiring(ctx, c); err != nil {
-		return err
-	}
-	if d.store, err = certs.OpenSQLStore(ctx, filepath.Join(d.dir, certsStoreName)); err != nil {
 		return err
 	}
 	for _, name := range c.names() {
@@ -251,7 +244,7 @@ func (d *demo) evidence(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if v.AKName, err = d.activate(ctx, e); err != nil {
+	if v.AKName, err = d.activate(ctx, "tpm", e); err != nil {
 		return err
 	}
 	d.did("attestation key is in the TPM of that maker", "endorsement certificate and activated credential")
@@ -267,36 +260,6 @@ func (d *demo) evidence(ctx context.Context) error {
 	}
 	d.did("the same evidence for another nonce", "refused")
 	return nil
-}
-
-// activate has the TPM open a credential that only the holder of both the
-// endorsement key and the attestation key can open. It returns the Name of the
-// attestation key, which is believed from then on.
-func (d *demo) activate(ctx context.Context, e *tpm.Evidence) ([]byte, error) {
-	challenge, credential, err := tpm.NewChallenge(e.EK, e.AK)
-	if err != nil {
-		return nil, err
-	}
-	device, ok := d.wiring.devices["tpm"].(*tpmDevice)
-	if !ok {
-		return nil, errors.New("the device is no TPM")
-	}
-	ak, err := device.attestationKey(ctx)
-	if err != nil {
-		return nil, err
-	}
-	t, err := device.open(ctx)
-	if err != nil {
-		return nil, err
-	}
-	answer, err := t.ActivateCredential(ctx, endorsement(ctx, t), ak, credential)
-	if err != nil {
-		return nil, err
-	}
-	if !challenge.Check(answer) {
-		return nil, errors.New("the TPM answered the challenge wrongly")
-	}
-	return challenge.AKName, nil
 }
 
 func (d *demo) evidenceVerifier(nonce []byte) (*tpm.Verifier, error) {

@@ -42,7 +42,7 @@ func TestScript(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"tpm": cmdTPM, "status": cmdStatus, "normal": cmdNormal, "replace": cmdReplace, "mode": cmdMode,
+			"tpm": cmdTPM, "status": cmdStatus, "normal": cmdNormal, "replace": cmdReplace, "mode": cmdMode, "walkthrough": cmdWalkthrough,
 			"hub": func(ts *testscript.TestScript, neg bool, args []string) { cmdHub(t, ts, neg, args) }, "field": cmdField,
 		},
 	})

@@ -168,6 +168,7 @@ func services() []service {
 		{"keys", newKeysComponent},
 		{"signer", newSignerComponent},
 		{"transparency log", newLogComponent},
+		{"issuer", newIssuerComponent},
 	}
 }
 

@@ -32,6 +32,8 @@ type ServeConfig struct {
 	TransparencyLog *TransparencyLogSection `json:"transparency_log,omitempty"`
 	// Signer is the signing service for callers.
 	Signer *SignerSection `json:"signer,omitempty"`
+	// Issuer serves what verifiers fetch from our issuer.
+	Issuer *IssuerServeSection `json:"issuer,omitempty"`
 }
 
 // A LogSection says how to log.
@@ -98,6 +100,7 @@ func (s *ServeConfig) check() error {
 		return err
 	}
 	if err := s.Signer.check(s); err != nil {
+	if err := s.Issuer.check(s); err != nil {
 		return err
 	}
 	return s.Log.check("serve.log")

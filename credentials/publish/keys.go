@@ -43,7 +43,7 @@ func (h *handler) mountIssuer(i Issuer) error {
 	if err != nil {
 		return err
 	}
-	path := strings.TrimSuffix(u.Path, "/")
+	path := PathOf(i.URL)
 	metadata := jose.NewObject().Add("issuer", i.URL).Add("jwks_uri", strings.TrimSuffix(i.URL, "/")+"/jwks.json")
 	h.serve("/.well-known/jwt-vc-issuer"+path, fixed(jose.AppendJSON(nil, metadata), typeJSON))
 	h.serve(path+"/jwks.json", fixed(jwks, typeJWKS))

@@ -137,6 +137,16 @@ func pathOf(uri string) (string, error) {
 	return u.Path, nil
 }
 
+// PathOf returns the path of an issuer's URL, below which its keys are served:
+// "" for a URL without one.
+func PathOf(issuer string) string {
+	u, err := url.Parse(issuer)
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSuffix(u.Path, "/")
+}
+
 // A document is one thing that is served as it is.
 type document struct {
 	body      []byte
