@@ -34,10 +34,10 @@ func newDemo(a *app) *cobra.Command {
 	var dir string
 	c := &cobra.Command{
 		Use: "demo", Short: "The main job, end to end, on throw-away software devices", Args: noArgs,
-		Long: "Makes a SoftHSM token and a software TPM, keys in both, an X.509 certificate and an\n" +
-			"SD-JWT for a device whose key is in the TPM, verifies everything with our\n" +
-			"verifiers and with openssl, and shows what is refused. The devices are software\n" +
-			"and protect nothing; everything else is what runs in production.",
+		Long: "Makes a SoftHSM token and a software TPM, keys in both, an X.509 certificate, an\n" +
+			"SD-JWT and an SD-CWT for a device whose key is in the TPM, verifies everything with\n" +
+			"our verifiers and with openssl, revokes the device, and shows what is refused. The\n" +
+			"devices are software and protect nothing; everything else is what runs in production.",
 		RunE: func(cmd *cobra.Command, _ []string) error { return runDemo(cmd.Context(), a, dir) },
 	}
 	c.Flags().StringVar(&dir, "dir", "", "new `folder` to keep everything in (default: one for temporary files)")
@@ -47,8 +47,9 @@ func newDemo(a *app) *cobra.Command {
 // A demo is one run. Each part leaves what the next ones need.
 type demo struct {
 	*wiring
-	dir string
-	tpm *swtpm.Server
+	dir  string
+	tpm  *swtpm.Server
+	site *demoSite
 
 	leafChain  [][]byte // DER, as presented
 	presented  string   // SD-JWT+KB
@@ -75,8 +76,11 @@ var demoParts = []struct {
 	{"Keys", (*demo).keys},
 	{"Evidence", (*demo).evidence},
 	{"X.509", (*demo).certificate},
+	{"Published", (*demo).publish},
 	{"SD-JWT", (*demo).token},
+	{"SD-CWT", (*demo).cwt},
 	{"Refused", (*demo).refusals},
+	{"Revoked", (*demo).revocation},
 }
 
 func runDemo(ctx context.Context, a *app, dir string) (err error) {
@@ -132,6 +136,9 @@ func demoDir(dir string) (string, error) {
 // Close ends the devices and leaves the files.
 func (d *demo) Close(ctx context.Context) error {
 	var errs []error
+	if d.site != nil {
+		errs = append(errs, d.site.Close())
+	}
 	if d.wiring != nil {
 		errs = append(errs, d.wiring.Close(ctx))
 	}
@@ -164,6 +171,13 @@ func (d *demo) devices(ctx context.Context) (err error) {
 		return err
 	}
 	c.Devices["softhsm"].Workers = demoWorkers
+	c.Issuer = &IssuerSection{
+		URL: demoIssuer, TokenKey: "issuer", StatusKey: "status", CAs: map[string]*CASection{"devices": {Key: "issuing-ca"}},
+		Attestation: &AttestationSection{EKRoots: "tpm-roots.pem", EKIntermediates: "tpm-issuer.pem"},
+	}
+	if d.site, err = newDemoSite(); err != nil {
+		return err
+	}
 	if d.wiring, err = newWiring(ctx, c); err != nil {
 		return err
 	}
@@ -187,6 +201,7 @@ func (d *demo) keys(ctx context.Context) error {
 		{ID: "root", Purpose: signer.PurposeX509CA, Device: "softhsm"},
 		{ID: "issuing-ca", Purpose: signer.PurposeX509CA, Device: "softhsm"},
 		{ID: "issuer", Purpose: signer.PurposeCredentialIssuer, Device: "softhsm"},
+		{ID: "status", Purpose: signer.PurposeStatus, Device: "softhsm"},
 		{ID: "alice-laptop", Purpose: signer.PurposeMLSLeaf, Device: "tpm"},
 		{ID: "stranger", Purpose: signer.PurposeMLSLeaf, Device: "tpm"},
 	} {

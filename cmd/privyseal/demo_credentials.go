@@ -26,11 +26,15 @@ func (d *demo) certificate(ctx context.Context) error {
 	if _, err := d.createCA(ctx, &caOptions{key: "root", name: "Demo Root"}); err != nil {
 		return err
 	}
-	if _, err := d.createCA(ctx, &caOptions{key: "issuing-ca", issuer: "root", name: "Demo Device CA", hosts: []string{"a.example"}}); err != nil {
+	if _, err := d.createCA(ctx, &caOptions{key: "issuing-ca", issuer: "root", name: "Demo Device CA", hosts: []string{"a.example"},
+		crl: []string{d.site.url + "/ca/devices.crl"}, ocsp: []string{d.site.url + "/ocsp/devices"}}); err != nil {
 		return err
 	}
 	p, err := d.possession(ctx)
 	if err != nil {
+		return err
+	}
+	if err := d.proveToIssuer(ctx, &p); err != nil {
 		return err
 	}
 	o := &issueOptions{kind: typeX509, issuerKey: "issuing-ca", lifetime: time.Hour}
@@ -38,7 +42,7 @@ func (d *demo) certificate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.did("certificate for the TPM's key", "%s, serial %.12s…", made.Client, made.Serial)
+	d.did("certificate for the TPM's key", "%s, serial %.12s…, %s", made.Client, made.Serial, made.Level)
 	if err := d.saveChain(made.Credential); err != nil {
 		return err
 	}
@@ -178,7 +182,7 @@ func (d *demo) judgeToken(ctx context.Context, at time.Time, holder crypto.Publi
 	v, err := sdjwt.NewVerifier(sdjwt.Policy{
 		Issuers: sdjwt.IssuerTable{demoIssuer: sdjwt.StaticKeys{{Public: key.Public()}}}, VC: true,
 		Required: []string{"iat", "exp", claimClient, claimUser}, Audiences: []string{demoVerifier},
-		Nonces: d.tokenNonce, Now: func() time.Time { return at },
+		Status: d.site.jwtStatus(d.statusKeys(ctx)), Nonces: d.tokenNonce, Now: func() time.Time { return at },
 	})
 	if err != nil {
 		return nil, err

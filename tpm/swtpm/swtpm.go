@@ -253,7 +253,7 @@ func (s *Server) Close() error {
 // Roots returns the CA certificates that the endorsement certificates lead to.
 func (s *Server) Roots() (*x509.CertPool, error) {
 	pool := x509.NewCertPool()
-	pem, err := os.ReadFile(filepath.Join(s.caDir(), "swtpm-localca-rootca-cert.pem"))
+	pem, err := s.RootsPEM()
 	if err != nil {
 		return nil, err
 	}
@@ -261,6 +261,11 @@ func (s *Server) Roots() (*x509.CertPool, error) {
 		return nil, errors.New("the CA of swtpm has no certificate")
 	}
 	return pool, nil
+}
+
+// RootsPEM returns what Roots has in PEM.
+func (s *Server) RootsPEM() ([]byte, error) {
+	return os.ReadFile(filepath.Join(s.caDir(), "swtpm-localca-rootca-cert.pem"))
 }
 
 // Issuer returns the certificate between the root and the endorsement
