@@ -85,7 +85,7 @@ func credentialVerify(ctx context.Context, a *app, o *verifyOptions) error {
 	if own, err := a.trustedVerify(ctx, o); err != nil {
 		return err
 	} else if own != nil {
-		verify = own
+		verify, o.status.said = own, "as the trust configuration demands"
 	}
 	v, err := verify(ctx, o, text)
 	if err != nil {
