@@ -100,6 +100,8 @@ func (s *ServeConfig) check() error {
 		return err
 	}
 	if err := s.Signer.check(s); err != nil {
+		return err
+	}
 	if err := s.Issuer.check(s); err != nil {
 		return err
 	}
