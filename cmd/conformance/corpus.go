@@ -55,18 +55,12 @@ func loadCorpus(name string) ([]*corpusCase, error) {
 }
 
 func readCorpusFile(name string) ([]byte, error) {
-	f, err := os.Open(name)
+	f, err := openInput(name)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	var r io.Reader = f
-	if strings.HasSuffix(name, ".gz") {
-		if r, err = gzip.NewReader(f); err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
-		}
-	}
-	raw, err := io.ReadAll(io.LimitReader(r, maxCorpusOctets+1))
+	raw, err := io.ReadAll(io.LimitReader(f, maxCorpusOctets+1))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
@@ -74,6 +68,28 @@ func readCorpusFile(name string) ([]byte, error) {
 		return nil, fmt.Errorf("%s: more than %d octets", name, maxCorpusOctets)
 	}
 	return raw, nil
+}
+
+// An input is a file that is read, inflated if its name ends in .gz.
+type input struct {
+	io.Reader
+	io.Closer
+}
+
+func openInput(name string) (*input, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	if !strings.HasSuffix(name, ".gz") {
+		return &input{f, f}, nil
+	}
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return &input{z, f}, nil
 }
 
 func parseCorpus(raw []byte) ([]*corpusCase, error) {

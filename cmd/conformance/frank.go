@@ -8,7 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
+	"strings"
 
 	"github.com/privyseal/privyseal/mimi"
 	"github.com/privyseal/privyseal/mls"
@@ -67,6 +67,10 @@ var errFrankCase = errors.New("malformed")
 // something, the last line counts them. The exit status is 1 if one failed, or
 // if a line that expects nothing was refused.
 func runFrank(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	if len(args) > 0 && strings.HasPrefix(args[0], "-") {
+		fmt.Fprintln(stderr, "usage: conformance frank [FILE...]")
+		return exitUsage
+	}
 	j := &frankJudge{stdout: stdout}
 	if err := j.files(args, stdin); err != nil {
 		fmt.Fprintln(stderr, "conformance frank:", err)
@@ -93,7 +97,7 @@ func (j *frankJudge) files(names []string, stdin io.Reader) error {
 		return j.lines("standard input", stdin)
 	}
 	for _, name := range names {
-		f, err := os.Open(name)
+		f, err := openInput(name)
 		if err != nil {
 			return err
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"compress/gzip"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -111,5 +112,28 @@ func TestFrankFails(t *testing.T) {
 		if stdout.String() != c.want {
 			t.Errorf("%s printed\n%s\nwant\n%s", c.name, &stdout, c.want)
 		}
+	}
+}
+
+// Inputs are files or inflated files, and a flag is none.
+func TestFrankInputs(t *testing.T) {
+	var z bytes.Buffer
+	w := gzip.NewWriter(&z)
+	if _, err := w.Write([]byte(frankLine(t, nil))); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Join(t.TempDir(), "franks.json.gz")
+	if err := os.WriteFile(name, z.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var stdout, stderr bytes.Buffer
+	if got := run([]string{"frank", name}, nil, &stdout, &stderr); got != exitOK || stdout.String() != "original accept\n1 passed, 0 failed, 0 skipped\n" {
+		t.Errorf("%d: %s%s", got, &stdout, &stderr)
+	}
+	if got := run([]string{"frank", "--no-such-flag"}, nil, &stdout, &stderr); got != exitUsage {
+		t.Errorf("a flag: exit status %d, want %d", got, exitUsage)
 	}
 }

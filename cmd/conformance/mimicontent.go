@@ -6,7 +6,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"os"
 
 	"github.com/privyseal/privyseal/mimi/content"
 )
@@ -71,7 +70,7 @@ var errReencode = errors.New("encoding what was decoded gives other octets")
 // readBounded reads a file of at most one octet more than limit, so that the
 // decoder can say that it is too large.
 func readBounded(name string, limit int64) ([]byte, error) {
-	f, err := os.Open(name)
+	f, err := openInput(name)
 	if err != nil {
 		return nil, err
 	}
