@@ -5,6 +5,7 @@
 set -eu
 
 packages="
+chromium
 gcc
 libc6-dev
 libnss3

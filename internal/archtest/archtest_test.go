@@ -36,6 +36,7 @@ var rules = []rule{
 	{"mimi/clientapi", []string{"internal", "mls", "mimi="}},
 	{"mimi/identity", []string{"internal", "mls", "mimi", "credentials"}},
 	{"mimi/peer", []string{"internal", "mimi="}},
+	{"mimi/report", []string{"internal"}},
 	{"mimi/content", []string{"internal", "mimi="}},
 	{"mimi/policy", []string{"internal", "mls", "mimi=", "mimi/content"}},
 	{"mimi", []string{"internal", "mls"}},
