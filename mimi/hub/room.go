@@ -228,3 +228,9 @@ func (r *Room) ParticipantSet() []byte {
 	h := sha256.Sum256([]byte(strings.Join(users, "\n")))
 	return h[:]
 }
+
+// Context returns the GroupContext, which the caller must not change.
+func (r *Room) Context() mls.GroupContext { return r.group.Current().Context() }
+
+// ContextBytes returns the encoded GroupContext.
+func (r *Room) ContextBytes() []byte { return r.group.Current().ContextBytes() }
