@@ -171,8 +171,11 @@ func (r *Room) lose(ctx context.Context, u *unit, err error) error {
 // takeCommit enters the epoch of a commit that the hub ordered.
 func (r *Room) takeCommit(ctx context.Context, u *unit, f *mimi.FanoutMessage) error {
 	switch m := f.Message; {
+	case m.Epoch+1 == r.group.Epoch():
+		// This client's own; what the hub proposed anew with it is news.
+		return r.takeProposals(ctx, u, f.ExternalProposals)
 	case m.Epoch < r.group.Epoch():
-		return nil // this client's own, or one that came before
+		return nil // one that came before
 	case m.Epoch > r.group.Epoch():
 		return fmt.Errorf("a commit of epoch %d came in epoch %d", m.Epoch, r.group.Epoch())
 	case r.isPending(m.Bytes()):

@@ -60,6 +60,7 @@ type Outcome struct {
 	Came     []Member // leaves that a commit added or replaced
 	Went     []Member // leaves that a commit removed or replaced
 	Before   []string // providers with clients before a commit
+	External bool     // an external commit: its sender is told of it too, for what is stapled to it
 	ByCode   bool     // the joiner used its join code
 	Roles    bool     // roles of participants who stay, or what roles may do, may have changed
 	Silenced []mimi.URI

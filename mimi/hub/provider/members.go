@@ -72,9 +72,9 @@ func writeMembers(ctx context.Context, tx *sqldb.Tx, room int64, out *hub.Outcom
 	return nil
 }
 
-// subscribe lets clients of ours hear the room from after seq on, and those who
-// went up to it.
-func (s *Service) subscribe(ctx context.Context, tx *sqldb.Tx, room, seq int64, out *hub.Outcome) error {
+// subscribe lets clients of ours hear the room from after from on, and those who
+// went up to seq.
+func (s *Service) subscribe(ctx context.Context, tx *sqldb.Tx, room, seq, from int64, out *hub.Outcome) error {
 	stay := make(map[mimi.URI]bool)
 	for _, m := range out.Went {
 		stay[m.Client] = true
@@ -91,7 +91,7 @@ func (s *Service) subscribe(ctx context.Context, tx *sqldb.Tx, room, seq int64, 
 			delete(gone, m.Client)
 			continue
 		}
-		if err := hear(ctx, tx, m.Client, room, seq); err != nil {
+		if err := hear(ctx, tx, m.Client, room, from); err != nil {
 			return err
 		}
 	}

@@ -144,7 +144,7 @@ func TestLeaveCutByExternalCommit(t *testing.T) {
 	laptop := w.person("alice/laptop@a.example")
 	must[*client.Room](t)(laptop.Join(t.Context(), uri(t, clubhouse), client.JoinOptions{}))
 	laptop.until("the leave is finished", func() bool {
-		laptop.room(clubhouse).Text(t.Context(), "x")
+		laptop.say(clubhouse, "x")
 		return w.size(clubhouse) == 2
 	})
 	watch.until("it is out", func() bool { return watch.status(clubhouse) == client.RoomLeft })

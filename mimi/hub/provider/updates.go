@@ -273,7 +273,7 @@ func (s *Service) storeNew(ctx context.Context, e *entry, room *hub.Room, out *h
 		if err := writeMembers(ctx, tx, id, out, room.Epoch(), at); err != nil {
 			return err
 		}
-		return s.subscribe(ctx, tx, id, seq, out)
+		return s.subscribe(ctx, tx, id, seq, seq, out)
 	})
 	if err != nil {
 		return err

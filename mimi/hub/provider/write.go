@@ -95,6 +95,15 @@ type updateWrite struct {
 	first    int64     // sequence number, once it is stored
 }
 
+// from is the sequence number after which those who come with the update hear
+// the room. Who joined by an external commit hears that too.
+func (w *updateWrite) from() int64 {
+	if w.out.External {
+		return w.first - 1
+	}
+	return w.first
+}
+
 // store writes an update. The room's version makes sure that nobody else has
 // changed it since it was loaded.
 func (s *Service) store(ctx context.Context, w *updateWrite) error {
@@ -181,7 +190,7 @@ func (s *Service) storeMembers(ctx context.Context, tx *sqldb.Tx, w *updateWrite
 	if err := writeMembers(ctx, tx, w.e.id, w.out, r.Epoch(), at); err != nil {
 		return err
 	}
-	if err := s.subscribe(ctx, tx, w.e.id, w.first, w.out); err != nil {
+	if err := s.subscribe(ctx, tx, w.e.id, w.first, w.from(), w.out); err != nil {
 		return err
 	}
 	if err := errors.Join(mute(ctx, tx, w.e.id, w.first, w.muted, true), mute(ctx, tx, w.e.id, w.first, w.unmuted, false)); err != nil {
@@ -211,7 +220,7 @@ func (s *Service) storeFollowers(ctx context.Context, tx *sqldb.Tx, w *updateWri
 		}
 		_, err := tx.Exec(ctx, `INSERT INTO follower (room, provider, sent, lease, attempts) VALUES (?, ?, ?, 0, 0)
 			ON CONFLICT (room, provider) DO UPDATE SET until_seq = NULL, sent = CASE WHEN follower.until_seq <= follower.sent THEN excluded.sent ELSE follower.sent END`,
-			w.e.id, host, w.first)
+			w.e.id, host, w.from())
 		if err != nil {
 			return err
 		}
