@@ -35,6 +35,7 @@ func (s *Service) ReportAbuse(ctx context.Context, from hub.From, room mimi.URI,
 		verdicts[i] = clientapi.AbuseVerdict{Accepted: reason == "", Reason: reason}
 	}
 	return verdicts, s.db.Batch(ctx, func(tx *sqldb.Tx) error {
+		ctx := context.WithoutCancel(ctx) // a query that is broken off takes the batch of all with it
 		_, err := tx.Exec(ctx, `INSERT INTO abuse_report (room, at, provider, reporter, accused, note, body, verdicts) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
 			room.String(), s.nowMS(), from.Provider, q.ReportingUser.String(), q.AllegedAbuserURI.String(), q.Note, q.Marshal(), verdicts.Marshal())
 		return err

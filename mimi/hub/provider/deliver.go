@@ -4,9 +4,11 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"net/http"
 	"sync"
 	"time"
 
+	"github.com/privyseal/privyseal/internal/problem"
 	"github.com/privyseal/privyseal/internal/sqldb"
 	"github.com/privyseal/privyseal/mimi/hub"
 	"github.com/privyseal/privyseal/mimi/peer"
@@ -16,7 +18,7 @@ import (
 const (
 	batchEvents = 64
 	batchOctets = 1 << 20
-	lease       = 2 * time.Minute
+	lease       = 45 * time.Second // after which another worker takes over from one that died
 )
 
 // Run delivers events to the providers that follow our rooms, and tidies up,
@@ -113,6 +115,7 @@ func (s *Service) lease(ctx context.Context) (*delivery, error) {
 	var d *delivery
 	now := s.nowMS()
 	err := s.db.Batch(ctx, func(tx *sqldb.Tx) error {
+		ctx := context.WithoutCancel(ctx) // a query that is broken off takes the batch of all with it
 		d = new(delivery)
 		if _, err := advance(ctx, tx, 0); err != nil { // the counter first, like everybody
 			return err
@@ -191,14 +194,16 @@ func (d *delivery) wants(kind hub.EventKind, providers, deaf string) bool {
 func (s *Service) settleDelivery(ctx context.Context, d *delivery, failure error) error {
 	now := s.nowMS()
 	if failure != nil {
-		wait, again := peer.Retry(failure)
 		d.attempts++
+		wait, _ := peer.Retry(failure)
 		wait = max(wait, peer.Backoff(d.attempts))
-		if !again {
-			wait = max(wait, time.Minute) // refused for good, or so it seems: the follower may be repaired
+		var p *problem.Problem
+		if errors.As(failure, &p) && p.Status < 500 && p.Status != http.StatusTooManyRequests {
+			wait = max(wait, time.Minute) // it was understood and refused: a person has to look at it
 			s.cfg.Log.Warn("a follower refused a delivery", "provider", d.provider, "room", d.uri, "attempts", d.attempts, "err", failure)
 		}
 		return s.db.Batch(ctx, func(tx *sqldb.Tx) error {
+			ctx := context.WithoutCancel(ctx) // a query that is broken off takes the batch of all with it
 			if _, err := advance(ctx, tx, 0); err != nil {
 				return err
 			}
@@ -207,6 +212,7 @@ func (s *Service) settleDelivery(ctx context.Context, d *delivery, failure error
 		})
 	}
 	return s.db.Batch(ctx, func(tx *sqldb.Tx) error {
+		ctx := context.WithoutCancel(ctx) // a query that is broken off takes the batch of all with it
 		// Whoever stores an event holds the counter: what is not seen below is
 		// stored later, and will find the follower waiting.
 		if _, err := advance(ctx, tx, 0); err != nil {

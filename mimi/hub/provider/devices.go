@@ -36,6 +36,7 @@ func (s *Service) Invite(ctx context.Context, user mimi.URI, lifetime time.Durat
 	code := []byte(rand.Text())
 	hash := sha256.Sum256(code)
 	err := s.db.Batch(ctx, func(tx *sqldb.Tx) error {
+		ctx := context.WithoutCancel(ctx) // a query that is broken off takes the batch of all with it
 		_, err := tx.Exec(ctx, `INSERT INTO invitation (hash, user_uri, expires) VALUES (?, ?, ?)`, hash[:], user.String(), s.cfg.Now().Add(lifetime).UnixMilli())
 		return err
 	})
@@ -49,7 +50,7 @@ func (s *Service) Register(ctx context.Context, tlsKey [32]byte, q *clientapi.Re
 	if err != nil {
 		return nil, err
 	}
-	err = s.db.Batch(ctx, func(tx *sqldb.Tx) error { return s.register(ctx, tx, tlsKey, q, v) })
+	err = s.db.Batch(ctx, func(tx *sqldb.Tx) error { return s.register(context.WithoutCancel(ctx), tx, tlsKey, q, v) })
 	if sqldb.IsUnique(err) {
 		return nil, clientapi.Problemf(clientapi.CodeClientTaken, "the TLS key is another client's")
 	}
@@ -160,6 +161,7 @@ func (s *Service) Caller(ctx context.Context, tlsKey [32]byte) (*Caller, error) 
 // or the hub, remove them.
 func (s *Service) Unregister(ctx context.Context, client mimi.URI) error {
 	return s.db.Batch(ctx, func(tx *sqldb.Tx) error {
+		ctx := context.WithoutCancel(ctx) // a query that is broken off takes the batch of all with it
 		for _, q := range []string{
 			`DELETE FROM device WHERE client = ?`, `DELETE FROM key_package WHERE client = ? AND taken IS NULL`,
 			`DELETE FROM subscription WHERE client = ?`, `DELETE FROM direct WHERE client = ?`,

@@ -274,6 +274,7 @@ func (s *Service) Purge(ctx context.Context) error {
 	before := s.cfg.Now().Add(-keep).UnixMilli()
 	day := s.cfg.Now().Add(-24 * time.Hour).UnixMilli()
 	return s.db.Batch(ctx, func(tx *sqldb.Tx) error {
+		ctx := context.WithoutCancel(ctx) // a query that is broken off takes the batch of all with it
 		for _, q := range []string{`DELETE FROM seen WHERE at < ?`, `DELETE FROM key_answer WHERE at < ?`, `DELETE FROM join_code WHERE expires < ?`} {
 			if _, err := tx.Exec(ctx, q, day); err != nil {
 				return err

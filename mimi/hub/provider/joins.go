@@ -64,6 +64,7 @@ func (s *Service) remember(ctx context.Context, room int64, q *mimi.GroupInfoReq
 	}
 	seen := sha256.Sum256(append([]byte("groupInfoPublicKey\n"), q.GroupInfoPublicKey...))
 	err = s.db.Batch(ctx, func(tx *sqldb.Tx) error {
+		ctx := context.WithoutCancel(ctx) // a query that is broken off takes the batch of all with it
 		fresh, err = s.once(ctx, tx, seen[:])
 		if err != nil || !fresh {
 			return err
@@ -148,6 +149,7 @@ func (s *Service) JoinCode(ctx context.Context, from hub.From, room mimi.URI, q 
 		expires := s.cfg.Now().Add(time.Duration(q.Lifetime) * time.Second).UnixMilli()
 		c = &clientapi.JoinCode{Code: code, Expires: uint64(expires)}
 		return s.db.Batch(ctx, func(tx *sqldb.Tx) error {
+			ctx := context.WithoutCancel(ctx) // a query that is broken off takes the batch of all with it
 			_, err := tx.Exec(ctx, `INSERT INTO join_code (hash, room, role, expires, uses) VALUES (?, ?, ?, ?, ?)`, hashCode(code), e.id, int64(q.Role), expires, int64(q.Uses))
 			return err
 		})

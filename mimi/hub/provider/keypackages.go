@@ -28,6 +28,7 @@ func (s *Service) Upload(ctx context.Context, c *Caller, u *clientapi.KeyPackage
 		}
 	}
 	err = s.db.Batch(ctx, func(tx *sqldb.Tx) error {
+		ctx := context.WithoutCancel(ctx) // a query that is broken off takes the batch of all with it
 		if u.Replace {
 			if _, err := tx.Exec(ctx, `DELETE FROM key_package WHERE client = ? AND (taken IS NULL OR last_resort = 1)`, c.Client.String()); err != nil {
 				return err
@@ -194,6 +195,7 @@ func (s *Service) claim(ctx context.Context, q *mimi.KeyMaterialRequest) (p *mim
 	hash := hashOf(q.Marshal())
 	var short []mimi.URI
 	err = s.db.Batch(ctx, func(tx *sqldb.Tx) error {
+		ctx := context.WithoutCancel(ctx) // a query that is broken off takes the batch of all with it
 		short = nil
 		var before []byte
 		err := tx.QueryRow(ctx, `SELECT response FROM key_answer WHERE hash = ? AND at > ?`, hash, s.nowMS()-replay.Milliseconds()).Scan(&before)

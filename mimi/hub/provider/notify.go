@@ -29,7 +29,7 @@ func (s *Service) Notify(ctx context.Context, domain string, room mimi.URI, body
 		return err
 	}
 	n := &notification{room: room, fanout: f, hash: notifyHash(domain, room, body)}
-	if err := s.db.Batch(ctx, func(tx *sqldb.Tx) error { return s.take1(ctx, tx, n) }); err != nil {
+	if err := s.db.Batch(ctx, func(tx *sqldb.Tx) error { return s.take1(context.WithoutCancel(ctx), tx, n) }); err != nil {
 		return err
 	}
 	s.announce(n.id)

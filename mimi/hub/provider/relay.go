@@ -62,6 +62,7 @@ func (s *Service) RelayUpdate(ctx context.Context, client, room mimi.URI, u *mim
 // whether it did not before.
 func (s *Service) follow(ctx context.Context, client, room mimi.URI, groupID []byte, epoch uint64) (begun bool, err error) {
 	err = s.db.Batch(ctx, func(tx *sqldb.Tx) error {
+		ctx := context.WithoutCancel(ctx) // a query that is broken off takes the batch of all with it
 		id, err := s.followed(ctx, tx, room, groupID, epoch)
 		if err != nil {
 			return err
@@ -96,6 +97,7 @@ func (s *Service) followed(ctx context.Context, tx *sqldb.Tx, room mimi.URI, gro
 // Unsubscribe ends the events of a room for a client.
 func (s *Service) Unsubscribe(ctx context.Context, client, room mimi.URI) error {
 	return s.db.Batch(ctx, func(tx *sqldb.Tx) error {
+		ctx := context.WithoutCancel(ctx) // a query that is broken off takes the batch of all with it
 		_, err := tx.Exec(ctx, `UPDATE subscription SET until_seq = (SELECT seq FROM counter WHERE id = 1)
 			WHERE client = ? AND until_seq IS NULL AND room = (SELECT id FROM room WHERE uri = ?)`, client.String(), room.String())
 		return err

@@ -2,10 +2,13 @@ package provider_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/privyseal/privyseal/mimi/client"
 	"github.com/privyseal/privyseal/mimi/content"
 )
+
+var noTime time.Time
 
 const clubhouse = "mimi://a.example/r/clubhouse"
 

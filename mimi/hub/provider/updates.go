@@ -251,6 +251,7 @@ func (s *Service) storeNew(ctx context.Context, e *entry, room *hub.Room, out *h
 	var id, seq int64
 	at := int64(out.Response.AcceptedTimestamp)
 	err := s.db.Batch(ctx, func(tx *sqldb.Tx) (err error) {
+		ctx := context.WithoutCancel(ctx) // a query that is broken off takes the batch of all with it
 		if seq, err = advance(ctx, tx, 1); err != nil {
 			return err
 		}
@@ -316,6 +317,7 @@ func (s *Service) DestroyRoom(ctx context.Context, from hub.From, room mimi.URI)
 			return err
 		}
 		err := s.db.Batch(ctx, func(tx *sqldb.Tx) error {
+			ctx := context.WithoutCancel(ctx) // a query that is broken off takes the batch of all with it
 			seq, err := advance(ctx, tx, 1)
 			if err != nil {
 				return err

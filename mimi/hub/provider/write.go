@@ -63,6 +63,7 @@ func (s *Service) wakeFollowers(ctx context.Context, tx *sqldb.Tx, room int64) e
 // timestamps.
 func (s *Service) storeMessages(ctx context.Context, e *entry, list []*ticket) error {
 	return s.db.Batch(ctx, func(tx *sqldb.Tx) error {
+		ctx := context.WithoutCancel(ctx) // a query that is broken off takes the batch of all with it
 		seq, err := advance(ctx, tx, len(list))
 		if err != nil {
 			return err
@@ -108,6 +109,7 @@ func (w *updateWrite) from() int64 {
 // changed it since it was loaded.
 func (s *Service) store(ctx context.Context, w *updateWrite) error {
 	return s.db.Batch(ctx, func(tx *sqldb.Tx) error {
+		ctx := context.WithoutCancel(ctx) // a query that is broken off takes the batch of all with it
 		first, err := advance(ctx, tx, len(w.out.Events))
 		if err != nil {
 			return err
