@@ -240,7 +240,7 @@ func (r *Room) welcomed(ctx context.Context, staged *mls.StagedCommit, w *mls.We
 
 // accept enters the new epoch.
 func (r *Room) accept(ctx context.Context, u *mimi.HandshakeBundle, staged *mls.StagedCommit, effect *policy.Effect, partial *mls.PartialGroupInfo, to []Addressee) (*Outcome, error) {
-	out := &Outcome{Before: r.Providers(), Heard: r.heard(effect), External: staged.External(), ByCode: slices.Contains(effect.Rows(), policy.RowJoinCode), Roles: touchesRoles(effect)}
+	out := &Outcome{Suite: r.suite(), Before: r.Providers(), Heard: r.heard(effect), External: staged.External(), ByCode: slices.Contains(effect.Rows(), policy.RowJoinCode), Roles: touchesRoles(effect)}
 	again := r.interrupted(staged)
 	epoch := r.Epoch()
 	if err := r.group.Merge(staged); err != nil {
@@ -330,7 +330,7 @@ func (r *Room) seat(ctx context.Context, m mls.Member, out *Outcome) error {
 	}
 	next := memberOf(uint32(m.Leaf), id, v)
 	r.put(next)
-	out.Came = append(out.Came, next)
+	out.Came, out.Leaves = append(out.Came, next), append(out.Leaves, m.Node)
 	return nil
 }
 

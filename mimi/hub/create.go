@@ -93,7 +93,7 @@ func (r *Room) found(ctx context.Context, from From) (*Outcome, error) {
 	if err := r.newState(ctx, n); err != nil {
 		return nil, err
 	}
-	out := new(Outcome)
+	out := &Outcome{Suite: r.suite()}
 	for m := range r.group.Current().Members() {
 		v, err := n.evaluate(ctx, m.Node) // again: now the operational policy is known
 		if err != nil {
@@ -107,7 +107,7 @@ func (r *Room) found(ctx context.Context, from From) (*Outcome, error) {
 		}
 		next := memberOf(uint32(m.Leaf), idOf(m.Node), v)
 		r.put(next)
-		out.Came = append(out.Came, next)
+		out.Came, out.Leaves = append(out.Came, next), append(out.Leaves, m.Node)
 	}
 	if _, ok := r.MemberOf(from.Client); !ok {
 		return nil, fmt.Errorf("%w: %s is not in the group", ErrForeign, from.Client)

@@ -57,12 +57,14 @@ type Addressee struct {
 type Outcome struct {
 	Response *mimi.UpdateRoomResponse
 	Events   []Event
-	Came     []Member // leaves that a commit added or replaced
-	Went     []Member // leaves that a commit removed or replaced
-	Before   []string // providers with clients before a commit
-	External bool     // an external commit: its sender is told of it too, for what is stapled to it
-	ByCode   bool     // the joiner used its join code
-	Roles    bool     // roles of participants who stay, or what roles may do, may have changed
+	Came     []Member        // leaves that a commit added or replaced
+	Leaves   []*mls.LeafNode // of Came, in its order
+	Suite    mls.CipherSuite // of the room, with Came
+	Went     []Member        // leaves that a commit removed or replaced
+	Before   []string        // providers with clients before a commit
+	External bool            // an external commit: its sender is told of it too, for what is stapled to it
+	ByCode   bool            // the joiner used its join code
+	Roles    bool            // roles of participants who stay, or what roles may do, may have changed
 	Silenced []mimi.URI
 	Heard    []mimi.URI // who were silenced, and are not any more
 }

@@ -246,7 +246,7 @@ func (p *person) status(s string) client.RoomStatus {
 // until takes in events until something is so.
 func (p *person) until(what string, so func() bool) {
 	p.t.Helper()
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(60 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		ok(p.t, p.Sync(p.t.Context()))
 		if so() {
 			return

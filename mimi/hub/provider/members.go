@@ -62,7 +62,10 @@ func writeMembers(ctx context.Context, tx *sqldb.Tx, room int64, out *hub.Outcom
 			return err
 		}
 	}
-	for _, m := range out.Came {
+	for i, m := range out.Came {
+		if err := hold(ctx, tx, m, out.Leaves[i], out.Suite); err != nil {
+			return err
+		}
 		_, err := tx.Exec(ctx, `INSERT INTO member (room, leaf, since, client, user_uri, credential, type, level, issuer, not_after) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 			room, m.Leaf, int64(epoch), m.Client.String(), m.User.String(), m.Credential[:], int64(m.Type), int64(m.Level), m.Issuer, toUnix(m.NotAfter))
 		if err != nil {
@@ -70,6 +73,14 @@ func writeMembers(ctx context.Context, tx *sqldb.Tx, room int64, out *hub.Outcom
 		}
 	}
 	return nil
+}
+
+// hold keeps a credential that a leaf of a room has, to ask again whether it is
+// believed.
+func hold(ctx context.Context, tx *sqldb.Tx, m hub.Member, leaf *mls.LeafNode, suite mls.CipherSuite) error {
+	_, err := tx.Exec(ctx, `INSERT INTO held (credential, host, suite, key, type, body) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (credential) DO NOTHING`,
+		m.Credential[:], m.Client.Host(), int64(suite), leaf.SignatureKey, int64(leaf.Credential.Type), leaf.Credential.Body)
+	return err
 }
 
 // subscribe lets clients of ours hear the room from after from on, and those who

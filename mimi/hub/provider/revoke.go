@@ -3,10 +3,13 @@ package provider
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/privyseal/privyseal/internal/sqldb"
 	"github.com/privyseal/privyseal/mimi"
 	"github.com/privyseal/privyseal/mimi/hub"
+	"github.com/privyseal/privyseal/mimi/identity"
+	"github.com/privyseal/privyseal/mls"
 )
 
 // A Gone says where and when a leaf with a credential was removed.
@@ -143,23 +146,47 @@ func roomsWith(ctx context.Context, tx *sqldb.Tx, where string, arg any, rooms m
 	return rows.Err()
 }
 
-// Held lists the distinct credentials that leaves of our rooms have now.
-func (s *Service) Held(ctx context.Context) (ids []hub.CredentialID, err error) {
+// Follow asks again and again whether the credentials of leaves are believed,
+// at once when the trust configuration or what is known of revocations changes,
+// and expels those that are not, until ctx ends.
+func (s *Service) Follow(ctx context.Context, e *identity.Evaluator) error {
+	return e.Follow(ctx, s.held, func(ctx context.Context, alerts []identity.Alert) error {
+		var gone []hub.CredentialID
+		for _, a := range alerts {
+			id := a.Ref.(hub.CredentialID)
+			s.cfg.Log.Warn("a credential in our rooms has changed", "kind", string(a.Kind), "credential", fmt.Sprintf("%x", id[:8]), "err", a.Err)
+			if a.Kind.Remove() {
+				gone = append(gone, id)
+			}
+		}
+		if err := s.Expel(ctx, gone...); err != nil {
+			s.cfg.Log.Error("leaves could not be removed; it is tried again", "err", err)
+		}
+		return nil
+	})
+}
+
+// held lists the distinct credentials that leaves of our rooms have now.
+func (s *Service) held(ctx context.Context) (list []identity.Held, err error) {
 	err = s.db.Read(ctx, func(tx *sqldb.Tx) error {
-		ids = nil
-		rows, err := tx.Query(ctx, `SELECT DISTINCT credential FROM member WHERE until IS NULL`)
+		list = nil
+		rows, err := tx.Query(ctx, `SELECT h.credential, h.host, h.suite, h.key, h.type, h.body FROM held h
+			WHERE EXISTS (SELECT 1 FROM member m JOIN room r ON r.id = m.room WHERE m.credential = h.credential AND m.until IS NULL AND r.closed = 0)`)
 		if err != nil {
 			return err
 		}
 		defer rows.Close()
 		for rows.Next() {
 			var id []byte
-			if err := rows.Scan(&id); err != nil {
+			var suite, kind int64
+			q := identity.Question{Role: identity.RoleClient, Expect: identity.Expected{Pseudonyms: true}}
+			if err := rows.Scan(&id, &q.Voucher, &suite, &q.SignatureKey, &kind, &q.Credential.Body); err != nil {
 				return err
 			}
-			ids = append(ids, hub.CredentialID(id))
+			q.Suite, q.Credential.Type = mls.CipherSuite(suite), mls.CredentialType(kind)
+			list = append(list, identity.Held{Question: q, Ref: hub.CredentialID(id)})
 		}
 		return rows.Err()
 	})
-	return ids, err
+	return list, err
 }

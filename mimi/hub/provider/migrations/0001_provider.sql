@@ -68,6 +68,16 @@ CREATE TABLE member (
 CREATE INDEX member_client ON member (client, until);
 CREATE INDEX member_credential ON member (credential);
 
+-- The credentials of leaves, to ask again whether they are believed.
+CREATE TABLE held (
+	credential BLOB PRIMARY KEY,   -- CredentialID
+	host TEXT NOT NULL,
+	suite INTEGER NOT NULL,
+	key BLOB NOT NULL,
+	type INTEGER NOT NULL,
+	body BLOB NOT NULL
+) STRICT;
+
 -- What a client hears of a room: the events after from_seq, up to until_seq.
 CREATE TABLE subscription (
 	client TEXT NOT NULL,
