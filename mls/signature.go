@@ -36,6 +36,16 @@ var (
 	sigP521    = sigScheme{crypto.SHA512, elliptic.P521()}
 )
 
+// SignaturePublicKey encodes a public key as a SignaturePublicKey of a cipher
+// suite (RFC 9420, section 5.1.1).
+func SignaturePublicKey(c CipherSuite, pub crypto.PublicKey) ([]byte, error) {
+	s, err := lookupSuite(c)
+	if err != nil {
+		return nil, err
+	}
+	return s.sig.encodePublicKey(pub)
+}
+
 // encodePublicKey gives the SignaturePublicKey of a signer's public key
 // (section 5.1.1): an uncompressed point, or the octets of an Ed25519 key.
 func (c sigScheme) encodePublicKey(pub crypto.PublicKey) ([]byte, error) {

@@ -61,7 +61,7 @@ func newRoot(a *app) *cobra.Command {
 func subcommands(a *app) []*cobra.Command {
 	return []*cobra.Command{
 		newInit(a), newToken(a), newKey(a), newPolicy(a), newCA(a), newCredential(a), newTrust(a), newClientCommand(a), newDemo(a), newServe(a), newAudit(a), newConfigCommand(a), newVersion(a),
-		newCaller(a), newRemote(a),
+		newProvider(a), newCaller(a), newRemote(a),
 		helpExitCodes(),
 	}
 }

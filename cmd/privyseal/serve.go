@@ -169,6 +169,7 @@ func services() []service {
 		{"signer", newSignerComponent},
 		{"transparency log", newLogComponent},
 		{"issuer", newIssuerComponent},
+		{"provider", newProviderComponent},
 	}
 }
 

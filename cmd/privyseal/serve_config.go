@@ -28,6 +28,8 @@ type ServeConfig struct {
 	// SelfTest is how often each key is tested on each of its devices; default
 	// 5m, and "0s" never tests.
 	SelfTest *Duration `json:"self_test,omitempty"`
+	// Provider is a MIMI provider.
+	Provider *ProviderSection `json:"provider,omitempty"`
 	// TransparencyLog publishes the journal. One node of several has it.
 	TransparencyLog *TransparencyLogSection `json:"transparency_log,omitempty"`
 	// Signer is the signing service for callers.
@@ -60,7 +62,9 @@ type ListenerSection struct {
 	// ClientCA is the file of the authorities whose client certificates are
 	// admitted, PEM. Without it no client certificate is asked for.
 	ClientCA string `json:"client_ca,omitempty"`
-	// ClientAuth is "require" (default with client_ca) or "optional".
+	// ClientAuth is "require" (default with client_ca) or "optional"; or "any",
+	// without client_ca, for the clients of a provider, whose certificates only
+	// carry their keys.
 	ClientAuth string `json:"client_auth,omitempty"`
 
 	// MaxConnections bounds the open connections; default 4096. The one that
@@ -95,6 +99,9 @@ func (s *ServeConfig) check() error {
 		if _, err := signer.ParseKeyID(string(id)); err != nil {
 			return configErrorf("serve.critical_keys", "%w", err)
 		}
+	}
+	if err := s.Provider.check(s); err != nil {
+		return err
 	}
 	if err := s.TransparencyLog.check(s); err != nil {
 		return err
@@ -154,10 +161,12 @@ func (l *ListenerSection) checkTLS(at string) error {
 		return configErrorf(at+".certificate", "is required, or \"plain\": true")
 	case (l.Key == "") == (l.KeyID == ""):
 		return configErrorf(at, "needs one of key and key_id")
-	case l.ClientAuth != "" && l.ClientCA == "":
+	case l.ClientAuth == "any" && l.ClientCA != "":
+		return configErrorf(at+".client_auth", "any goes without client_ca")
+	case l.ClientAuth != "" && l.ClientAuth != "any" && l.ClientCA == "":
 		return configErrorf(at+".client_auth", "needs client_ca")
-	case !slices.Contains([]string{"", "require", "optional"}, l.ClientAuth):
-		return configErrorf(at+".client_auth", "%q; use require or optional", l.ClientAuth)
+	case !slices.Contains([]string{"", "require", "optional", "any"}, l.ClientAuth):
+		return configErrorf(at+".client_auth", "%q; use require, optional or any", l.ClientAuth)
 	}
 	if l.KeyID != "" {
 		if _, err := signer.ParseKeyID(string(l.KeyID)); err != nil {

@@ -27,6 +27,9 @@ type ListenerConfig struct {
 	Certificate func(ctx context.Context) (*tls.Certificate, error)
 	// ClientCA reads the authorities of client certificates; nil asks for none.
 	ClientCA func(ctx context.Context) (*x509.CertPool, error)
+	// AnyClient asks for a client certificate of any issuer, in place of
+	// ClientCA: what counts to the handler is its key.
+	AnyClient bool
 	// OptionalClient admits clients without a certificate.
 	OptionalClient bool
 
@@ -161,6 +164,9 @@ func (l *Listener) readTrust(ctx context.Context) (*trust, error) {
 		return nil, fmt.Errorf("listener %s: certificate: %w", l.config.Name, err)
 	}
 	t := &trust{tls: &tls.Config{MinVersion: tls.VersionTLS13, NextProtos: protocols, Certificates: []tls.Certificate{*cert}}}
+	if l.config.AnyClient {
+		t.tls.ClientAuth, t.tls.SessionTicketsDisabled = tls.RequireAnyClientCert, true
+	}
 	if l.config.ClientCA == nil {
 		return t, nil
 	}

@@ -1,0 +1,331 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/privyseal/privyseal/credentials"
+	"github.com/privyseal/privyseal/credentials/trust"
+	"github.com/privyseal/privyseal/internal/daemon"
+	"github.com/privyseal/privyseal/internal/sqldb"
+	"github.com/privyseal/privyseal/mimi"
+	"github.com/privyseal/privyseal/mimi/clientapi"
+	"github.com/privyseal/privyseal/mimi/hub"
+	"github.com/privyseal/privyseal/mimi/hub/provider"
+	"github.com/privyseal/privyseal/mimi/identity"
+	"github.com/privyseal/privyseal/mimi/peer"
+	"github.com/privyseal/privyseal/mls"
+	"github.com/privyseal/privyseal/signer"
+)
+
+// A ProviderSection runs a MIMI provider.
+type ProviderSection struct {
+	// Domain is the provider's name, as in mimi://DOMAIN. Required.
+	Domain string `json:"domain"`
+	// Host is the name and port under which other providers reach the listener
+	// Peers; by default the domain.
+	Host string `json:"host,omitempty"`
+	// Clients and Peers are the listeners for our clients (client_auth "any")
+	// and for other providers (client_auth "optional"). Clients is required.
+	Clients string `json:"clients"`
+	Peers   string `json:"peers,omitempty"`
+	// PeerRoots is the file of the authorities that other providers'
+	// certificates come from, PEM. Required with Peers.
+	PeerRoots string `json:"peer_roots,omitempty"`
+	// PeerCertificate and PeerKey are what we show to other providers, by
+	// default what the listener Peers shows.
+	PeerCertificate string `json:"peer_certificate,omitempty"`
+	PeerKey         string `json:"peer_key,omitempty"`
+	// Trust is the file of the trust configuration. Required.
+	Trust string `json:"trust"`
+	// Keys are the hub's keys, one entry for each cipher suite of rooms.
+	// Required.
+	Keys []ProviderKeys `json:"keys"`
+	// MACKey is the key of purpose frank-mac. Required.
+	MACKey signer.KeyID `json:"mac_key"`
+	// AdmitBasic admits basic credentials in rooms whose operational policy does
+	// not list them; OpenRegistration registers such clients without an
+	// invitation. Both are for closed networks.
+	AdmitBasic       bool `json:"admit_basic,omitempty"`
+	OpenRegistration bool `json:"open_registration,omitempty"`
+}
+
+// ProviderKeys are the hub's keys for one cipher suite. The certificates are
+// chains in PEM, whose first names mimi://DOMAIN and nothing else.
+type ProviderKeys struct {
+	Suite             uint16       `json:"suite"`
+	SenderKey         signer.KeyID `json:"sender_key"` // purpose hub-sender
+	SenderCertificate string       `json:"sender_certificate"`
+	FrankKey          signer.KeyID `json:"frank_key"` // purpose frank-sign
+	FrankCertificate  string       `json:"frank_certificate"`
+}
+
+func (p *ProviderSection) check(s *ServeConfig) error {
+	const at = "serve.provider"
+	if p == nil {
+		return nil
+	}
+	if _, err := mimi.NewURI(p.Domain, mimi.KindProvider); err != nil {
+		return configErrorf(at+".domain", "%w", err)
+	}
+	if err := s.checkListener(at+".clients", p.Clients); err != nil {
+		return err
+	}
+	if s.Listeners[p.Clients].ClientAuth != "any" {
+		return configErrorf(at+".clients", "the listener %q needs \"client_auth\": \"any\"", p.Clients)
+	}
+	if p.Peers != "" {
+		if err := s.checkListener(at+".peers", p.Peers); err != nil {
+			return err
+		}
+		if p.PeerRoots == "" {
+			return configErrorf(at+".peer_roots", "is required with peers")
+		}
+	}
+	if p.Trust == "" || len(p.Keys) == 0 || p.MACKey == "" {
+		return configErrorf(at, "needs trust, keys and mac_key")
+	}
+	return nil
+}
+
+// A providerComponent is the provider in the process.
+type providerComponent struct {
+	config *ProviderSection
+	wiring *wiring
+	deps   deps
+
+	db        *sqldb.DB
+	service   *provider.Service
+	trust     *trust.List
+	evaluator *identity.Evaluator
+	chains    *peer.Chains
+	peers     *peer.Client
+
+	mu    sync.Mutex // guards roots
+	roots *x509.CertPool
+}
+
+func newProviderComponent(ctx context.Context, w *wiring, s *ServeConfig, d deps) (daemon.Component, error) {
+	if s.Provider == nil {
+		return nil, nil
+	}
+	p := &providerComponent{config: s.Provider, wiring: w, deps: d}
+	list, err := trust.Open(resolve(w.config.dir, p.config.Trust), trust.Options{})
+	if err != nil {
+		return nil, err
+	}
+	uri, err := mimi.NewURI(p.config.Domain, mimi.KindProvider)
+	if err != nil {
+		return nil, err
+	}
+	p.trust, p.evaluator = list, identity.NewEvaluator(list, identity.EvaluatorOptions{Provider: uri})
+	if err := p.connect(s); err != nil {
+		return nil, err
+	}
+	if p.db, err = provider.OpenDB(ctx, w.config.databaseSource("provider")); err != nil {
+		return nil, err
+	}
+	cfg, err := p.serviceConfig(ctx)
+	if err == nil {
+		p.service, err = provider.New(*cfg)
+	}
+	if err != nil {
+		return nil, errors.Join(err, p.db.Close())
+	}
+	return p, nil
+}
+
+// connect makes what it takes to speak to other providers.
+func (p *providerComponent) connect(s *ServeConfig) error {
+	if p.config.Peers == "" {
+		return nil
+	}
+	roots, err := daemon.ReadPool(resolve(p.wiring.config.dir, p.config.PeerRoots))
+	if err != nil {
+		return err
+	}
+	p.roots = roots
+	p.chains = peer.NewChains(p.currentRoots)
+	section := *s.Listeners[p.config.Peers]
+	if p.config.PeerCertificate != "" {
+		section = ListenerSection{Certificate: p.config.PeerCertificate, Key: p.config.PeerKey}
+	}
+	p.peers, err = peer.NewClient(peer.ClientConfig{
+		Domain: p.config.Domain, Roots: p.currentRoots,
+		Certificate: func() (*tls.Certificate, error) { return serverCertificate(context.Background(), p.wiring, &section) },
+	})
+	return err
+}
+
+func (p *providerComponent) currentRoots() *x509.CertPool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.roots
+}
+
+func (p *providerComponent) serviceConfig(ctx context.Context) (*provider.Config, error) {
+	bySuite := make(map[mls.CipherSuite]*provider.Keys)
+	franks := new(mimi.FrankingKeys)
+	for _, k := range p.config.Keys {
+		keys, err := p.hubKeys(ctx, &k)
+		if err != nil {
+			return nil, configErrorf("serve.provider.keys", "suite %d: %w", k.Suite, err)
+		}
+		bySuite[mls.CipherSuite(k.Suite)] = keys
+		franks.AddSignatureKey(0, mimi.MaxTimestamp, mls.CipherSuite(k.Suite), keys.Franking.SignatureKey)
+	}
+	// The devices are asked when a message is franked, and not before.
+	mac, err := p.wiring.ring.MAC(context.WithoutCancel(ctx), p.config.MACKey, signer.PurposeFrankMAC)
+	if err != nil {
+		return nil, err
+	}
+	franks.AddMAC(0, mimi.MaxTimestamp, mac)
+	cfg := &provider.Config{
+		Domain: p.config.Domain, DB: p.db, Evaluator: hub.TrustEvaluator{Evaluator: p.evaluator},
+		Keys: func(s mls.CipherSuite) *provider.Keys { return bySuite[s] }, MAC: mac, Franks: franks,
+		AdmitBasic: p.config.AdmitBasic, OpenRegistration: p.config.OpenRegistration, Log: p.deps.log,
+	}
+	if p.peers != nil {
+		cfg.Peers = p.peers
+	}
+	return cfg, nil
+}
+
+func (p *providerComponent) hubKeys(ctx context.Context, k *ProviderKeys) (*provider.Keys, error) {
+	ctx = context.WithoutCancel(ctx)
+	sender, err := p.wiring.ring.Signer(ctx, k.SenderKey, signer.PurposeHubSender)
+	if err != nil {
+		return nil, err
+	}
+	frank, err := p.wiring.ring.Signer(ctx, k.FrankKey, signer.PurposeFrankSign)
+	if err != nil {
+		return nil, err
+	}
+	out := &provider.Keys{SenderSigner: sender, FrankSigner: frank}
+	if out.Sender.SignatureKey, out.Sender.Credential, err = p.hubCredential(k.SenderCertificate, sender, mls.CipherSuite(k.Suite)); err != nil {
+		return nil, err
+	}
+	out.Franking.SignatureKey, out.Franking.Credential, err = p.hubCredential(k.FrankCertificate, frank, mls.CipherSuite(k.Suite))
+	return out, err
+}
+
+// hubCredential pairs a certificate chain with its key, as MLS has them.
+func (p *providerComponent) hubCredential(path string, key *signer.Signer, suite mls.CipherSuite) ([]byte, mls.Credential, error) {
+	chain, err := readChain(resolve(p.wiring.config.dir, path))
+	if err != nil {
+		return nil, mls.Credential{}, err
+	}
+	if !credentials.SamePublicKey(chain[0].PublicKey, key.Public()) {
+		return nil, mls.Credential{}, fmt.Errorf("%s is not for the key that it stands with", path)
+	}
+	der := make([][]byte, len(chain))
+	for i, c := range chain {
+		der[i] = c.Raw
+	}
+	public, err := mls.SignaturePublicKey(suite, key.Public())
+	return public, mls.X509Credential(der), err
+}
+
+// Mounts are the client API, and the endpoints for other providers.
+func (p *providerComponent) Mounts() []daemon.Mount {
+	m := []daemon.Mount{{Listener: p.config.Clients, Pattern: clientapi.Prefix + "/", Handler: p.service.ClientHandler()}}
+	if p.peers == nil {
+		return m
+	}
+	return append(m, daemon.Mount{Listener: p.config.Peers, Pattern: "/", Handler: p.peerServer()})
+}
+
+func (p *providerComponent) peerServer() http.Handler {
+	host := p.config.Host
+	if host == "" {
+		host = p.config.Domain
+	}
+	directory, err := peer.NewDirectory(host, provider.Endpoints()...)
+	if err != nil {
+		p.deps.log.Error("the directory for other providers cannot be made", "err", err)
+		return http.NotFoundHandler()
+	}
+	s := peer.NewServer(peer.ServerConfig{
+		Hosts: map[string]string{p.config.Domain: p.config.Domain, hostOnly(host): p.config.Domain},
+		Directories: map[string]*peer.Directory{p.config.Domain: directory}, Chains: p.chains, Log: p.deps.log,
+	})
+	p.service.ServePeers(s)
+	return s
+}
+
+func hostOnly(hostport string) string {
+	for i := range hostport {
+		if hostport[i] == ':' {
+			return hostport[:i]
+		}
+	}
+	return hostport
+}
+
+// Run delivers, and follows what becomes of credentials.
+func (p *providerComponent) Run(ctx context.Context) error {
+	defer p.db.Close()
+	defer p.trust.Close()
+	var wg sync.WaitGroup
+	wg.Go(func() { p.again(ctx, "trust", p.trust.Run) })
+	wg.Go(func() {
+		p.again(ctx, "credentials", func(ctx context.Context) error { return p.service.Follow(ctx, p.evaluator) })
+	})
+	err := p.service.Run(ctx)
+	wg.Wait()
+	return err
+}
+
+// again runs what should not end, and starts it anew when it does.
+func (p *providerComponent) again(ctx context.Context, what string, run func(context.Context) error) {
+	for ctx.Err() == nil {
+		if err := run(ctx); err != nil && ctx.Err() == nil {
+			p.deps.log.Error("it ended and is started again", "what", what, slog.Any("err", err))
+		}
+		select {
+		case <-time.After(5 * time.Second):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// Health asks the database.
+func (p *providerComponent) Health(ctx context.Context) []daemon.Check {
+	c := daemon.Check{Name: "provider database", Status: daemon.Up, Critical: true}
+	if err := p.service.Check(ctx); err != nil {
+		c.Status, c.Detail = daemon.Down, err.Error()
+	}
+	return []daemon.Check{c}
+}
+
+// Reload reads the trust configuration and the authorities of peers again.
+func (p *providerComponent) Reload(context.Context) (func(), error) {
+	var roots *x509.CertPool
+	if p.config.Peers != "" {
+		var err error
+		if roots, err = daemon.ReadPool(resolve(p.wiring.config.dir, p.config.PeerRoots)); err != nil {
+			return nil, err
+		}
+	}
+	if _, err := trust.Open(resolve(p.wiring.config.dir, p.config.Trust), trust.Options{}); err != nil {
+		return nil, err
+	}
+	return func() {
+		if err := p.trust.Reload(); err != nil {
+			p.deps.log.Error("the trust configuration changed while it was read; the old one stays", "err", err)
+		}
+		if roots != nil {
+			p.mu.Lock()
+			p.roots = roots
+			p.mu.Unlock()
+			p.chains.Forget()
+		}
+	}, nil
+}

@@ -1,0 +1,134 @@
+package main
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"math/big"
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/privyseal/privyseal/mimi"
+	"github.com/privyseal/privyseal/mimi/client"
+	"github.com/privyseal/privyseal/mimi/identity/identitytest"
+	"github.com/privyseal/privyseal/mls"
+	"github.com/privyseal/privyseal/signer"
+)
+
+// certifyHub writes the certificate of a hub for a key of the ring.
+func certifyHub(t *testing.T, w *wiring, ca *identitytest.CA, id signer.KeyID, purpose signer.Purpose) string {
+	t.Helper()
+	key, err := w.ring.Signer(t.Context(), id, purpose)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert := ca.Issue(t, key.Public(), identitytest.Day, "mimi://a.example")
+	name := string(id) + ".pem"
+	if err := os.WriteFile(filepath.Join(w.config.dir, name), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw}), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+func deviceTLS(t *testing.T, roots *x509.CertPool) *tls.Config {
+	t.Helper()
+	key := identitytest.NewKey(t)
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "device"}, NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: crypto.PrivateKey(key)}}}
+}
+
+func member(t *testing.T, ca *identitytest.CA, s *served, evaluator client.Judge, tlsConfig *tls.Config, name string) *client.Client {
+	t.Helper()
+	key := identitytest.NewKey(t)
+	var public *ecdsa.PublicKey = &key.PublicKey
+	c, err := client.Open(t.Context(), client.Config{
+		State:   filepath.Join(t.TempDir(), "state.db"),
+		Custody: client.Custody{Mode: client.Device, Key: key, Credential: ca.Client(t, public, "mimi://a.example/d/"+name+"/1", "mimi://a.example/u/"+name)},
+		Judge:   evaluator, Provider: "https://" + s.addr["clients"], TLS: tlsConfig, KeyPackages: 2,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	if _, err := c.Register(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// TestServeProvider runs a provider whose every key is in a token: two clients
+// talk, and their messages are franked there.
+func TestServeProvider(t *testing.T) {
+	w := wireTest(t, initOptions{softHSM: true})
+	for id, purpose := range map[signer.KeyID]signer.Purpose{
+		"web": signer.PurposeTLS, "hub": signer.PurposeHubSender, "frank": signer.PurposeFrankSign, "mac": signer.PurposeFrankMAC,
+	} {
+		if _, err := w.ring.Create(t.Context(), signer.NewKey{ID: id, Purpose: purpose, Device: "softhsm"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pool := certify(t, w, "web", filepath.Join(w.config.dir, "server.pem"))
+	ca := identitytest.NewCA(t, "providers", time.Now)
+	dir := t.TempDir()
+	trustFile := identitytest.WriteConfig(t, dir, nil, ca.Entry(t, dir, "ca", "a.example"))
+	_, evaluator := identitytest.Open(t, trustFile, time.Now)
+	w.config.Serve = &ServeConfig{
+		Operator: "operator",
+		Listeners: map[string]*ListenerSection{
+			"operator": {Address: "127.0.0.1:0", Plain: true},
+			"clients":  {Address: "127.0.0.1:0", Certificate: "server.pem", KeyID: "web", ClientAuth: "any"},
+		},
+		Provider: &ProviderSection{
+			Domain: "a.example", Clients: "clients", Trust: trustFile, MACKey: "mac",
+			Keys: []ProviderKeys{{
+				Suite:     uint16(mls.P256AES128SHA256P256),
+				SenderKey: "hub", SenderCertificate: certifyHub(t, w, ca, "hub", signer.PurposeHubSender),
+				FrankKey: "frank", FrankCertificate: certifyHub(t, w, ca, "frank", signer.PurposeFrankSign),
+			}},
+		},
+	}
+	s := serveTest(t, w)
+	s.eventually("ready", func() bool { code, _ := s.page("/health/ready"); return code == http.StatusOK })
+	judge := client.TrustJudge{Evaluator: evaluator}
+	alice := member(t, ca, s, judge, deviceTLS(t, pool), "alice")
+	bob := member(t, ca, s, judge, deviceTLS(t, pool), "bob")
+	uri, err := mimi.ParseURI("mimi://a.example/r/clubhouse")
+	if err != nil {
+		t.Fatal(err)
+	}
+	room, err := alice.CreateRoom(t.Context(), uri, client.RoomOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := room.Add(t.Context(), bob.User(), client.AddOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if sent, err := room.Text(t.Context(), "hello"); err != nil || sent.NotFranked != "" {
+		t.Fatalf("%+v %v", sent, err)
+	}
+	if err := bob.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	hers, err := bob.Room(t.Context(), uri)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := hers.Messages(t.Context(), time.Time{})
+	if err != nil || len(list) != 1 || list[0].NotFranked != "" {
+		t.Errorf("bob has %d messages: %v", len(list), err)
+	}
+	if err := s.daemon.Reload(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
