@@ -253,7 +253,7 @@ func (p *providerComponent) peerServer() http.Handler {
 		return http.NotFoundHandler()
 	}
 	s := peer.NewServer(peer.ServerConfig{
-		Hosts: map[string]string{p.config.Domain: p.config.Domain, hostOnly(host): p.config.Domain},
+		Hosts:       map[string]string{p.config.Domain: p.config.Domain, hostOnly(host): p.config.Domain},
 		Directories: map[string]*peer.Directory{p.config.Domain: directory}, Chains: p.chains, Log: p.deps.log,
 	})
 	p.service.ServePeers(s)
