@@ -228,7 +228,7 @@ func (f *fetchedKeys) keySetAt(uri string) *document {
 		accept, parse = []string{typeCOSEKS}, parseCOSEKeySet
 	}
 	return &document{
-		kind: f.kind, uri: uri, owner: f.issuer.Name, accept: accept, limit: maxKeySet, client: f.client,
+		kind: f.kind + " " + f.issuer.Name, uri: uri, owner: f.issuer.Name, accept: accept, limit: maxKeySet, client: f.client,
 		read: func(_ context.Context, in input) (reading, error) {
 			if !slices.Contains(accept, in.mediaType) {
 				return reading{}, fmt.Errorf("the answer is of type %q, want one of %q", in.mediaType, accept)
@@ -256,7 +256,7 @@ func (m *metadata) renew(_ reading, fetched time.Time, age time.Duration) readin
 
 func (f *fetchedKeys) readMetadata(ctx context.Context, m mood) (*metadata, time.Time, error) {
 	value, until, err := f.get(ctx, &document{
-		kind: "jwt-vc-issuer", uri: f.metadata, owner: f.issuer.Name, accept: []string{typeJSON}, limit: maxKeySet, client: f.client,
+		kind: "jwt-vc-issuer " + f.issuer.Name, uri: f.metadata, owner: f.issuer.Name, accept: []string{typeJSON}, limit: maxKeySet, client: f.client,
 		read: func(_ context.Context, in input) (reading, error) {
 			if in.mediaType != typeJSON {
 				return reading{}, fmt.Errorf("the metadata is of type %q, want %q", in.mediaType, typeJSON)

@@ -482,3 +482,33 @@ func TestAutoDomain(t *testing.T) {
 		wantCode(t, "CWT", err, credentials.CodeIssuerUnknown)
 	}
 }
+
+// What has not changed is not sent again.
+func TestConditionalRequests(t *testing.T) {
+	s, ck, holder := newSite(t), newClock(), newKey(t)
+	i := newIssuer(t, ck, s.URL)
+	i.life = 72 * time.Hour
+	body, sent := jwks(t, i), 0
+	s.handle("/jwks", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("ETag", `"1"`)
+		if r.Header.Get("If-None-Match") == `"1"` {
+			w.WriteHeader(http.StatusNotModified)
+			return
+		}
+		sent++
+		w.Header().Set("Content-Type", "application/json")
+		w.Write(body)
+	})
+	e := entry("sd_jwt", s.URL, object{"source": "jwks_uri", "uri": s.URL + "/jwks"})
+	e["revocation"] = object{"mode": "soft"}
+	l := openList(t, ck, config(s.fetch(), e))
+	token := i.jwt(holder)
+	for range 4 {
+		_, err := check(t, l, token, holder)
+		must(t, err)
+		ck.advance(2 * time.Hour)
+	}
+	if sent != 1 || s.count("/jwks") != 4 || l.Generation() != 1 {
+		t.Errorf("sent %d times for %d requests, generation %d", sent, s.count("/jwks"), l.Generation())
+	}
+}

@@ -93,6 +93,9 @@ func (e *Evaluator) weigh(ctx context.Context, s *trust.Snapshot, q *Question, p
 	if p.identity != nil {
 		id := *p.identity // the proof is shared
 		v.Identity = &id
+		if v.Bounded = !id.Proven(); v.Bounded {
+			v.MaxRole = s.Config.Basic.MaxRole
+		}
 	}
 	if err := p.expected(s, q); err != nil {
 		return err

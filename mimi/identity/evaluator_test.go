@@ -149,7 +149,7 @@ func TestEvaluateBasic(t *testing.T) {
 		{"allow", nil, "mimi://acme.example/d/phone", "acme.example", credentials.CodeIdentityMalformed, 0},
 		{"allow", nil, "alice", "", credentials.CodeIdentityMalformed, 0},
 	} {
-		basic := map[string]any{"mode": c.mode}
+		basic := map[string]any{"mode": c.mode, "basic_max_role": 2}
 		if c.hosts != nil {
 			basic["hosts"] = c.hosts
 		}
@@ -158,7 +158,7 @@ func TestEvaluateBasic(t *testing.T) {
 		q.Voucher = c.voucher
 		v, err := e.Evaluate(t.Context(), q)
 		wantCode(t, c.mode+" "+c.identity, err, c.want)
-		if err == nil && (v.Identity.Level != c.level || len(v.Claims) != 0 || v.MayPreauthorize()) {
+		if err == nil && (v.Identity.Level != c.level || len(v.Claims) != 0 || v.MayPreauthorize() || !v.Bounded || v.MaxRole != 2) {
 			t.Errorf("%s: %+v", c.mode, v.Identity)
 		}
 	}

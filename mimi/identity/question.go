@@ -60,6 +60,11 @@ type Verdict struct {
 	// Claims are the credentials by which a role may be pre-authorised.
 	Claims []policy.Credential
 
+	// MaxRole is the highest role index that a participant without proof may
+	// have, and whether there is such a bound.
+	MaxRole uint32
+	Bounded bool
+
 	// Standing is what is known of the revocation of all parts together.
 	Standing trust.Standing
 	// Quarantined says that the leaf should not be written to until a later
