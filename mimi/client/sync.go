@@ -30,6 +30,9 @@ func (c *Client) Sync(ctx context.Context) error {
 func (c *Client) poll(ctx context.Context, wait time.Duration) error {
 	for {
 		n, err := c.pollOnce(ctx, wait)
+		if clientapi.CodeCursorGone.Is(err) {
+			return c.startOver(ctx)
+		}
 		if err != nil || n == 0 || wait > 0 {
 			return err
 		}
@@ -55,6 +58,9 @@ func (c *Client) Watch(ctx context.Context, told func()) error {
 	pause := firstPause
 	for {
 		err := c.watchOnce(ctx, told)
+		if clientapi.CodeCursorGone.Is(err) {
+			err = c.startOver(ctx)
+		}
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()

@@ -77,7 +77,7 @@ func (h *Hub) after(d *device, cursor uint64) ([]*clientapi.Event, chan struct{}
 
 func (h *Hub) events(w http.ResponseWriter, r *http.Request) {
 	h.mu.Lock()
-	d := h.devices[clientapi.TLSKeyHash(r.TLS.PeerCertificates[0])]
+	d, oldest := h.devices[clientapi.TLSKeyHash(r.TLS.PeerCertificates[0])], h.oldest
 	h.mu.Unlock()
 	q, err := clientapi.ParseEventQuery(r.URL.Query())
 	switch {
@@ -86,6 +86,9 @@ func (h *Hub) events(w http.ResponseWriter, r *http.Request) {
 		return
 	case err != nil:
 		problem.Of(malformed(err)).Write(w)
+		return
+	case q.After < oldest:
+		problem.Of(clientapi.Problemf(clientapi.CodeCursorGone, "events before %d are not kept", oldest)).Write(w)
 		return
 	}
 	w.Header().Set("Content-Type", clientapi.ContentTypeEvents)

@@ -21,6 +21,7 @@ import (
 func (h *Hub) routes() http.Handler {
 	m := http.NewServeMux()
 	m.HandleFunc("POST "+clientapi.PathDevice, h.answer(h.register))
+	m.HandleFunc("GET "+clientapi.PathDevice, h.answer(h.registration))
 	m.HandleFunc("POST "+clientapi.PathKeyPackages, h.answer(h.upload))
 	m.HandleFunc("GET "+clientapi.PathKeyPackages, h.answer(h.counts))
 	m.HandleFunc("POST "+clientapi.PathKeyMaterial, h.answer(h.keyMaterial))
@@ -113,6 +114,14 @@ func (h *Hub) register(q *request) ([]byte, error) {
 	d.key = reg.SignatureKey
 	out := clientapi.Registration{Client: d.client, User: d.user, Cursor: h.seq, KeyPackages: d.counts()}
 	return out.Marshal(), nil
+}
+
+func (h *Hub) registration(q *request) ([]byte, error) {
+	d := q.device
+	if d == nil {
+		return nil, clientapi.Problemf(clientapi.CodeNotRegistered, "the TLS key is of no client")
+	}
+	return (&clientapi.Registration{Client: d.client, User: d.user, Cursor: h.seq, KeyPackages: d.counts()}).Marshal(), nil
 }
 
 func (d *device) counts() clientapi.KeyPackageCounts {

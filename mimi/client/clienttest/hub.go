@@ -39,6 +39,7 @@ type Hub struct {
 	mu      sync.Mutex // guards what follows
 	changed chan struct{}
 	seq     uint64
+	oldest  uint64 // cursor below which events are not kept
 	devices map[[32]byte]*device
 	rooms   map[mimi.URI]*hosted
 	answers map[[32]byte][]byte // to requests that were accepted
@@ -168,6 +169,16 @@ func (h *Hub) Room(uri mimi.URI) *hub.Room {
 		return r.room
 	}
 	return nil
+}
+
+// DropEvents drops all events, as a provider does with those that are too old.
+func (h *Hub) DropEvents() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.oldest = h.seq
+	for _, d := range h.devices {
+		d.events = nil
+	}
 }
 
 // RemoveClient has the hub propose the removal of a client's leaf, as it does
