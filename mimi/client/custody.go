@@ -92,7 +92,6 @@ type keys struct {
 	mu      sync.Mutex // guards what follows
 	current *leafKey   // of mode Bound
 	held    map[string]hpke.PrivateKey
-	public  []byte // of Key, in the suite's encoding
 }
 
 func newKeys(c Custody, suite mls.CipherSuite, s *store, now func() time.Time) (*keys, error) {

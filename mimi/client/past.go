@@ -52,15 +52,7 @@ func (r *Room) keepLeaf(ctx context.Context, u *unit, leaf mls.LeafIndex, node *
 
 var errUnknownLeaf = errors.New("its sender's leaf is not known any more")
 
-// sender returns who had a leaf in an epoch that is not long past.
-func (r *Room) sender(ctx context.Context, epoch uint64, leaf mls.LeafIndex) (*Verdict, error) {
-	node, err := r.leafIn(ctx, epoch, leaf)
-	if err != nil {
-		return nil, err
-	}
-	return r.c.verdicts.of(ctx, node)
-}
-
+// leafIn returns the leaf that a member had in an epoch that is not long past.
 func (r *Room) leafIn(ctx context.Context, epoch uint64, leaf mls.LeafIndex) (*mls.LeafNode, error) {
 	if epoch < r.group.Epoch() {
 		for _, p := range r.past {

@@ -41,6 +41,9 @@ func (c *Client) pin(ctx context.Context, u *unit, leaves ...*mls.LeafNode) erro
 // checkPin compares the key of a client with the one first seen. An identity
 // that an issuer has proven may change its key.
 func (c *Client) checkPin(ctx context.Context, id *identity.Identity, now identity.Fingerprint) error {
+	if id.Proven() {
+		return nil
+	}
 	var first []byte
 	err := c.store.one(ctx, `SELECT fingerprint FROM pin WHERE client_uri = ?`, []any{id.Client.String()}, &first)
 	if errors.Is(err, mls.ErrNotFound) {

@@ -11,6 +11,7 @@ import (
 	"github.com/privyseal/privyseal/internal/sqldb"
 	"github.com/privyseal/privyseal/mimi"
 	"github.com/privyseal/privyseal/mimi/content"
+	"github.com/privyseal/privyseal/mimi/identity"
 	"github.com/privyseal/privyseal/mimi/policy"
 	"github.com/privyseal/privyseal/mimi/room"
 	"github.com/privyseal/privyseal/mls"
@@ -72,9 +73,28 @@ func (r *Room) arrive(ctx context.Context, m *mls.ApplicationMessage, f *mimi.Fa
 		a.tagged = len(tag) == len(a.tag)
 		copy(a.tag[:], tag)
 	}
-	var err error
-	a.from, err = r.sender(ctx, a.epoch, a.leaf)
+	node, err := r.leafIn(ctx, a.epoch, a.leaf)
+	if err != nil {
+		return nil, err
+	}
+	a.from, err = r.who(ctx, node)
 	return a, err
+}
+
+// who says who a leaf is. Nobody vouches for an identity that is only asserted,
+// so a key other than the one first seen puts it in doubt.
+func (r *Room) who(ctx context.Context, node *mls.LeafNode) (*Verdict, error) {
+	v, err := r.c.verdicts.of(ctx, node)
+	if err != nil {
+		return nil, err
+	}
+	err = r.c.checkPin(ctx, v.Identity, identity.FingerprintOf(node.SignatureKey))
+	if err == nil || ours(err) {
+		return v, err
+	}
+	doubted := *v
+	doubted.Quarantine = err.Error()
+	return &doubted, nil
 }
 
 // accept files a message by its media type.

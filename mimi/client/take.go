@@ -17,7 +17,6 @@ import (
 type taker struct {
 	c       *Client
 	rooms   map[mimi.URI]*Room
-	joined  []*Room
 	low     bool // the provider wants KeyPackages
 	welcome bool // a KeyPackage was used up
 }
