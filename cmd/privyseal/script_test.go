@@ -22,6 +22,7 @@ var update = flag.Bool("update", false, "write the golden output into testdata/s
 
 func TestMain(m *testing.M) {
 	hsm.WorkerMain()
+	loadMain()
 	testscript.Main(m, map[string]func(){
 		"privyseal": func() { os.Exit(mainStatus()) },
 	})

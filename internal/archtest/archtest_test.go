@@ -42,6 +42,14 @@ var rules = []rule{
 	{"mimi", []string{"internal", "mls"}},
 	{"signer/translog", []string{"internal", "signer=", "signer/journal"}},
 	{"signer/journal", []string{"internal", "signer="}},
+	{"signer/rpc/rpctest", []string{"internal", "signer"}},
+	{"signer/rpc", []string{"internal", "credentials=", "signer=", "signer/access", "signer/admit", "signer/api", "signer/service"}},
+	{"signer/service", []string{"internal", "signer=", "signer/access", "signer/admit", "signer/journal", "signer/policy"}},
+	{"signer/client", []string{"internal", "credentials=", "signer/api"}},
+	{"signer/policy", []string{"internal", "signer="}},
+	{"signer/access", []string{"internal"}},
+	{"signer/admit", nil},
+	{"signer/api", nil},
 	{"signer", []string{"internal", "signer", "credentials"}},
 	{"credentials/trust", []string{"internal", "credentials"}},
 	{"credentials/mlscred", []string{"internal", "credentials=", "credentials/sdjwt", "credentials/sdcwt"}},
@@ -190,6 +198,8 @@ func TestRulesRefuse(t *testing.T) {
 		{"mimi/content", "mimi/policy"},
 		{"mimi/policy", "credentials"},
 		{"signer", "hsm"},
+		{"signer/service", "signer/rpc"},
+		{"signer/client", "signer/service"},
 		{"internal/jose", "credentials/sdjwt"},
 	} {
 		if allowed(c.from, c.to) {

@@ -16,8 +16,8 @@ type Result struct {
 }
 
 // batchWidth is how many items of one batch are under way at once: enough to
-// share the flushes of the journal, and no more than a gate lets in.
-const batchWidth = 32
+// share the flushes of the journal, and half of what a gate lets in at once.
+const batchWidth = 16
 
 // Batch signs several requests. Each has its own result, in the order of the
 // requests; each counts for the budgets and waits for its turn as if it had

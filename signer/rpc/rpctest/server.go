@@ -33,6 +33,7 @@ type Server struct {
 
 	http *http.Server
 	tls  *tls.Config
+	leaf *x509.Certificate
 }
 
 // Start serves h, with change, if not nil, adjusting the handler. The key
@@ -90,6 +91,7 @@ func (s *Server) certificate() *tls.Certificate {
 	leaf, err := x509.ParseCertificate(der)
 	s.must(err)
 	s.Roots.AddCert(leaf)
+	s.leaf = leaf
 	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
 }
 
@@ -144,3 +146,6 @@ func (s *Server) must(err error) {
 		s.T.Fatal(err)
 	}
 }
+
+// Leaf returns the server's own certificate.
+func (s *Server) Leaf() *x509.Certificate { return s.leaf }

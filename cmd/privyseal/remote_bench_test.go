@@ -1,0 +1,262 @@
+package main
+
+import (
+	"context"
+	"crypto"
+	"crypto/sha256"
+	"encoding/pem"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/privyseal/privyseal/internal/tlsvec"
+	"github.com/privyseal/privyseal/signer"
+	"github.com/privyseal/privyseal/signer/access"
+	"github.com/privyseal/privyseal/signer/client"
+	"github.com/privyseal/privyseal/signer/policy"
+	"github.com/privyseal/privyseal/signer/rpc/rpctest"
+	signservice "github.com/privyseal/privyseal/signer/service"
+	"github.com/privyseal/privyseal/signer/service/servicetest"
+	"github.com/privyseal/privyseal/tpm/swtpm"
+	"github.com/privyseal/privyseal/tpm/tpmtest"
+)
+
+func mlsOctets(label string, content []byte) []byte {
+	b := new(tlsvec.Builder)
+	b.String("MLS 1.0 " + label)
+	b.Vector(content)
+	return b.Bytes()
+}
+
+// A remoteBench is a signing service on a real device, with policy, guard and
+// journal, on loopback.
+type remoteBench struct {
+	w      *wiring
+	server *rpctest.Server
+	load   load
+	device string
+
+	mu     sync.Mutex // guards stages
+	stages map[signservice.Stage][]time.Duration
+}
+
+// benchPolicy has ten rules that all have to be looked at.
+func benchPolicy(t testing.TB) *policy.Policy {
+	var rules []string
+	for i := range 9 {
+		rules = append(rules, fmt.Sprintf(`{"id":"d%d","effect":"deny","when":"mls.content_type == 'commit' && mls.epoch < %du"}`, i, i))
+	}
+	rules = append(rules, `{"id":"a","effect":"allow","when":"caller.tenant == 'acme' && key.purpose == 'mls-leaf'"}`)
+	p, err := policy.Parse([]byte(`{"version":1,"rules":[` + strings.Join(rules, ",") + `]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func newRemoteBench(t testing.TB, o initOptions, device string, keys int, stages bool) *remoteBench {
+	t.Helper()
+	ctx := context.Background()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	config, err := initState(ctx, filepath.Join(t.TempDir(), "home", configName), o)
+	must(err)
+	config.Serve = &ServeConfig{Signer: &SignerSection{Listener: "api", CallerCA: "caller-ca"}}
+	b := &remoteBench{device: device, stages: make(map[signservice.Stage][]time.Duration)}
+	b.w, err = newWiring(ctx, config)
+	must(err)
+	t.Cleanup(func() { b.w.Close(ctx) })
+	var hooks signservice.Hooks
+	if stages {
+		hooks.Stage = b.stage
+	}
+	p, err := newSignerParts(ctx, b.w, hooks)
+	must(err)
+	t.Cleanup(func() { p.Close() })
+	p.service.SetPolicy(benchPolicy(t))
+	house := &servicetest.House{T: t, Keys: b.w.store, Ring: b.w.ring, Journal: p.journal, Access: p.access, Service: p.service}
+	b.server = rpctest.Start(t, house, device, nil)
+	for i := range keys {
+		house.Key(signer.KeyID(fmt.Sprintf("acme.leaf-%d", i)), signer.PurposeMLSLeaf, device)
+	}
+	dir := t.TempDir()
+	_, err = client.Enroll(ctx, b.server.Anonymous(), dir, b.server.Invite("acme", "bot", access.Client, "leaf-*:sign"))
+	must(err)
+	roots := filepath.Join(dir, "roots.pem")
+	must(os.WriteFile(roots, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: b.server.Leaf().Raw}), 0o600))
+	b.load = load{Server: b.server.URL, Roots: roots, Identity: dir, Keys: keys, Callers: 16}
+	return b
+}
+
+func (b *remoteBench) stage(ctx context.Context, s signservice.Stage) (context.Context, func(error)) {
+	begin := time.Now()
+	return ctx, func(error) {
+		took := time.Since(begin)
+		b.mu.Lock()
+		b.stages[s] = append(b.stages[s], took)
+		b.mu.Unlock()
+	}
+}
+
+// keyring signs n messages through the Keyring, which verifies them, from so
+// many goroutines, and returns the wall and CPU time.
+func (b *remoteBench) keyring(t testing.TB, goroutines, n int) (wall, cpu time.Duration) {
+	t.Helper()
+	s, err := b.w.ring.Signer(context.Background(), "acme.leaf-0", signer.PurposeMLSLeaf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return parallel(t, goroutines, n, func(i int64) error {
+		_, err := s.SignMessage(nil, loadMessage(i), nil)
+		return err
+	})
+}
+
+// raw has the device sign n digests, without anything of ours above it.
+func (b *remoteBench) raw(t testing.TB, goroutines, n int) (wall, cpu time.Duration) {
+	t.Helper()
+	key, err := b.w.store.Key(context.Background(), "acme.leaf-0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	open, err := b.w.devices[b.device].Open(context.Background(), key.Active().URI, key.Algorithm)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer open.Close()
+	return parallel(t, goroutines, n, func(i int64) error {
+		digest := sha256.Sum256(loadMessage(i))
+		_, err := open.(signer.SigningKey).SignContext(context.Background(), digest[:], crypto.SHA256)
+		return err
+	})
+}
+
+func parallel(t testing.TB, goroutines, n int, f func(int64) error) (wall, cpu time.Duration) {
+	t.Helper()
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	before, begin := cpuTime(), time.Now()
+	for range goroutines {
+		wg.Go(func() {
+			for i := next.Add(1); i <= int64(n); i = next.Add(1) {
+				if err := f(i); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return time.Since(begin), cpuTime() - before
+}
+
+func (b *remoteBench) remote(t testing.TB, l load) (r loaded, cpu time.Duration) {
+	t.Helper()
+	before := cpuTime()
+	r = l.inProcess(t)
+	return r, cpuTime() - before
+}
+
+func median(x []float64) float64 {
+	slices.Sort(x)
+	return x[len(x)/2]
+}
+
+// BenchmarkRemoteTPM is the rate through the API over the saturated rate of the
+// TPM itself, in turn, both with as many in flight as it takes.
+func BenchmarkRemoteTPM(b *testing.B) {
+	t := tpmtest.Start(b, swtpm.Config{})
+	x := newRemoteBench(b, initOptions{tpm: t.Address()}, "tpm", 1, false)
+	const n = 200
+	var ratios, raws []float64
+	for b.Loop() {
+		wall, _ := x.raw(b, 4, n)
+		l := x.load
+		l.Count = n
+		r, _ := x.remote(b, l)
+		raws = append(raws, n/wall.Seconds())
+		ratios = append(ratios, wall.Seconds()/r.Seconds)
+	}
+	b.ReportMetric(median(raws), "raw/s")
+	b.ReportMetric(median(ratios), "x-raw")
+	b.ReportMetric(0, "ns/op")
+}
+
+// BenchmarkRemoteSoftHSM is the CPU that the service adds to a signature, beyond
+// the module, the Keyring and the verification, single and batched; the module
+// runs in the process of the service.
+func BenchmarkRemoteSoftHSM(b *testing.B) {
+	x := newRemoteBench(b, initOptions{softHSM: true}, "softhsm", 1, false)
+	const n = 512
+	var single, batched, callers, rate, bare []float64
+	for b.Loop() {
+		wall, base := x.keyring(b, 2, n)
+		l := x.load
+		l.Count = n
+		r, cpu := x.remote(b, l)
+		single = append(single, float64((cpu-base).Microseconds())/n)
+		callers = append(callers, r.CPU*1e6/n)
+		rate = append(rate, wall.Seconds()/r.Seconds)
+		bare = append(bare, float64(base.Microseconds())/n)
+		l.Callers, l.Count, l.Batch = 2, n/64, 64
+		_, cpu = x.remote(b, l)
+		batched = append(batched, float64((cpu-base).Microseconds())/n)
+	}
+	b.ReportMetric(median(bare), "keyring-cpu-µs")
+	b.ReportMetric(median(single), "service-adds-cpu-µs")
+	b.ReportMetric(median(batched), "batched-adds-cpu-µs")
+	b.ReportMetric(median(callers), "caller-cpu-µs")
+	b.ReportMetric(median(rate), "x-keyring")
+	b.ReportMetric(0, "ns/op")
+}
+
+// BenchmarkRemoteStages is the time of a request by stage with one caller.
+func BenchmarkRemoteStages(b *testing.B) {
+	x := newRemoteBench(b, initOptions{softHSM: true}, "softhsm", 1, true)
+	l := x.load
+	l.Callers, l.Count = 1, 300
+	var p50, p99 []float64
+	for b.Loop() {
+		r, _ := x.remote(b, l)
+		p50, p99 = append(p50, r.P50), append(p99, r.P99)
+	}
+	b.ReportMetric(median(p50), "call-p50-ms")
+	b.ReportMetric(median(p99), "call-p99-ms")
+	for s, took := range x.stages {
+		slices.Sort(took)
+		name := strings.ReplaceAll(string(s), ".", "-")
+		b.ReportMetric(milliseconds(took[len(took)/2]), name+"-p50-ms")
+		b.ReportMetric(milliseconds(took[len(took)*99/100]), name+"-p99-ms")
+	}
+	b.ReportMetric(0, "ns/op")
+}
+
+// BenchmarkRemoteCallers is the rate and latency from 1 to 256 callers.
+func BenchmarkRemoteCallers(b *testing.B) {
+	x := newRemoteBench(b, initOptions{softHSM: true}, "softhsm", 1, false)
+	for _, callers := range []int{1, 4, 16, 64, 256} {
+		b.Run(fmt.Sprint(callers), func(b *testing.B) {
+			l := x.load
+			l.Callers, l.Count = callers, 512
+			var rate, p50, p99 []float64
+			for b.Loop() {
+				r, _ := x.remote(b, l)
+				rate, p50, p99 = append(rate, float64(l.Count)/r.Seconds), append(p50, r.P50), append(p99, r.P99)
+			}
+			b.ReportMetric(median(rate), "sign/s")
+			b.ReportMetric(median(p50), "p50-ms")
+			b.ReportMetric(median(p99), "p99-ms")
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}

@@ -1,0 +1,159 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+
+	signerv1 "github.com/privyseal/privyseal/signer/api/privyseal/signer/v1"
+	"github.com/privyseal/privyseal/signer/client"
+	"github.com/privyseal/privyseal/signer/signertest"
+)
+
+// A load is what a process of its own asks of a signing service, so that the
+// CPU of callers and of the service can be told apart.
+type load struct {
+	Server, Roots, Identity string
+	Keys                    int // leaf-0, leaf-1, …
+	Callers, Count          int
+	Batch                   int // requests in one call; 0 for single ones, checked as the client does
+}
+
+// A loaded is what came of it.
+type loaded struct {
+	Seconds  float64
+	CPU      float64 // of the callers, seconds
+	P50, P99 float64 // of a call, milliseconds
+	Failed   int64
+}
+
+const loadEnv = "PRIVYSEAL_TEST_LOAD"
+
+// loadMain is the process of a load, if this is one.
+func loadMain() {
+	text, ok := os.LookupEnv(loadEnv)
+	if !ok {
+		return
+	}
+	var l load
+	err := json.Unmarshal([]byte(text), &l)
+	if err == nil {
+		err = l.run()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// inProcess runs the load in a process of its own.
+func (l load) inProcess(t testing.TB) loaded {
+	t.Helper()
+	text, err := json.Marshal(l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), loadEnv+"="+string(text))
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("the callers' process: %v", err)
+	}
+	var r loaded
+	if err := json.Unmarshal(out, &r); err != nil {
+		t.Fatal(err)
+	}
+	if r.Failed > 0 {
+		t.Fatalf("%d calls failed", r.Failed)
+	}
+	return r
+}
+
+func (l load) run() error {
+	identity, err := client.OpenIdentity(l.Identity)
+	if err != nil {
+		return err
+	}
+	c, err := connectRemote(l.Server, l.Roots, identity)
+	if err != nil {
+		return err
+	}
+	keys := make([]*client.Signer, l.Keys)
+	for i := range keys {
+		if keys[i], err = c.Signer(context.Background(), fmt.Sprintf("leaf-%d", i)); err != nil {
+			return err
+		}
+	}
+	took := make([][]time.Duration, l.Callers)
+	var next, failed atomic.Int64
+	var wg sync.WaitGroup
+	before, begin := cpuTime(), time.Now()
+	for i := range l.Callers {
+		wg.Go(func() {
+			for n := next.Add(1); n <= int64(l.Count); n = next.Add(1) {
+				start := time.Now()
+				if err := l.call(c, keys[int(n)%l.Keys], n); err != nil {
+					failed.Add(1)
+					fmt.Fprintln(os.Stderr, err)
+				}
+				took[i] = append(took[i], time.Since(start))
+			}
+		})
+	}
+	wg.Wait()
+	r := loaded{Seconds: time.Since(begin).Seconds(), CPU: (cpuTime() - before).Seconds(), Failed: failed.Load()}
+	all := slices.Concat(took...)
+	slices.Sort(all)
+	r.P50, r.P99 = milliseconds(all[len(all)/2]), milliseconds(all[len(all)*99/100])
+	return json.NewEncoder(os.Stdout).Encode(r)
+}
+
+func (l load) call(c *client.Client, key *client.Signer, n int64) error {
+	if l.Batch == 0 {
+		_, err := key.SignMessage(nil, loadMessage(n), nil)
+		return err
+	}
+	m := &signerv1.BatchSignRequest{}
+	for i := range l.Batch {
+		m.Requests = append(m.Requests, &signerv1.SignRequest{Key: key.Key().GetName(), Input: &signerv1.SignRequest_Octets{Octets: loadMessage(n<<16 | int64(i))}})
+	}
+	r, err := c.Signing().BatchSign(context.Background(), connect.NewRequest(m))
+	if err != nil {
+		return err
+	}
+	for _, one := range r.Msg.GetResults() {
+		if one.GetSigned() == nil {
+			return errors.New(one.GetFailure().GetMessage())
+		}
+	}
+	return nil
+}
+
+// loadMessage is a message of an epoch that does not end, with its own text.
+func loadMessage(n int64) []byte {
+	return mlsOctets("FramedContentTBS", signertest.ApplicationTBS("room", 1, fmt.Sprintf("message %d", n)))
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1e3 }
+
+// cpuTime returns the CPU time of this process so far.
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		panic(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
