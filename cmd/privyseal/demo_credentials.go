@@ -303,13 +303,13 @@ func (d *demo) foreignName(ctx context.Context) error {
 }
 
 // wrongPurpose asks the issuer's key for a signature that its purpose does not
-// permit: one that would pass as an MLS message.
+// permit: one that would pass as an MLS credential binding.
 func (d *demo) wrongPurpose(ctx context.Context) error {
 	key, err := d.ring.Signer(ctx, "issuer", signer.PurposeCredentialIssuer)
 	if err != nil {
 		return err
 	}
-	message := append([]byte{byte(len("MLS 1.0 KeyPackageTBS"))}, "MLS 1.0 KeyPackageTBS\x00"...)
+	message := append([]byte{byte(len("MLS 1.0 CredentialBindingTBS"))}, "MLS 1.0 CredentialBindingTBS\x00"...)
 	_, err = key.SignMessage(nil, message, nil)
 	var refusal *signer.Refusal
 	if !errors.As(err, &refusal) {
