@@ -16,6 +16,7 @@ type place struct {
 	route  *route // of the device, shared by all that is in it
 
 	latency atomic.Int64            // nanoseconds, moving average of what succeeded
+	used    atomic.Int64            // when that was measured last, Unix nanoseconds
 	broken  atomic.Pointer[absence] // the object is not there, while its device may be
 
 	// use is held for reading while the device works with key, and for
@@ -119,6 +120,7 @@ func (p *place) mac(ctx context.Context, message []byte) ([]byte, error) {
 
 // took folds a measurement into the average: an eighth of the new value.
 func (p *place) took(d time.Duration) {
+	p.used.Store(time.Now().UnixNano())
 	old := p.latency.Load()
 	if old == 0 {
 		p.latency.Store(max(int64(d), 1))
@@ -127,9 +129,20 @@ func (p *place) took(d time.Duration) {
 	p.latency.Store(max(old+(int64(d)-old)/8, 1))
 }
 
+// forgets is how long it takes until half of a measurement is forgotten: a
+// device that was slow once is tried again.
+const forgets = 200 * time.Millisecond
+
+// expected is what a request alone is expected to take here; 0 of a place that
+// was never used, so that it is tried.
+func (p *place) expected() int64 {
+	idle := time.Now().UnixNano() - p.used.Load()
+	return p.latency.Load() >> min(max(idle/int64(forgets), 0), 62)
+}
+
 // cost is what a request is expected to take here: the work that is ahead of it
-// and its own. A place that was never used costs nothing, so that it is tried.
-func (p *place) cost() int64 { return p.latency.Load() * (p.route.inFlight.Load() + 1) }
+// and its own.
+func (p *place) cost() int64 { return p.expected() * (p.route.inFlight.Load() + 1) }
 
 // left reports whether the place is left out for now.
 func (p *place) left() bool { return p.route.away.Load() != nil || p.broken.Load() != nil }

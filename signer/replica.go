@@ -33,7 +33,7 @@ type Possession struct {
 }
 
 // AddReplica lets another device serve a version. The device must hold the same
-// key already, under uri; it is given a challenge, and what it answers is kept.
+// key already, under uri, or under the version's ObjectID if uri is ""; it is given a challenge, and what it answers is kept.
 // number 0 means the active version. From then on requests go to whichever device is well and least busy.
 func (k *Keyring) AddReplica(ctx context.Context, id KeyID, number int, device, uri string) (*Replica, error) {
 	key, v, err := k.versionOf(ctx, id, number)
@@ -48,11 +48,29 @@ func (k *Keyring) AddReplica(ctx context.Context, id KeyID, number int, device, 
 			return nil, fmt.Errorf("%w: device %s serves version %d of %s already", ErrUsage, device, v.Number, id)
 		}
 	}
+	if uri == "" {
+		if uri, err = k.locate(ctx, key, v, device); err != nil {
+			return nil, err
+		}
+	}
 	r := &Replica{Device: device, URI: uri}
 	if err := k.prove(ctx, key, v, r); err != nil {
 		return nil, err
 	}
 	return r, k.store.AddReplica(ctx, id, v.Number, r)
+}
+
+// locate returns where a device has the object of a version.
+func (k *Keyring) locate(ctx context.Context, key *Key, v *Version, device string) (string, error) {
+	dev, err := k.device(device)
+	if err != nil {
+		return "", err
+	}
+	object, err := dev.Find(ctx, spec(key, v))
+	if err != nil {
+		return "", deviceError(device, "find", err)
+	}
+	return object.URI, nil
 }
 
 // versionOf returns a key and one of its versions, the active one for 0.

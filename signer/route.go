@@ -94,7 +94,7 @@ const (
 )
 
 func (p *place) patience() time.Duration {
-	return min(max(time.Duration(p.cost())*patience, minPatience), maxPatience)
+	return min(max(time.Duration(p.latency.Load()*(p.route.inFlight.Load()+1))*patience, minPatience), maxPatience)
 }
 
 // errSlow says that a device was not waited for any longer.
@@ -154,8 +154,10 @@ func remedyOf(err error) Remedy {
 func (k *Keyring) answers(p *place) {
 	if p.broken.Load() != nil {
 		p.broken.Store(nil)
+		p.latency.Store(0)
 	}
 	if was := p.route.away.Load(); was != nil && p.route.away.CompareAndSwap(was, nil) {
+		p.latency.Store(0) // what it was says nothing about what it is
 		k.hooks.back(p.device, time.Since(was.since))
 	}
 }
