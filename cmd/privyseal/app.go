@@ -62,7 +62,7 @@ func subcommands(a *app) []*cobra.Command {
 	return []*cobra.Command{
 		newInit(a), newToken(a), newKey(a), newPolicy(a), newCA(a), newCredential(a), newTrust(a), newClientCommand(a), newDemo(a), newServe(a), newAudit(a), newConfigCommand(a), newVersion(a),
 		newProvider(a), newCaller(a), newRemote(a),
-		helpExitCodes(),
+		helpExitCodes(), helpErrors(a),
 	}
 }
 
