@@ -110,8 +110,8 @@ func (w *twin) kill(device string) int {
 	return len(pids)
 }
 
-// A load signs until it is stopped.
-type load struct {
+// A signLoad signs until it is stopped.
+type signLoad struct {
 	stop  context.CancelFunc
 	group sync.WaitGroup
 	mu    sync.Mutex // guards the rest
@@ -120,14 +120,14 @@ type load struct {
 	errs  []error
 }
 
-func (w *twin) load(callers int) *load {
+func (w *twin) load(callers int) *signLoad {
 	w.t.Helper()
 	r, err := signer.MLSRequest("LeafNodeTBS", signertest.LeafNodeTBS("alice"))
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	l := &load{stop: stop, by: make(map[string]int)}
+	l := &signLoad{stop: stop, by: make(map[string]int)}
 	for range callers {
 		l.group.Go(func() {
 			for ctx.Err() == nil {
@@ -141,7 +141,7 @@ func (w *twin) load(callers int) *load {
 	return l
 }
 
-func (l *load) add(ctx context.Context, sig *signer.Signature, err error, took time.Duration) {
+func (l *signLoad) add(ctx context.Context, sig *signer.Signature, err error, took time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
@@ -154,7 +154,7 @@ func (l *load) add(ctx context.Context, sig *signer.Signature, err error, took t
 }
 
 // lap returns what happened since the last one.
-func (l *load) lap() (took []time.Duration, by map[string]int, errs []error) {
+func (l *signLoad) lap() (took []time.Duration, by map[string]int, errs []error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	took, by, errs = l.took, l.by, l.errs
