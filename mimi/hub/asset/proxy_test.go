@@ -174,8 +174,7 @@ func TestProxyJudgesAddresses(t *testing.T) {
 
 func TestProxyRedirects(t *testing.T) {
 	n := peertest.New(t)
-	var a *assetHost
-	a = newHost(t, n, func(w http.ResponseWriter, r *http.Request) {
+	a := newHost(t, n, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/good" {
 			io.WriteString(w, "good")
 			return
