@@ -3,6 +3,7 @@ package trust
 import (
 	"context"
 	"crypto/sha256"
+	"strings"
 	"sync"
 	"time"
 
@@ -99,14 +100,48 @@ func (l *List) Refresh(ctx context.Context, issuer string) error {
 	if i == nil {
 		return credentials.Errorf(credentials.CodeIssuerUnknown, "issuer", "no issuer entry is named %q", issuer)
 	}
-	var first error
+	var failed refreshErrors
 	for _, doc := range l.docs.of(issuer) {
-		if _, _, err := l.docs.get(ctx, doc, i.MaxStale, forced); err != nil && first == nil {
-			first = err
-		}
+		_, _, err := l.docs.get(ctx, doc, i.MaxStale, forced)
+		failed.add(doc, err)
 	}
 	l.watch.wake()
-	return first
+	return failed.first()
+}
+
+// refreshErrors keeps what could not be fetched. Of the CRLs of one CA it is
+// enough that one can be: where several are configured, each is tried for
+// every CA of the chain, and is another's for most of them.
+type refreshErrors struct {
+	kinds []string
+	errs  map[string]error // of a kind; nil where one was fetched
+}
+
+func (r *refreshErrors) add(doc *document, err error) {
+	kind := doc.kind
+	if !strings.HasPrefix(kind, "crl ") {
+		kind += " " + doc.uri
+	}
+	if r.errs == nil {
+		r.errs = make(map[string]error)
+	}
+	if old, known := r.errs[kind]; known {
+		if old == nil {
+			return
+		}
+	} else {
+		r.kinds = append(r.kinds, kind)
+	}
+	r.errs[kind] = err
+}
+
+func (r *refreshErrors) first() error {
+	for _, kind := range r.kinds {
+		if err := r.errs[kind]; err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Run fetches what is due until ctx ends, so that nobody waits for it and what
