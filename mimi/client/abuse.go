@@ -32,7 +32,23 @@ func (r *Room) ReportAbuse(ctx context.Context, ids []content.MessageID, note st
 			return nil, fmt.Errorf("client: one report is about one user; message %x is of %s, others of %s", id, m.Sender, report.AllegedAbuserURI)
 		}
 		report.AllegedAbuserURI = m.Sender
-		report.Messages = append(report.Messages, mimi.AbusiveMessage{MessageContent: m.data, Frank: *m.frank, AcceptedTimestamp: m.accepted})
+		report.Messages = append(report.Messages, *m.Evidence())
 	}
+	return r.SendAbuseReport(ctx, report)
+}
+
+// Evidence returns what shows the hub that it accepted this message: its
+// content as it was sent, the frank and the time. It is nil for a message
+// without a frank.
+func (m *Message) Evidence() *mimi.AbusiveMessage {
+	if m.frank == nil {
+		return nil
+	}
+	return &mimi.AbusiveMessage{MessageContent: m.data, Frank: *m.frank, AcceptedTimestamp: m.accepted}
+}
+
+// SendAbuseReport sends a report that was put together elsewhere, from the
+// Evidence of several rooms' archives perhaps. The hub judges it alike.
+func (r *Room) SendAbuseReport(ctx context.Context, report *mimi.AbuseReport) (clientapi.AbuseVerdicts, error) {
 	return ask(ctx, r.c.provider, http.MethodPost, clientapi.AbuseReportsPath(r.uri), report.Marshal(), clientapi.ParseAbuseVerdicts)
 }

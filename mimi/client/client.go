@@ -56,6 +56,7 @@ type Client struct {
 	log      *slog.Logger
 	now      func() time.Time
 
+	duty   duty
 	events sync.Mutex // is held while an event is taken in, before any room's lock
 
 	mu    sync.Mutex // guards what follows

@@ -22,6 +22,9 @@ func (c *Client) maintain(ctx context.Context) error {
 	if err := c.topUpIfLow(ctx); err != nil {
 		return err
 	}
+	if err := c.commitDue(ctx); err != nil {
+		return err
+	}
 	return c.Renew(ctx, false)
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/privyseal/privyseal/internal/sqldb"
@@ -55,6 +56,11 @@ func (c *Client) pollOnce(ctx context.Context, wait time.Duration) (n int, err e
 // Watch follows the events until ctx ends. It reconnects by itself, and calls
 // told, if it is not nil, after events were taken in.
 func (c *Client) Watch(ctx context.Context, told func()) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var committing sync.WaitGroup
+	defer committing.Wait()
+	committing.Go(func() { c.keepCommitting(ctx) })
+	defer cancel()
 	pause := firstPause
 	for {
 		err := c.watchOnce(ctx, told)

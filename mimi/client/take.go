@@ -249,5 +249,9 @@ func (r *Room) takeProposal(raw *mimi.MLSMessage) error {
 	if !ok {
 		return errors.New("it is no proposal")
 	}
-	return r.group.Keep(p)
+	if err := r.group.Keep(p); err != nil {
+		return err
+	}
+	r.c.duty.add(r.uri, r.c.now())
+	return nil
 }
