@@ -160,11 +160,8 @@ func (g ringAgreements) Generate(ctx context.Context, name string) (ecdh.KeyExch
 }
 
 func (g ringAgreements) Open(ctx context.Context, name string) (ecdh.KeyExchanger, error) {
-	x, err := g.ring.KeyExchanger(ctx, signer.KeyID(name), signer.PurposeMLSInit)
-	if err != nil {
-		return nil, err
-	}
-	return x.WithContext(ctx), nil
+	// The key is used after this call has ended.
+	return g.ring.KeyExchanger(context.WithoutCancel(ctx), signer.KeyID(name), signer.PurposeMLSInit)
 }
 
 func (g ringAgreements) Destroy(ctx context.Context, name string) error {

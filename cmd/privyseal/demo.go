@@ -56,6 +56,12 @@ type demo struct {
 	nonce      string
 	tokenNonce *sdjwt.MemoryNonces
 
+	net       *demoNet
+	hosts     map[string]*demoProvider
+	people    []*person
+	appliance *appliance
+	rooms     demoRooms
+
 	steps []demoStep
 	tell  func(demoStep)
 }
@@ -81,6 +87,13 @@ var demoParts = []struct {
 	{"SD-CWT", (*demo).cwt},
 	{"Refused", (*demo).refusals},
 	{"Revoked", (*demo).revocation},
+	{"Providers", (*demo).providers},
+	{"Rooms", (*demo).talk},
+	{"Second device", (*demo).secondDevice},
+	{"Abuse", (*demo).abuseReports},
+	{"Ban", (*demo).ban},
+	{"Removal", (*demo).removal},
+	{"Journal", (*demo).journalled},
 }
 
 func runDemo(ctx context.Context, a *app, dir string) (err error) {
@@ -135,7 +148,7 @@ func demoDir(dir string) (string, error) {
 
 // Close ends the devices and leaves the files.
 func (d *demo) Close(ctx context.Context) error {
-	var errs []error
+	errs := []error{d.closeRooms()}
 	if d.site != nil {
 		errs = append(errs, d.site.Close())
 	}

@@ -222,7 +222,10 @@ func (l *lane) prepared(ctx context.Context, query string) (*sql.Stmt, error) {
 	return s, err
 }
 
+// The statements of a batch do not end with the context of one caller: that
+// would take the connection, and with it the writes of the others.
 func (l *lane) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	ctx = context.WithoutCancel(ctx)
 	if l.db.dialect == PostgreSQL {
 		return l.conn.ExecContext(ctx, query, args...)
 	}
@@ -234,6 +237,7 @@ func (l *lane) ExecContext(ctx context.Context, query string, args ...any) (sql.
 }
 
 func (l *lane) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	ctx = context.WithoutCancel(ctx)
 	if l.db.dialect == PostgreSQL {
 		return l.conn.QueryContext(ctx, query, args...)
 	}
@@ -245,6 +249,7 @@ func (l *lane) QueryContext(ctx context.Context, query string, args ...any) (*sq
 }
 
 func (l *lane) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
+	ctx = context.WithoutCancel(ctx)
 	if l.db.dialect == PostgreSQL {
 		return l.conn.QueryRowContext(ctx, query, args...)
 	}
