@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strconv"
 
+	"github.com/privyseal/privyseal/internal/daemon"
 	"github.com/privyseal/privyseal/internal/problem"
 	"github.com/privyseal/privyseal/mimi"
 	"github.com/privyseal/privyseal/mimi/clientapi"
@@ -365,7 +366,9 @@ func (s *Service) serveEvents(w http.ResponseWriter, r *http.Request) {
 			w.WriteHeader(http.StatusOK)
 		}
 	}
-	err = s.Events(r.Context(), CallerOf(r.Context()).Client, q, func(e *clientapi.Event) error {
+	ctx, stop := untilDrained(r.Context())
+	defer stop()
+	err = s.Events(ctx, CallerOf(r.Context()).Client, q, func(e *clientapi.Event) error {
 		begin()
 		if err := clientapi.WriteEvent(w, e); err != nil {
 			return err
@@ -377,4 +380,20 @@ func (s *Service) serveEvents(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	begin()
+}
+
+// untilDrained ends when the listener drains: a client that follows its events
+// comes back, to another node or to the next process.
+func untilDrained(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, stop := context.WithCancel(ctx)
+	if drain := daemon.DrainSignal(ctx); drain != nil {
+		go func() {
+			select {
+			case <-drain:
+				stop()
+			case <-ctx.Done():
+			}
+		}()
+	}
+	return ctx, stop
 }
