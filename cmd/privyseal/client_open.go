@@ -19,12 +19,14 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/privyseal/privyseal/credentials/trust"
 	"github.com/privyseal/privyseal/internal/durable"
+	"github.com/privyseal/privyseal/internal/sqldb"
 	"github.com/privyseal/privyseal/mimi/client"
 	"github.com/privyseal/privyseal/mimi/clientapi"
 	"github.com/privyseal/privyseal/mimi/identity"
@@ -52,6 +54,7 @@ const (
 	clientCredentialFile = "credential.pem"
 	clientTLSFile        = "tls.pem"
 	clientStateFile      = "state.db"
+	clientTrustFile      = "trust.db"
 )
 
 func loadClientRecord(dir string) (*clientRecord, error) {
@@ -78,22 +81,62 @@ func loadClientRecord(dir string) (*clientRecord, error) {
 // openClient opens a client of which the folder holds record, credential and
 // TLS key. done ends what the client needs beside itself.
 func (w *wiring) openClient(ctx context.Context, dir string, r *clientRecord) (_ *client.Client, done func(), err error) {
-	list, err := trust.Open(r.Trust, trust.Options{})
+	list, db, err := openClientTrust(ctx, dir, r)
 	if err != nil {
 		return nil, nil, err
 	}
+	c, err := w.openJudged(ctx, dir, r, list)
+	if err != nil {
+		list.Close()
+		return nil, nil, errors.Join(err, db.Close())
+	}
+	stop := followTrust(ctx, list, c)
+	return c, func() { stop(); list.Close(); db.Close() }, nil
+}
+
+func (w *wiring) openJudged(ctx context.Context, dir string, r *clientRecord, list *trust.List) (*client.Client, error) {
 	cfg, err := w.clientConfig(ctx, dir, r)
 	if err != nil {
-		list.Close()
-		return nil, nil, err
+		return nil, err
 	}
 	cfg.Judge = client.TrustJudge{Evaluator: identity.NewEvaluator(list, identity.EvaluatorOptions{})}
-	c, err := client.Open(ctx, *cfg)
+	return client.Open(ctx, *cfg)
+}
+
+// openClientTrust opens the client's trust configuration on a database in its
+// folder: one call need not fetch what the call before has, and remembers what
+// is revoked.
+func openClientTrust(ctx context.Context, dir string, r *clientRecord) (*trust.List, *sqldb.DB, error) {
+	db, err := trust.OpenDB(ctx, filepath.Join(dir, clientTrustFile))
 	if err != nil {
-		list.Close()
 		return nil, nil, err
 	}
-	return c, list.Close, nil
+	list, err := trust.Open(r.Trust, trust.Options{DB: db})
+	if err != nil {
+		return nil, nil, errors.Join(err, db.Close())
+	}
+	identity.UseTypeNumbers(list.Snapshot().Config.CredentialTypeNumbers)
+	return list, db, nil
+}
+
+// followTrust fetches what is due of keys and revocations, and has the client
+// judge anew when something has changed, until stop is called.
+func followTrust(ctx context.Context, list *trust.List, c *client.Client) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	changes, unwatch := list.Watch()
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = list.Run(ctx) }) // it ends with ctx; what cannot be fetched shows in verdicts
+	wg.Go(func() {
+		for {
+			select {
+			case <-changes:
+				c.Recheck()
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	return func() { cancel(); wg.Wait(); unwatch() }
 }
 
 func (w *wiring) clientConfig(ctx context.Context, dir string, r *clientRecord) (*client.Config, error) {

@@ -103,6 +103,7 @@ type providerComponent struct {
 
 	db        *sqldb.DB
 	service   *provider.Service
+	trustDB   *sqldb.DB // what the trust list has fetched, and revocations for good
 	trust     *trust.List
 	evaluator *identity.Evaluator
 	chains    *peer.Chains
@@ -117,29 +118,63 @@ func newProviderComponent(ctx context.Context, w *wiring, s *ServeConfig, d deps
 		return nil, nil
 	}
 	p := &providerComponent{config: s.Provider, wiring: w, deps: d}
-	list, err := trust.Open(resolve(w.config.dir, p.config.Trust), trust.Options{})
-	if err != nil {
-		return nil, err
-	}
-	uri, err := mimi.NewURI(p.config.Domain, mimi.KindProvider)
-	if err != nil {
-		return nil, err
-	}
-	p.trust, p.evaluator = list, identity.NewEvaluator(list, identity.EvaluatorOptions{Provider: uri})
-	if err := p.connect(s); err != nil {
-		return nil, err
-	}
-	if p.db, err = provider.OpenDB(ctx, w.config.databaseSource("provider")); err != nil {
-		return nil, err
-	}
-	cfg, err := p.serviceConfig(ctx)
-	if err == nil {
-		p.service, err = provider.New(*cfg)
-	}
-	if err != nil {
-		return nil, errors.Join(err, p.db.Close())
+	if err := p.open(ctx, s); err != nil {
+		return nil, errors.Join(err, p.close())
 	}
 	return p, nil
+}
+
+func (p *providerComponent) open(ctx context.Context, s *ServeConfig) error {
+	if err := p.openTrust(ctx); err != nil {
+		return err
+	}
+	if err := p.connect(s); err != nil {
+		return err
+	}
+	var err error
+	if p.db, err = provider.OpenDB(ctx, p.wiring.config.databaseSource("provider")); err != nil {
+		return err
+	}
+	cfg, err := p.serviceConfig(ctx)
+	if err != nil {
+		return err
+	}
+	p.service, err = provider.New(*cfg)
+	return err
+}
+
+// openTrust opens the trust configuration on a database: what is known to be
+// revoked stays known when the issuer cannot be asked after a restart.
+func (p *providerComponent) openTrust(ctx context.Context) error {
+	uri, err := mimi.NewURI(p.config.Domain, mimi.KindProvider)
+	if err != nil {
+		return err
+	}
+	if p.trustDB, err = trust.OpenDB(ctx, p.wiring.config.databaseSource("trust")); err != nil {
+		return err
+	}
+	if p.trust, err = trust.Open(p.trustFile(), trust.Options{DB: p.trustDB}); err != nil {
+		return err
+	}
+	identity.UseTypeNumbers(p.trust.Snapshot().Config.CredentialTypeNumbers)
+	p.evaluator = identity.NewEvaluator(p.trust, identity.EvaluatorOptions{Provider: uri})
+	return nil
+}
+
+func (p *providerComponent) trustFile() string { return resolve(p.wiring.config.dir, p.config.Trust) }
+
+// close closes what is open.
+func (p *providerComponent) close() error {
+	if p.trust != nil {
+		p.trust.Close()
+	}
+	var errs []error
+	for _, db := range []*sqldb.DB{p.db, p.trustDB} {
+		if db != nil {
+			errs = append(errs, db.Close())
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // connect makes what it takes to speak to other providers.
@@ -271,8 +306,6 @@ func hostOnly(hostport string) string {
 
 // Run delivers, and follows what becomes of credentials.
 func (p *providerComponent) Run(ctx context.Context) error {
-	defer p.db.Close()
-	defer p.trust.Close()
 	var wg sync.WaitGroup
 	wg.Go(func() { p.again(ctx, "trust", p.trust.Run) })
 	wg.Go(func() {
@@ -280,7 +313,7 @@ func (p *providerComponent) Run(ctx context.Context) error {
 	})
 	err := p.service.Run(ctx)
 	wg.Wait()
-	return err
+	return errors.Join(err, p.close())
 }
 
 // again runs what should not end, and starts it anew when it does.
@@ -314,7 +347,7 @@ func (p *providerComponent) Reload(context.Context) (func(), error) {
 			return nil, err
 		}
 	}
-	if _, err := trust.Open(resolve(p.wiring.config.dir, p.config.Trust), trust.Options{}); err != nil {
+	if err := p.checkTrust(); err != nil {
 		return nil, err
 	}
 	return func() {
@@ -328,4 +361,17 @@ func (p *providerComponent) Reload(context.Context) (func(), error) {
 			p.chains.Forget()
 		}
 	}, nil
+}
+
+// checkTrust reads the trust configuration, and refuses what takes a restart.
+func (p *providerComponent) checkTrust() error {
+	next, err := trust.Open(p.trustFile(), trust.Options{})
+	if err != nil {
+		return err
+	}
+	defer next.Close()
+	if next.Snapshot().Config.CredentialTypeNumbers != p.trust.Snapshot().Config.CredentialTypeNumbers {
+		return fmt.Errorf("%s: credential_type_numbers has changed, which takes a restart", p.trustFile())
+	}
+	return nil
 }
