@@ -63,6 +63,7 @@ type demo struct {
 	rooms     demoRooms
 
 	steps []demoStep
+	last  time.Time // of the newest step
 	tell  func(demoStep)
 }
 
@@ -71,6 +72,9 @@ type demoStep struct {
 	Part   string `json:"part"`
 	What   string `json:"what"`
 	Detail string `json:"detail,omitempty"`
+	TookMS int64  `json:"took_ms"` // since the line before
+	// Refused is set where what was tried had to be refused, and was.
+	Refused bool `json:"refused,omitempty"`
 }
 
 // demoParts are the parts in their order.
@@ -101,7 +105,7 @@ func runDemo(ctx context.Context, a *app, dir string) (err error) {
 	if dir, err = demoDir(dir); err != nil {
 		return err
 	}
-	d := &demo{dir: dir, tell: func(s demoStep) { a.demoLine(s) }}
+	d := &demo{dir: dir, last: begin, tell: func(s demoStep) { a.demoLine(s) }}
 	defer func() { err = errors.Join(err, d.Close(ctx)) }()
 	for _, p := range demoParts {
 		if !a.json {
@@ -116,14 +120,17 @@ func runDemo(ctx context.Context, a *app, dir string) (err error) {
 		}
 	}
 	took := time.Since(begin).Round(10 * time.Millisecond)
+	if err := d.writeReport(begin, took); err != nil {
+		return err
+	}
 	return a.print(struct {
 		Dir   string     `json:"dir"`
 		Took  string     `json:"took"`
 		Steps []demoStep `json:"steps"`
 	}{dir, took.String(), d.steps}, func(w io.Writer) {
-		fmt.Fprintf(w, "\nEverything is in %s: the key store (keys.db), the book of credentials (issuer.db),\n"+
+		fmt.Fprintf(w, "\nReport on one page: %[1]s/report.html and report.txt\nEverything is in %[1]s: the key store (keys.db), the book of credentials (issuer.db),\n"+
 			"the token (softhsm/), the TPM and its wrapped keys (swtpm/, tpm/), certificates, tokens\n"+
-			"and evidence. The devices are software: who has this folder has the keys.\nRemove it with: rm -r %[1]s\nTook %s.\n", dir, took)
+			"and evidence. The devices are software: who has this folder has the keys.\nRemove it with: rm -r %[1]s\nTook %[2]s.\n", dir, took)
 	})
 }
 
@@ -163,7 +170,17 @@ func (d *demo) Close(ctx context.Context) error {
 
 // did reports a step.
 func (d *demo) did(what, format string, args ...any) {
-	s := demoStep{What: what, Detail: fmt.Sprintf(format, args...)}
+	d.step(demoStep{What: what, Detail: fmt.Sprintf(format, args...)})
+}
+
+// refused reports a step that had to be refused, and was.
+func (d *demo) refused(what, format string, args ...any) {
+	d.step(demoStep{What: what, Detail: fmt.Sprintf(format, args...), Refused: true})
+}
+
+func (d *demo) step(s demoStep) {
+	now := time.Now()
+	s.TookMS, d.last = now.Sub(d.last).Milliseconds(), now
 	d.steps = append(d.steps, s)
 	d.tell(s)
 }

@@ -162,7 +162,7 @@ func (d *demo) abuseReports(ctx context.Context) (err error) {
 	if len(verdicts) != 1 || verdicts[0].Accepted {
 		return errors.New("the hub accepted a forged report")
 	}
-	d.did("the same report with other words in her mouth", "refused: %s", verdicts[0].Reason)
+	d.refused("the same report with other words in her mouth", "refused: %s", verdicts[0].Reason)
 	return nil
 }
 
@@ -187,16 +187,25 @@ func (d *demo) ban(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := r.cathy.becomes(ctx, r.clubhouse, client.RoomLeft); err != nil {
+	d.did("Alice bans Cathy", "out in epoch %d", done.Epoch)
+	return d.shutOut(ctx, r.cathy, "her")
+}
+
+// shutOut has a client try to send, before it has learned that it is out, and
+// then to come back. The hub must refuse both.
+func (d *demo) shutOut(ctx context.Context, p *person, whose string) error {
+	_, err := p.say(ctx, d.rooms.clubhouse, "one more thing")
+	if err == nil {
+		return fmt.Errorf("%s can still send", p.name)
+	}
+	d.refused(whose+" next message", "refused: %v", err)
+	if err := p.becomes(ctx, d.rooms.clubhouse, client.RoomLeft); err != nil {
 		return err
 	}
-	d.did("Alice bans Cathy", "out in epoch %d", done.Epoch)
-	if _, err := r.cathy.say(ctx, r.clubhouse, "one more thing"); err == nil {
-		return errors.New("who was banned can send")
+	_, err = p.Join(ctx, d.rooms.clubhouse, client.JoinOptions{})
+	if err == nil {
+		return fmt.Errorf("%s could join again", p.name)
 	}
-	if _, err := r.cathy.Join(ctx, r.clubhouse, client.JoinOptions{}); err == nil {
-		return errors.New("who was banned could join again")
-	}
-	d.did("her next message, and her external commit", "refused")
+	d.refused(whose+" external commit to come back", "refused: %v", err)
 	return nil
 }
