@@ -49,22 +49,28 @@ func (x *KeyExchanger) KID() string { return x.v.KID }
 
 // ECDH returns the shared secret with remote.
 func (x *KeyExchanger) ECDH(remote *ecdh.PublicKey) ([]byte, error) {
+	secret, _, err := x.Agree(x.ctx, remote)
+	return secret, err
+}
+
+// Agree is ECDH with a context of its own that also says which device did it;
+// after an error, which one failed last, or "" if none was asked.
+func (x *KeyExchanger) Agree(ctx context.Context, remote *ecdh.PublicKey) (secret []byte, device string, err error) {
 	if remote.Curve() != x.Curve() {
-		return nil, fmt.Errorf("%w: the remote key is on another curve than %s", ErrUsage, x.key.Algorithm)
+		return nil, "", fmt.Errorf("%w: the remote key is on another curve than %s", ErrUsage, x.key.Algorithm)
 	}
-	now, err := x.ring.mayUse(x.ctx, x.key, x.v)
+	now, err := x.ring.mayUse(ctx, x.key, x.v)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	var secret []byte
-	_, err = x.ring.try(x.ctx, "ecdh", x.key, x.v, x.open, &now, func(ctx context.Context, p *place) (err error) {
+	device, err = x.ring.try(ctx, "ecdh", x.key, x.v, x.open, &now, func(ctx context.Context, p *place) (err error) {
 		secret, err = p.agree(ctx, remote)
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return nil, device, err
 	}
-	return secret, nil
+	return secret, device, nil
 }
 
 // agreementKey returns the public key of an agreement version. The P-256
@@ -106,22 +112,28 @@ func (m *MAC) Version() int { return m.v.Number }
 
 // MAC returns HMAC-SHA256(key, message), 32 octets.
 func (m *MAC) MAC(ctx context.Context, message []byte) ([]byte, error) {
+	tag, _, err := m.Tag(ctx, message)
+	return tag, err
+}
+
+// Tag is MAC that also says which device computed; after an error, which one
+// failed last, or "" if none was asked.
+func (m *MAC) Tag(ctx context.Context, message []byte) (tag []byte, device string, err error) {
 	if len(message) > MaxRequest {
-		return nil, fmt.Errorf("%w: a message of %d octets is too long for a MAC", ErrUsage, len(message))
+		return nil, "", fmt.Errorf("%w: a message of %d octets is too long for a MAC", ErrUsage, len(message))
 	}
 	now, err := m.ring.mayUse(ctx, m.key, m.v)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	var tag []byte
-	_, err = m.ring.try(ctx, "mac", m.key, m.v, m.open, &now, func(ctx context.Context, p *place) (err error) {
+	device, err = m.ring.try(ctx, "mac", m.key, m.v, m.open, &now, func(ctx context.Context, p *place) (err error) {
 		if tag, err = p.mac(ctx, message); err == nil && len(tag) != 32 {
 			err = &DeviceError{Device: p.device, Op: "mac", Remedy: RemedyOperator, Err: fmt.Errorf("a MAC of %d octets, want 32", len(tag))}
 		}
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return nil, device, err
 	}
-	return tag, nil
+	return tag, device, nil
 }

@@ -23,8 +23,8 @@ type MACRequest struct {
 func (s *Service) MAC(ctx context.Context, c *access.Caller, in *MACRequest) (mac []byte, name string, err error) {
 	begin := s.c.Now()
 	r := &run{s: s, c: c, key: in.Key, op: journal.OpMAC, idempotency: in.IdempotencyKey, checksum: in.Checksum}
-	mac, err = r.plain(ctx, access.UseMAC, signer.UseMAC, in.Data, MaxMACInput, func(ctx context.Context) ([]byte, error) {
-		return r.found.mac.MAC(ctx, in.Data)
+	mac, err = r.plain(ctx, access.UseMAC, signer.UseMAC, in.Data, MaxMACInput, func(ctx context.Context) ([]byte, string, error) {
+		return r.found.mac.Tag(ctx, in.Data)
 	})
 	r.done(ctx, begin, err)
 	if err != nil {
@@ -44,12 +44,12 @@ type AgreeRequest struct {
 func (s *Service) Agree(ctx context.Context, c *access.Caller, in *AgreeRequest) (secret []byte, name string, err error) {
 	begin := s.c.Now()
 	r := &run{s: s, c: c, key: in.Key, op: journal.OpAgree, checksum: in.Checksum}
-	secret, err = r.plain(ctx, access.UseAgree, signer.UseAgree, in.PublicKey, maxPublicKey, func(ctx context.Context) ([]byte, error) {
+	secret, err = r.plain(ctx, access.UseAgree, signer.UseAgree, in.PublicKey, maxPublicKey, func(ctx context.Context) ([]byte, string, error) {
 		remote, err := r.found.agree.Curve().NewPublicKey(in.PublicKey)
 		if err != nil {
-			return nil, fmt.Errorf("%w: not a public key for %s", signer.ErrUsage, r.found.key.Algorithm)
+			return nil, "", fmt.Errorf("%w: not a public key for %s", signer.ErrUsage, r.found.key.Algorithm)
 		}
-		return r.found.agree.WithContext(ctx).ECDH(remote)
+		return r.found.agree.Agree(ctx, remote)
 	})
 	r.done(ctx, begin, err)
 	if err != nil {
@@ -63,7 +63,7 @@ const maxPublicKey = 256
 var _ ecdh.KeyExchanger = (*signer.KeyExchanger)(nil)
 
 // plain is the way of a request that has no shape: its octets are input only.
-func (r *run) plain(ctx context.Context, use access.Use, want signer.Use, input []byte, most int, work func(context.Context) ([]byte, error)) ([]byte, error) {
+func (r *run) plain(ctx context.Context, use access.Use, want signer.Use, input []byte, most int, work work) ([]byte, error) {
 	if len(input) == 0 || len(input) > most {
 		return nil, fmt.Errorf("%w: an input of %d octets; it has 1 to %d", signer.ErrUsage, len(input), most)
 	}

@@ -227,8 +227,12 @@ func (r *run) signParsed(ctx context.Context, in *SignRequest, req *signer.Reque
 	intent := r.intent(rule)
 	intent.Request, intent.Summary = req, summary(req)
 	out := &Signed{Name: r.name(), KID: r.found.v.KID, Checked: in.Checksum != nil}
-	sig, reservation, err := r.journaled(ctx, intent, func(ctx context.Context) ([]byte, error) {
-		return r.found.signer.SignRequest(ctx, req)
+	sig, reservation, err := r.journaled(ctx, intent, func(ctx context.Context) ([]byte, string, error) {
+		sig, err := r.found.signer.Issue(ctx, req)
+		if err != nil {
+			return nil, "", err
+		}
+		return sig.Octets, sig.Device, nil
 	})
 	if err != nil {
 		return nil, err
@@ -250,9 +254,12 @@ func (r *run) signParsed(ctx context.Context, in *SignRequest, req *signer.Reque
 
 func (r *run) name() string { return fmt.Sprintf("keys/%s/versions/%d", r.key, r.found.v.Number) }
 
+// work has a device do what was asked, and says which one did.
+type work func(context.Context) (result []byte, device string, err error)
+
 // journaled reserves, has the device work, completes, and returns what may be
 // released, with the number of the reservation; 0 for a replay.
-func (r *run) journaled(ctx context.Context, intent journal.Intent, work func(context.Context) ([]byte, error)) ([]byte, int64, error) {
+func (r *run) journaled(ctx context.Context, intent journal.Intent, work work) ([]byte, int64, error) {
 	var res *journal.Reservation
 	err := r.stage(ctx, StageReserve, func(ctx context.Context) (err error) {
 		res, err = r.s.c.Journal.Reserve(ctx, intent)
@@ -265,11 +272,12 @@ func (r *run) journaled(ctx context.Context, intent journal.Intent, work func(co
 		return o.Signature, 0, nil
 	}
 	var result []byte
+	var device string
 	workErr := r.stage(ctx, StageDevice, func(ctx context.Context) (err error) {
-		result, err = work(ctx)
+		result, device, err = work(ctx)
 		return err
 	})
-	outcome := r.outcome(intent.Operation, result, workErr)
+	outcome := r.outcome(intent.Operation, result, device, workErr)
 	err = r.stage(ctx, StageComplete, func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), completeTime)
 		defer cancel()
@@ -283,8 +291,8 @@ func (r *run) journaled(ctx context.Context, intent journal.Intent, work func(co
 
 // outcome says what became of a reservation. Only where it is certain that no
 // device worked is it NotSigned.
-func (r *run) outcome(op journal.Operation, result []byte, err error) journal.Outcome {
-	o := journal.Outcome{Result: journal.Signed, Device: r.found.v.Device}
+func (r *run) outcome(op journal.Operation, result []byte, device string, err error) journal.Outcome {
+	o := journal.Outcome{Result: journal.Signed, Device: r.worked(device, err)}
 	switch {
 	case err == nil:
 		if op != journal.OpAgree { // whose result is secret
@@ -298,6 +306,18 @@ func (r *run) outcome(op journal.Operation, result []byte, err error) journal.Ou
 	}
 	o.ErrorClass = string(Explain(err).Reason)
 	return o
+}
+
+// worked returns the device that did the work, or that failed last. A version
+// may be in several, and its own is the one meant where none was asked.
+func (r *run) worked(device string, err error) string {
+	if device != "" {
+		return device
+	}
+	if d, ok := errors.AsType[*signer.DeviceError](err); ok {
+		return d.Device
+	}
+	return r.found.v.Device
 }
 
 // summary is what the journal keeps of the parsed fields.

@@ -126,19 +126,26 @@ func signCheckpoint(ctx context.Context, j *journal.Journal, key *signer.Signer,
 	if err != nil {
 		return nil, err
 	}
-	out := journal.Outcome{Result: journal.Signed}
-	if v := key.Key().Active(); v != nil {
-		out.Device = v.Device
-	}
-	out.Signature, err = key.SignRequest(ctx, r)
-	if err != nil {
-		out.Result, out.ErrorClass = failure(err)
-	}
+	out, err := sign(ctx, key, r)
 	// The outcome is written even if ctx has ended meanwhile.
 	if end := res.Complete(context.WithoutCancel(ctx), out); end != nil {
 		return nil, errors.Join(err, end)
 	}
 	return out.Signature, err
+}
+
+// sign has a device sign, and says for the journal which one did or failed.
+func sign(ctx context.Context, key *signer.Signer, r *signer.Request) (journal.Outcome, error) {
+	sig, err := key.Issue(ctx, r)
+	if err == nil {
+		return journal.Outcome{Result: journal.Signed, Device: sig.Device, Signature: sig.Octets}, nil
+	}
+	var out journal.Outcome
+	out.Result, out.ErrorClass = failure(err)
+	if d, ok := errors.AsType[*signer.DeviceError](err); ok {
+		out.Device = d.Device
+	}
+	return out, err
 }
 
 // failure says whether a device may have signed.
