@@ -255,14 +255,49 @@ func driverSignerCall(b *testing.B, t *hsm.Token, info hsm.KeyInfo) func() error
 	}
 }
 
+// BenchmarkGenerate measures how long a key takes where the token has 100,
+// 1,000 and 5,000: with an id that is drawn for it, which is the same for all,
+// and with an id that the caller gives, for which the token is searched. The
+// bare C_GenerateKeyPair of the module stands beside them.
+func BenchmarkGenerate(b *testing.B) {
+	m := hsmtest.SoftHSM(b)
+	fmt.Printf("\n| keys | bare C_GenerateKeyPair | drawn id | given id |\n|---|---|---|---|\n")
+	there := 0
+	for _, keys := range []int{100, 1000, 5000} {
+		bareFill(b, m, there, keys)
+		there = keys
+		generateBeside(b, m, keys)
+	}
+	b.ReportMetric(0, "ns/op")
+}
+
+// generateRounds is how many keys of each kind a median is of.
+const generateRounds = 7
+
+func generateBeside(b *testing.B, m *hsmtest.Module, keys int) {
+	bare := bareFill(b, m, 1<<20+keys, 1<<20+keys+generateRounds) / generateRounds
+	tok := m.Open(b, hsmtest.Workers(1))
+	var drawn, given []float64
+	for i := range generateRounds {
+		spec := hsm.KeySpec{Type: hsm.P256, Use: hsm.UseSign, Label: "bench"}
+		drawn = append(drawn, seconds(func() error { _, err := tok.Generate(b.Context(), spec); return err }))
+		spec.ID = fmt.Appendf(nil, "given %d of %d", i, keys)
+		given = append(given, seconds(func() error { _, err := tok.Generate(b.Context(), spec); return err }))
+	}
+	fmt.Printf("| %d | %.2f ms | %.2f ms | %.2f ms |\n", keys, 1000*bare, 1000*median(drawn), 1000*median(given))
+	b.ReportMetric(1000*median(drawn), fmt.Sprintf("ms-at-%d", keys))
+}
+
 // fillToken puts n keys on the token and returns the last. All but that one are
-// made without the driver, which looks for the new id on the token each time.
+// made without the driver.
 func fillToken(b *testing.B, m *hsmtest.Module, n int) hsm.KeyInfo {
-	bareFill(b, m, n-1)
+	bareFill(b, m, 0, n-1)
 	return generate(b, m.Open(b, hsmtest.Workers(1)), hsm.P256, hsm.UseSign)
 }
 
-func bareFill(b *testing.B, m *hsmtest.Module, n int) {
+// bareFill makes the keys of numbers from first to end, and says in how many
+// seconds.
+func bareFill(b *testing.B, m *hsmtest.Module, first, end int) float64 {
 	r := m.Load(b)
 	if err := r.Start(); err != nil {
 		b.Fatal(err)
@@ -270,7 +305,8 @@ func bareFill(b *testing.B, m *hsmtest.Module, n int) {
 	defer r.Stop()
 	p256 := []byte{0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07}
 	mechanism := []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_EC_KEY_PAIR_GEN, nil)}
-	for i := range n {
+	begin := time.Now()
+	for i := first; i < end; i++ {
 		id := fmt.Appendf(nil, "key %012d", i)
 		both := []*pkcs11.Attribute{
 			pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true), pkcs11.NewAttribute(pkcs11.CKA_ID, id), pkcs11.NewAttribute(pkcs11.CKA_LABEL, "filler"),
@@ -282,6 +318,7 @@ func bareFill(b *testing.B, m *hsmtest.Module, n int) {
 			b.Fatal(err)
 		}
 	}
+	return time.Since(begin).Seconds()
 }
 
 // bareOpen does what every program has to do before it can sign: C_Initialize,

@@ -15,32 +15,22 @@ import (
 // searches.
 const generatePatience = 4
 
+// drawID gives a specification without an id one that no other key has.
+func (s *KeySpec) drawID() {
+	if len(s.ID) == 0 {
+		s.ID, s.FreshID = make([]byte, freshID), true
+		rand.Read(s.ID)
+	}
+}
+
 // generate makes a key. When a try failed after the token had made the key,
 // what it left behind is destroyed before the next.
 func (t *localToken) generate(ctx context.Context, spec KeySpec) (KeyInfo, error) {
-	if len(spec.ID) == 0 {
-		spec.ID = make([]byte, 16)
-		rand.Read(spec.ID)
-	}
-	var info KeyInfo
-	free := false // the id was seen to be free, so what has it now is ours
-	err := t.run(ctx, generatePatience, func(st *login, sh pkcs11.SessionHandle) error {
-		g, err := chooseGenerator(st, spec)
-		if err != nil {
-			return err
-		}
-		if err := t.clearID(st, sh, spec.ID, free); err != nil {
-			return err
-		}
-		free = true
-		if err := t.lib.generate(sh, g, spec); err != nil {
-			return err
-		}
-		info, err = t.readBack(st, sh, spec)
-		return err
-	})
-	switch {
-	case err != nil && free:
+	spec.drawID()
+	m := &making{token: t, spec: spec}
+	err := t.run(ctx, generatePatience, m.try)
+	switch info := m.info; {
+	case err != nil && m.begun:
 		t.run(ctx, 0, func(st *login, sh pkcs11.SessionHandle) error { return t.clearID(st, sh, spec.ID, true) })
 		return KeyInfo{}, err
 	case err != nil:
@@ -48,7 +38,43 @@ func (t *localToken) generate(ctx context.Context, spec KeySpec) (KeyInfo, error
 	case info.Problem != "" || !info.Allows(spec.Use) || !t.config.admits(info.Weak):
 		return KeyInfo{}, t.discard(ctx, info, spec.Use)
 	}
-	return info, nil
+	return m.info, nil
+}
+
+// A making is one key that is being generated, over all tries.
+type making struct {
+	token *localToken
+	spec  KeySpec
+	begun bool // the id was free, so what has it now is ours
+	info  KeyInfo
+}
+
+// try makes the key once and reads it back.
+func (m *making) try(st *login, sh pkcs11.SessionHandle) error {
+	g, err := chooseGenerator(st, m.spec)
+	if err != nil {
+		return err
+	}
+	if err := m.prepare(st, sh); err != nil {
+		return err
+	}
+	m.begun = true
+	made, err := m.token.lib.generate(sh, g, m.spec)
+	if err != nil {
+		return err
+	}
+	m.info, err = m.token.readBack(st, sh, m.spec, made)
+	return err
+}
+
+// prepare sees that nothing has the id. One that was drawn for this key is free
+// before the first try, and is not looked for: that takes most modules longer
+// the more keys there are.
+func (m *making) prepare(st *login, sh pkcs11.SessionHandle) error {
+	if m.spec.FreshID && !m.begun {
+		return m.token.examineLogin(st, sh)
+	}
+	return m.token.clearID(st, sh, m.spec.ID, m.begun)
 }
 
 // chooseGenerator refuses what the token's mechanisms cannot do.
@@ -65,19 +91,22 @@ func chooseGenerator(st *login, spec KeySpec) (generator, error) {
 	return g, nil
 }
 
-// generate calls C_GenerateKeyPair or C_GenerateKey.
-func (l *library) generate(sh pkcs11.SessionHandle, g generator, spec KeySpec) error {
+// generate calls C_GenerateKeyPair or C_GenerateKey, and returns the handles of
+// what was made.
+func (l *library) generate(sh pkcs11.SessionHandle, g generator, spec KeySpec) ([]pkcs11.ObjectHandle, error) {
 	m := []*pkcs11.Mechanism{pkcs11.NewMechanism(g.mechanism, nil)}
 	if spec.Use == UseMAC {
-		if _, err := l.api.GenerateKey(sh, m, l.secretTemplate(g, spec)); err != nil {
-			return l.fail("C_GenerateKey", err)
+		secret, err := l.api.GenerateKey(sh, m, l.secretTemplate(g, spec))
+		if err != nil {
+			return nil, l.fail("C_GenerateKey", err)
 		}
-		return nil
+		return []pkcs11.ObjectHandle{secret}, nil
 	}
-	if _, _, err := l.api.GenerateKeyPair(sh, m, l.publicTemplate(g, spec), l.privateTemplate(g, spec)); err != nil {
-		return l.fail("C_GenerateKeyPair", err)
+	public, private, err := l.api.GenerateKeyPair(sh, m, l.publicTemplate(g, spec), l.privateTemplate(g, spec))
+	if err != nil {
+		return nil, l.fail("C_GenerateKeyPair", err)
 	}
-	return nil
+	return []pkcs11.ObjectHandle{public, private}, nil
 }
 
 // hmacKeyLength is the length of generated HMAC-SHA256 keys.
@@ -163,12 +192,23 @@ func (t *localToken) clearID(st *login, sh pkcs11.SessionHandle, id []byte, ours
 	return nil
 }
 
-// readBack describes the key that was made.
-func (t *localToken) readBack(st *login, sh pkcs11.SessionHandle, spec KeySpec) (KeyInfo, error) {
-	if err := t.lib.search(sh, st.objects, spec.ID, spec.Label); err != nil {
-		return KeyInfo{}, err
+// readBack describes the key that was made, by the handles that the module gave
+// for it. An id that was not drawn for it is searched for too: another program
+// may have made a key of the same id meanwhile.
+func (t *localToken) readBack(st *login, sh pkcs11.SessionHandle, spec KeySpec, made []pkcs11.ObjectHandle) (KeyInfo, error) {
+	for _, h := range made {
+		st.objects.reuse(h)
+		if err := t.lib.scanObject(sh, h, st.objects); err != nil {
+			return KeyInfo{}, err
+		}
 	}
 	found := st.objects.match(URI{ID: spec.ID})
+	if !spec.FreshID || len(found) == 0 {
+		if err := t.lib.search(sh, st.objects, spec.ID, spec.Label); err != nil {
+			return KeyInfo{}, err
+		}
+		found = st.objects.match(URI{ID: spec.ID})
+	}
 	if len(found) != 1 {
 		return KeyInfo{}, fmt.Errorf("%w: the token made a key, and shows %d of its id", ErrBadOutput, len(found))
 	}

@@ -171,6 +171,14 @@ func (x *index) forgetHandle(h pkcs11.ObjectHandle) {
 	}
 }
 
+// reuse forgets what was described under a handle that the module has given to
+// a new object.
+func (x *index) reuse(h pkcs11.ObjectHandle) {
+	if _, ok := x.described(h); ok {
+		x.forgetHandle(h)
+	}
+}
+
 // dropName forgets a name. The caller holds mu.
 func (x *index) dropName(n objectName) {
 	delete(x.keys, n)

@@ -135,12 +135,17 @@ type KeySpec struct {
 	Label string  `json:"label"`
 	// ID is CKA_ID; 16 random bytes when empty.
 	ID []byte `json:"id,omitempty"`
+	// FreshID says that ID was drawn at random for this key, so that the token
+	// is not searched for another of that id, which takes most modules time
+	// linear in their keys. It needs an ID of 16 octets or more.
+	FreshID bool `json:"fresh_id,omitempty"`
 }
 
 // Limits of a KeySpec.
 const (
 	maxLabel = 255
 	maxID    = 64
+	freshID  = 16 // least octets of an id that nobody else draws
 )
 
 // check completes and validates a KeySpec.
@@ -159,6 +164,8 @@ func (s *KeySpec) check() error {
 		return fmt.Errorf("hsm: a key needs a label of 1 to %d bytes", maxLabel)
 	case len(s.ID) > maxID:
 		return fmt.Errorf("hsm: an id has at most %d bytes", maxID)
+	case s.FreshID && len(s.ID) > 0 && len(s.ID) < freshID:
+		return fmt.Errorf("hsm: an id that was drawn at random has at least %d bytes", freshID)
 	}
 	return nil
 }

@@ -2,7 +2,6 @@ package hsm
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"sync"
@@ -120,10 +119,7 @@ func (t *sharedToken) find(ctx context.Context, u URI) ([]KeyInfo, error) {
 // generate asks one worker, once: a worker that is lost may have made the key.
 // Its id is chosen here, so that what a lost worker made can be found.
 func (t *sharedToken) generate(ctx context.Context, spec KeySpec) (KeyInfo, error) {
-	if len(spec.ID) == 0 {
-		spec.ID = make([]byte, 16)
-		rand.Read(spec.ID)
-	}
+	spec.drawID()
 	var k KeyInfo
 	err := t.workers.askJSON(ctx, &k, false, askGenerate, t.number.bytes(), encodeJSON(spec))
 	if errors.Is(err, ErrWorkerLost) {

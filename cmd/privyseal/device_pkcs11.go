@@ -154,14 +154,14 @@ func keyType(a signer.Algorithm) (hsm.KeyType, hsm.Use) {
 	return hsm.KeyType(a), hsm.UseSign
 }
 
-// Generate makes a key on the token.
+// Generate makes a key on the token. The keyring draws the id for it.
 func (d *pkcs11Device) Generate(ctx context.Context, spec signer.KeySpec) (*signer.Object, error) {
 	t, err := d.open(ctx)
 	if err != nil {
 		return nil, err
 	}
 	kind, use := keyType(spec.Algorithm)
-	info, err := t.Generate(ctx, hsm.KeySpec{Type: kind, Use: use, Label: spec.Label, ID: spec.ID[:]})
+	info, err := t.Generate(ctx, hsm.KeySpec{Type: kind, Use: use, Label: spec.Label, ID: spec.ID[:], FreshID: true})
 	if err != nil {
 		return nil, d.wrap("generate", err)
 	}

@@ -19,13 +19,14 @@ func testBadSpecs(t *testing.T, c contract) {
 	k := c.m.Deviations.keyTypes()[0]
 	use := k.Uses()[0]
 	for name, spec := range map[string]hsm.KeySpec{
-		"no label":       {Type: k, Use: use},
-		"a long label":   {Type: k, Use: use, Label: strings.Repeat("x", 300)},
-		"a long id":      {Type: k, Use: use, Label: "x", ID: make([]byte, 65)},
-		"no type":        {Use: use, Label: "x"},
-		"unknown type":   {Type: "RSA-512", Use: use, Label: "x"},
-		"unknown use":    {Type: k, Use: "wrap", Label: "x"},
-		"a use too much": {Type: hsm.HMACSHA256, Use: hsm.UseSign, Label: "x"},
+		"no label":         {Type: k, Use: use},
+		"a long label":     {Type: k, Use: use, Label: strings.Repeat("x", 300)},
+		"a short drawn id": {Type: k, Use: use, Label: "x", ID: make([]byte, 15), FreshID: true},
+		"a long id":        {Type: k, Use: use, Label: "x", ID: make([]byte, 65)},
+		"no type":          {Use: use, Label: "x"},
+		"unknown type":     {Type: "RSA-512", Use: use, Label: "x"},
+		"unknown use":      {Type: k, Use: "wrap", Label: "x"},
+		"a use too much":   {Type: hsm.HMACSHA256, Use: hsm.UseSign, Label: "x"},
 	} {
 		if info, err := tok.Generate(t.Context(), spec); err == nil {
 			t.Errorf("%s: made %+v", name, info)
