@@ -30,6 +30,8 @@ type ServeConfig struct {
 	SelfTest *Duration `json:"self_test,omitempty"`
 	// Provider is a MIMI provider.
 	Provider *ProviderSection `json:"provider,omitempty"`
+	// Journal says how the journal is written.
+	Journal JournalSection `json:"journal,omitzero"`
 	// TransparencyLog publishes the journal. One node of several has it.
 	TransparencyLog *TransparencyLogSection `json:"transparency_log,omitempty"`
 	// Signer is the signing service for callers.
@@ -104,6 +106,9 @@ func (s *ServeConfig) check() error {
 		return err
 	}
 	if err := s.TransparencyLog.check(s); err != nil {
+		return err
+	}
+	if err := s.Journal.check("serve.journal"); err != nil {
 		return err
 	}
 	if err := s.Signer.check(s); err != nil {

@@ -46,7 +46,7 @@ const (
 )
 
 func newKeysComponent(ctx context.Context, w *wiring, s *ServeConfig, d deps) (daemon.Component, error) {
-	j, err := journal.Open(ctx, w.config.databaseSource(journalPart), nil)
+	j, err := w.openJournal(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -58,9 +58,9 @@ func newKeysComponent(ctx context.Context, w *wiring, s *ServeConfig, d deps) (d
 func (k *keysComponent) Mounts() []daemon.Mount { return nil }
 
 // Run looks at the devices, each on its own: one that hangs delays no other. It
-// also has every key tested, and what is left out taken in again.
+// also has every key tested, what is left out taken in again, and the journal
+// reconciled.
 func (k *keysComponent) Run(ctx context.Context) error {
-	defer k.journal.Close()
 	var work sync.WaitGroup
 	for name, d := range k.wiring.devices {
 		work.Go(func() { k.watch(ctx, name, d) })
@@ -71,6 +71,7 @@ func (k *keysComponent) Run(ctx context.Context) error {
 		}})
 	})
 	work.Go(func() { k.watchSuspects(ctx) })
+	work.Go(func() { k.reconcile(ctx) })
 	work.Wait()
 	return nil
 }
@@ -257,9 +258,6 @@ func sameConfig(a, b *Config) bool {
 	y, errY := json.Marshal(b)
 	return errX == nil && errY == nil && bytes.Equal(x, y)
 }
-
-// journalPart is the journal's name among the databases.
-const journalPart = "journal"
 
 // selfTestJournal keeps self-tests in the journal, as what they are.
 type selfTestJournal struct {

@@ -95,7 +95,7 @@ func newLogComponent(ctx context.Context, w *wiring, s *ServeConfig, d deps) (da
 			return nil, configErrorf("serve.transparency_log.witnesses", "%w", err)
 		}
 	}
-	l.journal, err = journal.Open(ctx, w.config.databaseSource("journal"), nil)
+	l.journal, err = w.openJournal(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -117,7 +117,6 @@ const (
 
 // Run feeds the log until ctx ends.
 func (l *logComponent) Run(ctx context.Context) error {
-	defer l.journal.Close()
 	for {
 		err := l.feed(ctx)
 		if ctx.Err() != nil {

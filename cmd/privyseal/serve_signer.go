@@ -114,6 +114,7 @@ type signerParts struct {
 }
 
 // newSignerParts joins the service as the configuration says. It asks no device.
+// The journal stays open when the parts are closed.
 func newSignerParts(ctx context.Context, w *wiring, hooks signservice.Hooks) (p *signerParts, err error) {
 	if w.config.Serve == nil || w.config.Serve.Signer == nil {
 		return nil, configErrorf("serve.signer", "is missing: there is no signing service; see: privyseal help config")
@@ -129,7 +130,7 @@ func newSignerParts(ctx context.Context, w *wiring, hooks signservice.Hooks) (p 
 			err = errors.Join(err, p.Close())
 		}
 	}()
-	if p.journal, err = journal.Open(ctx, w.config.databaseSource("journal"), nil); err != nil {
+	if p.journal, err = w.openJournal(ctx); err != nil {
 		return p, err
 	}
 	if p.access, err = access.Open(ctx, w.config.databaseSource("access"), nil); err != nil {
@@ -148,14 +149,10 @@ func newSignerParts(ctx context.Context, w *wiring, hooks signservice.Hooks) (p 
 }
 
 func (p *signerParts) Close() error {
-	var errs []error
-	if p.access != nil {
-		errs = append(errs, p.access.Close())
+	if p.access == nil {
+		return nil
 	}
-	if p.journal != nil {
-		errs = append(errs, p.journal.Close())
-	}
-	return errors.Join(errs...)
+	return p.access.Close()
 }
 
 func (s *SignerSection) loadPolicy(c *Config) (*policy.Policy, error) {
@@ -225,31 +222,10 @@ func (s *signerComponent) Mounts() []daemon.Mount {
 	return mounts
 }
 
-// reconcileEvery is how often reservations of crashed requests are closed, and
-// reconcileAge how old they are by then: older than any request may become.
-const (
-	reconcileEvery = time.Minute
-	reconcileAge   = 2 * time.Minute
-)
-
-// Run closes the reservations that crashes left.
+// Run waits for the end, and closes what is the service's own.
 func (s *signerComponent) Run(ctx context.Context) error {
-	tick := time.NewTicker(reconcileEvery)
-	defer tick.Stop()
-	for {
-		n, err := s.journal.Reconcile(ctx, time.Now().Add(-reconcileAge))
-		switch {
-		case err != nil && ctx.Err() == nil:
-			s.log.ErrorContext(ctx, "journal does not reconcile", "err", err)
-		case n > 0:
-			s.log.WarnContext(ctx, "requests that were cut off count as signed", "reservations", n)
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return s.Close()
-		}
-	}
+	<-ctx.Done()
+	return s.Close()
 }
 
 // Health asks the databases.

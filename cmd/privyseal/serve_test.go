@@ -217,6 +217,7 @@ func TestServeConfig(t *testing.T) {
 		"plain with TLS":     {`{"listeners":{"a":{"address":":1","plain":true,"client_ca":"c"}}}`, "for TLS"},
 		"auth without CA":    {`{"listeners":{"a":{"address":":1","certificate":"c","key":"k","client_auth":"require"}}}`, "needs client_ca"},
 		"bad auth":           {`{"listeners":{"a":{"address":":1","certificate":"c","key":"k","client_ca":"d","client_auth":"maybe"}}}`, "use require"},
+		"bad node":           {`{"listeners":{"a":{"address":":1","plain":true}},"journal":{"node":"A B"}}`, "serve.journal.node"},
 		"operator not there": {`{"listeners":{"a":{"address":":1","plain":true}},"operator":"b"}`, `no listener "b"`},
 		"bad key id":         {`{"listeners":{"a":{"address":":1","plain":true}},"critical_keys":["A B"]}`, "critical_keys"},
 		"bad level":          {`{"listeners":{"a":{"address":":1","plain":true}},"log":{"level":"loud"}}`, "serve.log.level"},

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/privyseal/privyseal/signer"
+	"github.com/privyseal/privyseal/signer/journal"
 )
 
 // keyStorePart is the key store's name among the databases, and storeName its
@@ -28,6 +29,7 @@ type wiring struct {
 	store   *signer.KeyStore
 	ring    *signer.Keyring
 	devices map[string]openDevice
+	journal *journal.Journal // nil until openJournal
 	// clientCA has the authorities of listeners whose service knows them.
 	clientCA map[string]func(context.Context) (*x509.CertPool, error)
 }
@@ -85,6 +87,9 @@ func (w *wiring) Close(ctx context.Context) error {
 	errs := []error{w.ring.Close()}
 	for _, d := range w.devices {
 		errs = append(errs, d.Close(ctx))
+	}
+	if w.journal != nil {
+		errs = append(errs, w.journal.Close())
 	}
 	return errors.Join(append(errs, w.store.Close())...)
 }

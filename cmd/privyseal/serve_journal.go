@@ -1,0 +1,77 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/privyseal/privyseal/signer/journal"
+)
+
+// A JournalSection says how serve writes the journal.
+type JournalSection struct {
+	// Node names this node in the entries, where several share a database; by
+	// default entries have no node.
+	Node string `json:"node,omitempty"`
+	// OneFlush writes a signature that the guard does not look at, and that has
+	// no idempotency key, to the disk once and not twice. No signature leaves
+	// without an entry either way; but one that a device made just before a
+	// crash leaves no trace, and that the database is away shows only after
+	// the device has worked.
+	OneFlush bool `json:"one_flush,omitempty"`
+}
+
+func (j JournalSection) check(at string) error {
+	if j.Node != "" && !deviceName.MatchString(j.Node) {
+		return configErrorf(at+".node", "%q; use 1 to 32 of a-z, 0-9 and '-'", j.Node)
+	}
+	return nil
+}
+
+// journalPart is the journal's name among the databases.
+const journalPart = "journal"
+
+// openJournal returns the one journal of the process, which Close closes: all
+// that sign share its flushes. It is called before there are goroutines.
+func (w *wiring) openJournal(ctx context.Context) (*journal.Journal, error) {
+	if w.journal != nil {
+		return w.journal, nil
+	}
+	var opt journal.Options
+	if s := w.config.Serve; s != nil {
+		opt.Node, opt.OneFlush = s.Journal.Node, s.Journal.OneFlush
+	}
+	j, err := journal.Open(ctx, w.config.databaseSource(journalPart), &opt)
+	if err != nil {
+		return nil, err
+	}
+	w.journal = j
+	return j, nil
+}
+
+// reconcileEvery is how often reservations of crashed requests are closed, and
+// reconcileAge how old they are by then: older than any request may become.
+const (
+	reconcileEvery = time.Minute
+	reconcileAge   = 2 * time.Minute
+)
+
+// reconcile closes the reservations that crashes left, at the start and then on
+// a schedule: other nodes may crash too.
+func (k *keysComponent) reconcile(ctx context.Context) {
+	tick := time.NewTicker(reconcileEvery)
+	defer tick.Stop()
+	for {
+		n, err := k.journal.Reconcile(ctx, time.Now().Add(-reconcileAge))
+		switch {
+		case err != nil && ctx.Err() == nil:
+			k.deps.log.ErrorContext(ctx, "the journal does not reconcile", "err", err)
+		case n > 0:
+			k.deps.log.WarnContext(ctx, "requests that were cut off count as signed", "reservations", n)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
