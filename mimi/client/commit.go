@@ -57,6 +57,9 @@ const (
 // build may return nil: then there is nothing to do any more.
 func (r *Room) commit(ctx context.Context, build func(context.Context) (*intent, error)) (*Committed, error) {
 	for try := 1; try <= maxCommitTries; try++ {
+		if err := r.keepUp(ctx); err != nil {
+			return nil, err
+		}
 		done, epoch, err := r.tryCommit(ctx, build)
 		if err != nil || done != nil {
 			if done != nil {
@@ -72,6 +75,27 @@ func (r *Room) commit(ctx context.Context, build func(context.Context) (*intent,
 		}
 	}
 	return nil, fmt.Errorf("client: %s: others committed first, %d times", r.uri, maxCommitTries)
+}
+
+// maxAhead is how many epochs a room begins by its own commits before it asks
+// for events. What is left of pastEpochs is for events that come late.
+const maxAhead = pastEpochs / 2
+
+// keepUp takes in the events that wait, if the room has begun so many epochs
+// since it last did so that the next could make messages unreadable.
+func (r *Room) keepUp(ctx context.Context) error {
+	epoch, err := r.epoch(ctx)
+	if err != nil {
+		return err
+	}
+	if asked := r.asked.Load(); asked <= epoch && epoch < asked+maxAhead {
+		return nil
+	}
+	if err := r.c.poll(ctx, 0); err != nil {
+		return err
+	}
+	r.asked.Store(epoch)
+	return nil
 }
 
 // jitter is the pause after a try.

@@ -24,3 +24,6 @@ func (c *Client) Waiting() (n int, err error) {
 	err = c.store.one(ctxBackground, `SELECT count(*) FROM outbox`, nil, &n)
 	return n, err
 }
+
+// PastEpochs is for how many epochs late messages are read.
+const PastEpochs = pastEpochs

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/privyseal/privyseal/internal/sqldb"
 	"github.com/privyseal/privyseal/mimi"
@@ -45,6 +46,8 @@ var (
 type Room struct {
 	c   *Client
 	uri mimi.URI
+
+	asked atomic.Uint64 // epoch in which keepUp last asked for events
 
 	mu      sync.Mutex // guards what follows
 	status  RoomStatus

@@ -126,6 +126,30 @@ func TestLeave(t *testing.T) {
 	agree(t, h, clubhouse, alice)
 }
 
+// A client that commits over and over, in one go or after restarts, and does not
+// ask for events, still reads what the others sent meanwhile.
+func TestCommitsWithoutSync(t *testing.T) {
+	h := clienttest.NewHub(t, "a.example", "b.example")
+	alice, bob := newPerson(t, h, "alice/phone@a.example"), newPerson(t, h, "bob/tablet@b.example")
+	alice.create(clubhouse, bob)
+	for _, round := range []struct {
+		text  string
+		after func()
+	}{{"in one go", func() {}}, {"after restarts", alice.restart}} {
+		bob.sync()
+		bob.say(clubhouse, round.text)
+		for range client.PastEpochs + 2 {
+			must[any](t)(alice.room(clubhouse).Refresh(t.Context()))
+			round.after()
+		}
+	}
+	alice.sync()
+	alice.nothingRefused()
+	alice.wantTexts(clubhouse, "message:in one go message:after restarts")
+	bob.sync()
+	agree(t, h, clubhouse, alice, bob)
+}
+
 func TestJoinCode(t *testing.T) {
 	h := clienttest.NewHub(t, "a.example", "b.example")
 	alice, bob := newPerson(t, h, "alice/phone@a.example"), newPerson(t, h, "bob/tablet@b.example")
