@@ -65,6 +65,11 @@ func join(at, name string) string {
 
 func fieldByTag(t reflect.Type, name string) (reflect.StructField, bool) {
 	for f := range t.Fields() {
+		if f.Anonymous {
+			if inner, ok := fieldByTag(f.Type, name); ok {
+				return inner, true
+			}
+		}
 		if tag, _, _ := strings.Cut(f.Tag.Get("json"), ","); tag == name && tag != "" {
 			return f, true
 		}
@@ -142,6 +147,22 @@ The member "serve":
   issuer          {"listener": NAME} publishes and serves CRLs, OCSP, status lists,
                   keys and CA certificates of the member "issuer"
 
+  signer          the signing service, see docs/signing-service.md
+  provider        a MIMI provider, see below
+
+The member "provider" of "serve" (all of it: docs/operating.md):
+
+  domain          the provider's name, as in mimi://DOMAIN (required)
+  clients, peers  listeners for our clients (required) and other providers
+  trust           file of the trust configuration (required)
+  keys, mac_key   the hub's keys (required)
+  consent         {"unasked": "own", "all" or "none"}: who may add users who have
+                  said nothing; default "own", the users of this provider
+  limits          rates of calls and claims, where the defaults do not fit
+  directory       {"providers": [DOMAIN]}: who may search; default all
+  assets          {} keeps assets and fetches those of others
+  ohttp           {"gateways": [DOMAIN]} runs Oblivious HTTP; needs assets
+
 A listener:
 
   address         host:port or unix:/path (required)
@@ -149,7 +170,8 @@ A listener:
   certificate     file of the certificate chain, PEM
   key, key_id     file of its key (mode 0600), or a key of purpose tls
   client_ca       file of the authorities of client certificates, PEM
-  client_auth     "require" (default) or "optional"
+  client_auth     "require" (default) or "optional"; without client_ca "any" for
+                  the clients of a provider, or "asked" for other providers
   max_connections default 4096; the longest idle one makes room
   body_time       bound on the arrival of a request; default "30s"
 

@@ -64,9 +64,10 @@ type ListenerSection struct {
 	// ClientCA is the file of the authorities whose client certificates are
 	// admitted, PEM. Without it no client certificate is asked for.
 	ClientCA string `json:"client_ca,omitempty"`
-	// ClientAuth is "require" (default with client_ca) or "optional"; or "any",
-	// without client_ca, for the clients of a provider, whose certificates only
-	// carry their keys.
+	// ClientAuth is "require" (default with client_ca) or "optional"; or, without
+	// client_ca, "any" for the clients of a provider, whose certificates only
+	// carry their keys, or "asked" for other providers, whose certificates the
+	// provider judges itself: those for servers are good for callers too.
 	ClientAuth string `json:"client_auth,omitempty"`
 
 	// MaxConnections bounds the open connections; default 4096. The one that
@@ -166,12 +167,12 @@ func (l *ListenerSection) checkTLS(at string) error {
 		return configErrorf(at+".certificate", "is required, or \"plain\": true")
 	case (l.Key == "") == (l.KeyID == ""):
 		return configErrorf(at, "needs one of key and key_id")
-	case l.ClientAuth == "any" && l.ClientCA != "":
-		return configErrorf(at+".client_auth", "any goes without client_ca")
-	case l.ClientAuth != "" && l.ClientAuth != "any" && l.ClientCA == "":
+	case !slices.Contains([]string{"", "require", "optional", "any", "asked"}, l.ClientAuth):
+		return configErrorf(at+".client_auth", "%q; use require, optional, any or asked", l.ClientAuth)
+	case l.judgedElsewhere() && l.ClientCA != "":
+		return configErrorf(at+".client_auth", "%s goes without client_ca", l.ClientAuth)
+	case l.ClientAuth != "" && !l.judgedElsewhere() && l.ClientCA == "":
 		return configErrorf(at+".client_auth", "needs client_ca")
-	case !slices.Contains([]string{"", "require", "optional", "any"}, l.ClientAuth):
-		return configErrorf(at+".client_auth", "%q; use require, optional or any", l.ClientAuth)
 	}
 	if l.KeyID != "" {
 		if _, err := signer.ParseKeyID(string(l.KeyID)); err != nil {
@@ -179,6 +180,12 @@ func (l *ListenerSection) checkTLS(at string) error {
 		}
 	}
 	return nil
+}
+
+// judgedElsewhere reports whether the service, and not the listener, judges the
+// certificates of clients.
+func (l *ListenerSection) judgedElsewhere() bool {
+	return l.ClientAuth == "any" || l.ClientAuth == "asked"
 }
 
 // errNoServe says that the configuration has nothing to serve.

@@ -42,7 +42,7 @@ func closeAll(listeners []*daemon.Listener) {
 func listenerConfig(w *wiring, name string, s *ListenerSection) daemon.ListenerConfig {
 	c := daemon.ListenerConfig{
 		Name: name, Address: s.Address, MaxConnections: s.MaxConnections, BodyTime: time.Duration(s.BodyTime),
-		OptionalClient: s.ClientAuth == "optional", AnyClient: s.ClientAuth == "any",
+		OptionalClient: s.ClientAuth == "optional" || s.ClientAuth == "asked", AnyClient: s.judgedElsewhere(),
 	}
 	if !s.Plain {
 		c.Certificate = func(ctx context.Context) (*tls.Certificate, error) { return serverCertificate(ctx, w, s) }

@@ -33,7 +33,7 @@ type ProviderSection struct {
 	// Peers; by default the domain.
 	Host string `json:"host,omitempty"`
 	// Clients and Peers are the listeners for our clients (client_auth "any")
-	// and for other providers (client_auth "optional"). Clients is required.
+	// and for other providers (client_auth "asked"). Clients is required.
 	Clients string `json:"clients"`
 	Peers   string `json:"peers,omitempty"`
 	// PeerRoots is the file of the authorities that other providers'
@@ -55,6 +55,15 @@ type ProviderSection struct {
 	// invitation. Both are for closed networks.
 	AdmitBasic       bool `json:"admit_basic,omitempty"`
 	OpenRegistration bool `json:"open_registration,omitempty"`
+	EdgesSection
+}
+
+// host is where others reach us.
+func (p *ProviderSection) host() string {
+	if p.Host != "" {
+		return p.Host
+	}
+	return p.Domain
 }
 
 // ProviderKeys are the hub's keys for one cipher suite. The certificates are
@@ -88,11 +97,14 @@ func (p *ProviderSection) check(s *ServeConfig) error {
 		if p.PeerRoots == "" {
 			return configErrorf(at+".peer_roots", "is required with peers")
 		}
+		if a := s.Listeners[p.Peers].ClientAuth; a != "asked" && a != "optional" {
+			return configErrorf(at+".peers", "the listener %q needs \"client_auth\": \"asked\"", p.Peers)
+		}
 	}
 	if p.Trust == "" || len(p.Keys) == 0 || p.MACKey == "" {
 		return configErrorf(at, "needs trust, keys and mac_key")
 	}
-	return nil
+	return p.EdgesSection.check(at, s, p)
 }
 
 // A providerComponent is the provider in the process.
@@ -108,6 +120,9 @@ type providerComponent struct {
 	evaluator *identity.Evaluator
 	chains    *peer.Chains
 	peers     *peer.Client
+	edges     *edges
+
+	peerHandler http.Handler // nil: the provider is alone
 
 	mu    sync.Mutex // guards roots
 	roots *x509.CertPool
@@ -132,6 +147,9 @@ func (p *providerComponent) open(ctx context.Context, s *ServeConfig) error {
 		return err
 	}
 	var err error
+	if p.edges, err = openEdges(ctx, p.wiring.config, p.config, p.peers, p.deps.log); err != nil {
+		return err
+	}
 	if p.db, err = provider.OpenDB(ctx, p.wiring.config.databaseSource("provider")); err != nil {
 		return err
 	}
@@ -139,7 +157,11 @@ func (p *providerComponent) open(ctx context.Context, s *ServeConfig) error {
 	if err != nil {
 		return err
 	}
-	p.service, err = provider.New(*cfg)
+	if p.service, err = provider.New(*cfg); err != nil {
+		return err
+	}
+	p.edges.rooms = p.service
+	p.peerHandler, err = p.peerServer()
 	return err
 }
 
@@ -169,6 +191,9 @@ func (p *providerComponent) close() error {
 		p.trust.Close()
 	}
 	var errs []error
+	if p.edges != nil {
+		errs = append(errs, p.edges.close())
+	}
 	for _, db := range []*sqldb.DB{p.db, p.trustDB} {
 		if db != nil {
 			errs = append(errs, db.Close())
@@ -193,7 +218,7 @@ func (p *providerComponent) connect(s *ServeConfig) error {
 		section = ListenerSection{Certificate: p.config.PeerCertificate, Key: p.config.PeerKey}
 	}
 	p.peers, err = peer.NewClient(peer.ClientConfig{
-		Domain: p.config.Domain, Roots: p.currentRoots,
+		Domain: p.config.Domain, Roots: p.currentRoots, DialContext: p.wiring.dialPeers,
 		Certificate: func() (*tls.Certificate, error) { return serverCertificate(context.Background(), p.wiring, &section) },
 	})
 	return err
@@ -226,6 +251,7 @@ func (p *providerComponent) serviceConfig(ctx context.Context) (*provider.Config
 		Domain: p.config.Domain, DB: p.db, Evaluator: hub.TrustEvaluator{Evaluator: p.evaluator},
 		Keys: func(s mls.CipherSuite) *provider.Keys { return bySuite[s] }, MAC: mac, Franks: franks,
 		AdmitBasic: p.config.AdmitBasic, OpenRegistration: p.config.OpenRegistration, Log: p.deps.log,
+		Consent: p.edges, Limiter: p.edges, Extra: p.edges.clientRoutes(),
 	}
 	if p.peers != nil {
 		cfg.Peers = p.peers
@@ -271,28 +297,31 @@ func (p *providerComponent) hubCredential(path string, key *signer.Signer, suite
 // Mounts are the client API, and the endpoints for other providers.
 func (p *providerComponent) Mounts() []daemon.Mount {
 	m := []daemon.Mount{{Listener: p.config.Clients, Pattern: clientapi.Prefix + "/", Handler: p.service.ClientHandler()}}
-	if p.peers == nil {
+	m = append(m, p.edges.mounts(p.config)...)
+	if p.peerHandler == nil {
 		return m
 	}
-	return append(m, daemon.Mount{Listener: p.config.Peers, Pattern: "/", Handler: p.peerServer()})
+	return append(m, daemon.Mount{Listener: p.config.Peers, Pattern: "/", Handler: p.peerHandler})
 }
 
-func (p *providerComponent) peerServer() http.Handler {
-	host := p.config.Host
-	if host == "" {
-		host = p.config.Domain
+// peerServer has the endpoints for other providers; nil without Peers.
+func (p *providerComponent) peerServer() (http.Handler, error) {
+	if p.peers == nil {
+		return nil, nil
 	}
-	directory, err := peer.NewDirectory(host, provider.Endpoints()...)
+	host := p.config.host()
+	directory, err := peer.NewDirectory(host, append(provider.Endpoints(), p.edges.endpoints()...)...)
 	if err != nil {
-		p.deps.log.Error("the directory for other providers cannot be made", "err", err)
-		return http.NotFoundHandler()
+		return nil, fmt.Errorf("the directory for other providers: %w", err)
 	}
 	s := peer.NewServer(peer.ServerConfig{
 		Hosts:       map[string]string{p.config.Domain: p.config.Domain, hostOnly(host): p.config.Domain},
 		Directories: map[string]*peer.Directory{p.config.Domain: directory}, Chains: p.chains, Log: p.deps.log,
+		Admit: p.edges.guard.Admit,
 	})
 	p.service.ServePeers(s)
-	return s
+	p.edges.routes(s)
+	return s, nil
 }
 
 func hostOnly(hostport string) string {
@@ -307,6 +336,7 @@ func hostOnly(hostport string) string {
 // Run delivers, and follows what becomes of credentials.
 func (p *providerComponent) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
+	wg.Go(func() { p.edges.run(ctx) })
 	wg.Go(func() { p.again(ctx, "trust", p.trust.Run) })
 	wg.Go(func() {
 		p.again(ctx, "credentials", func(ctx context.Context) error { return p.service.Follow(ctx, p.evaluator) })

@@ -67,9 +67,16 @@ func member(t *testing.T, ca *identitytest.CA, s *served, evaluator client.Judge
 	return c
 }
 
-// TestServeProvider runs a provider whose every key is in a token: two clients
-// talk, and their messages are franked there.
-func TestServeProvider(t *testing.T) {
+// A providerTest is a provider a.example whose every key is in a token.
+type providerTest struct {
+	*wiring
+	ca    *identitytest.CA
+	roots *x509.CertPool // of the listener clients
+	judge client.TrustJudge
+}
+
+func newProviderTest(t *testing.T) *providerTest {
+	t.Helper()
 	w := wireTest(t, initOptions{softHSM: true})
 	for id, purpose := range map[signer.KeyID]signer.Purpose{
 		"web": signer.PurposeTLS, "hub": signer.PurposeHubSender, "frank": signer.PurposeFrankSign, "mac": signer.PurposeFrankMAC,
@@ -98,11 +105,17 @@ func TestServeProvider(t *testing.T) {
 			}},
 		},
 	}
-	s := serveTest(t, w)
+	return &providerTest{w, ca, pool, client.TrustJudge{Evaluator: evaluator}}
+}
+
+// TestServeProvider runs a provider whose every key is in a token: two clients
+// talk, and their messages are franked there.
+func TestServeProvider(t *testing.T) {
+	w := newProviderTest(t)
+	s := serveTest(t, w.wiring)
 	s.eventually("ready", func() bool { code, _ := s.page("/health/ready"); return code == http.StatusOK })
-	judge := client.TrustJudge{Evaluator: evaluator}
-	alice := member(t, ca, s, judge, deviceTLS(t, pool), "alice")
-	bob := member(t, ca, s, judge, deviceTLS(t, pool), "bob")
+	alice := member(t, w.ca, s, w.judge, deviceTLS(t, w.roots), "alice")
+	bob := member(t, w.ca, s, w.judge, deviceTLS(t, w.roots), "bob")
 	uri, err := mimi.ParseURI("mimi://a.example/r/clubhouse")
 	if err != nil {
 		t.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"time"
@@ -32,6 +33,8 @@ type wiring struct {
 	journal *journal.Journal // nil until openJournal
 	// clientCA has the authorities of listeners whose service knows them.
 	clientCA map[string]func(context.Context) (*x509.CertPool, error)
+	// dialPeers connects to other providers; nil dials as they are named.
+	dialPeers func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
 // An openDevice is a signer.Device with an end.

@@ -30,7 +30,7 @@ type ListenerConfig struct {
 	// AnyClient asks for a client certificate of any issuer, in place of
 	// ClientCA: what counts to the handler is its key.
 	AnyClient bool
-	// OptionalClient admits clients without a certificate.
+	// OptionalClient admits clients without a certificate, with AnyClient too.
 	OptionalClient bool
 
 	// MaxConnections bounds the open connections; the longest idle one makes
@@ -166,6 +166,9 @@ func (l *Listener) readTrust(ctx context.Context) (*trust, error) {
 	t := &trust{tls: &tls.Config{MinVersion: tls.VersionTLS13, NextProtos: protocols, Certificates: []tls.Certificate{*cert}}}
 	if l.config.AnyClient {
 		t.tls.ClientAuth, t.tls.SessionTicketsDisabled = tls.RequireAnyClientCert, true
+		if l.config.OptionalClient {
+			t.tls.ClientAuth = tls.RequestClientCert
+		}
 	}
 	if l.config.ClientCA == nil {
 		return t, nil

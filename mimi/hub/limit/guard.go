@@ -74,12 +74,20 @@ func (g *Guard) Admit(_ context.Context, r *peer.Request) error {
 	return nil
 }
 
+// Search limits how often one user searches for others.
+func (g *Guard) Search(requester mimi.URI) error {
+	if wait, ok := g.requester.Take(requester.String()); !ok {
+		return refusal(wait, "by one user")
+	}
+	return nil
+}
+
 // Ask limits how often one user asks about others, and how often somebody is
 // asked about. The answer to the target's limit is the same whether the target
 // exists.
 func (g *Guard) Ask(requester, target mimi.URI) error {
-	if wait, ok := g.requester.Take(requester.String()); !ok {
-		return refusal(wait, "by one user")
+	if err := g.Search(requester); err != nil {
+		return err
 	}
 	if wait, ok := g.target.Take(target.String()); !ok {
 		return refusal(wait, "about one user")

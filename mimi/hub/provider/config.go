@@ -26,10 +26,11 @@ type Consent interface {
 	Allowed(ctx context.Context, requester, target, room mimi.URI) (bool, error)
 }
 
-// Limiter bounds how often something may be asked. It returns nil, or an error
-// of which the caller is told (a *problem.Problem with a time to wait).
+// Limiter bounds how often the KeyPackages of a user may be asked for, by way of
+// a provider, ours among them. It returns nil, or an error of which the caller
+// is told (a *problem.Problem with a time to wait).
 type Limiter interface {
-	KeyMaterial(ctx context.Context, peer string, requester, target mimi.URI) error
+	KeyMaterial(ctx context.Context, provider string, scope mimi.ConsentScope) error
 }
 
 // Keys are the hub's keys of one signature scheme.

@@ -154,7 +154,7 @@ func (s *Service) asTarget(ctx context.Context, via string, q *mimi.KeyMaterialR
 		return refusedMaterial(q, mimi.KeyMaterialNoConsent), nil
 	}
 	if s.cfg.Limiter != nil {
-		if err := s.cfg.Limiter.KeyMaterial(ctx, via, q.RequestingUser, q.TargetUser); err != nil {
+		if err := s.cfg.Limiter.KeyMaterial(ctx, via, mimi.ConsentScope{RequesterURI: q.RequestingUser, TargetURI: q.TargetUser, RoomID: q.RoomID}); err != nil {
 			return nil, err
 		}
 	}

@@ -1,0 +1,183 @@
+package main
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+
+	problems "github.com/privyseal/privyseal/internal/problem"
+	"github.com/privyseal/privyseal/mimi"
+	"github.com/privyseal/privyseal/mimi/clientapi"
+	"github.com/privyseal/privyseal/mimi/hub/provider"
+	"github.com/privyseal/privyseal/mimi/peer"
+)
+
+// Bounds of what clients send.
+const (
+	maxConsentBody = 4 << 20 // with the KeyPackages of a grant
+	maxQueryBody   = 64 << 10
+)
+
+// clientRoutes are the edges for our clients, by pattern of the client API.
+func (e *edges) clientRoutes() map[string]http.Handler {
+	routes := map[string]http.Handler{
+		"POST " + clientapi.PathConsent:                    e.serving(e.postConsent),
+		"POST " + clientapi.PathIdentifier + "/{provider}": e.serving(e.postQuery),
+	}
+	if e.assets != nil {
+		routes["POST "+clientapi.PathAssets] = e.serving(func(w http.ResponseWriter, r *http.Request) error {
+			return e.assets.Upload(w, r, provider.CallerOf(r.Context()).User)
+		})
+		routes["GET "+clientapi.PathAssets+"/{name}"] = e.serving(func(w http.ResponseWriter, r *http.Request) error {
+			return e.assets.Download(w, r, r.PathValue("name"))
+		})
+		routes["GET "+clientapi.PathDownload+"/{url}"] = e.serving(e.getDownload)
+	}
+	if e.relay != nil {
+		relay := e.relay.Handler(clientapi.PathOHTTP + "/")
+		routes["POST "+clientapi.PathOHTTP+"/{gateway}"] = relay
+		routes["GET "+clientapi.PathOHTTP+"/{gateway}"] = relay
+	}
+	return routes
+}
+
+// serving writes the problem that an error is. It is for errors before the first
+// octet of an answer.
+func (e *edges) serving(h func(http.ResponseWriter, *http.Request) error) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		err := h(w, r)
+		if err == nil {
+			return
+		}
+		p := problems.Of(err)
+		if p.Status >= http.StatusInternalServerError && r.Context().Err() == nil {
+			e.log.Error("request failed", "method", r.Method, "pattern", r.Pattern, "err", err)
+		}
+		p.Write(w)
+	})
+}
+
+func readClientBody(w http.ResponseWriter, r *http.Request, most int64) ([]byte, error) {
+	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
+	var over *http.MaxBytesError
+	switch {
+	case errors.As(err, &over):
+		return nil, clientapi.Problemf(clientapi.CodeTooLarge, "more than %d octets", most)
+	case err != nil:
+		return nil, clientapi.Problemf(clientapi.CodeMalformed, "the body broke off: %w", err)
+	}
+	return b, nil
+}
+
+// postConsent takes what a user says. Asking is limited, answering is not.
+func (e *edges) postConsent(w http.ResponseWriter, r *http.Request) error {
+	b, err := readClientBody(w, r, maxConsentBody)
+	if err != nil {
+		return err
+	}
+	entry, err := mimi.ParseConsentEntry(b)
+	if err != nil {
+		return clientapi.Problemf(clientapi.CodeMalformed, "%w", err)
+	}
+	user := provider.CallerOf(r.Context()).User
+	if entry.Operation == mimi.ConsentRequest {
+		if err := e.guard.Ask(user, entry.TargetURI); err != nil {
+			return err
+		}
+	}
+	if err := e.consent.FromClient(r.Context(), user, entry); err != nil {
+		return err
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// postQuery searches here, or at another provider.
+func (e *edges) postQuery(w http.ResponseWriter, r *http.Request) error {
+	b, err := readClientBody(w, r, maxQueryBody)
+	if err != nil {
+		return err
+	}
+	q, err := mimi.ParseIdentifierRequest(b)
+	if err != nil {
+		return clientapi.Problemf(clientapi.CodeMalformed, "%w", err)
+	}
+	if err := e.guard.Search(provider.CallerOf(r.Context()).User); err != nil {
+		return err
+	}
+	answer, err := e.query(r, r.PathValue("provider"), q)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("Content-Type", clientapi.ContentType)
+	_, err = w.Write(answer.Marshal())
+	return err
+}
+
+func (e *edges) query(r *http.Request, at string, q *mimi.IdentifierRequest) (*mimi.IdentifierResponse, error) {
+	if at == e.domain {
+		return e.directory.Query(r.Context(), e.domain, q)
+	}
+	if e.peers == nil {
+		return nil, errAlone
+	}
+	b, err := e.peers.Do(r.Context(), at, peer.IdentifierQuery, at, q.Marshal())
+	if err != nil {
+		return nil, upstream(at, err)
+	}
+	answer, err := mimi.ParseIdentifierResponse(b)
+	if err != nil {
+		return nil, clientapi.Problemf(clientapi.CodeHubUnreachable, "%s gave no proper answer: %w", at, err)
+	}
+	return answer, nil
+}
+
+// upstream tells a client what became of a call of another provider.
+func upstream(at string, err error) error {
+	var p *problems.Problem
+	if errors.As(err, &p) && p.Status < http.StatusInternalServerError && p.Status != http.StatusTooManyRequests {
+		return clientapi.Problemf(clientapi.CodeRefused, "%s refused: %s", at, p.Code)
+	}
+	after, _ := peer.Retry(err)
+	return clientapi.Problemf(clientapi.CodeHubUnreachable, "%s did not answer: %w", at, err).After(after)
+}
+
+// getDownload fetches an asset for a client, so that its host does not see it:
+// from here, or through the provider that fetches from that host.
+func (e *edges) getDownload(w http.ResponseWriter, r *http.Request) error {
+	target := r.PathValue("url")
+	u, err := url.Parse(target)
+	if err != nil {
+		return clientapi.Problemf(clientapi.CodeMalformed, "the path has no URL")
+	}
+	via := e.config.Assets.Via[u.Host]
+	if via == "" || e.peers == nil {
+		return e.proxy.Serve(w, r, target)
+	}
+	resp, err := e.peers.Open(r.Context(), peer.Call{Provider: via, Endpoint: peer.ProxyDownload, Value: peer.Value(target)})
+	if err != nil {
+		return upstream(via, err)
+	}
+	defer resp.Body.Close()
+	return passAsset(w, resp, e.config.Assets.maxSize())
+}
+
+// passAsset passes an asset on. One that turns out longer than allowed is broken
+// off, which the client notices.
+func passAsset(w http.ResponseWriter, resp *http.Response, most int64) error {
+	if resp.ContentLength > most {
+		return clientapi.Problemf(clientapi.CodeTooLarge, "the asset has more than %d octets", most)
+	}
+	h := w.Header()
+	h.Set("Content-Type", clientapi.ContentType)
+	h.Set("Content-Disposition", "attachment")
+	h.Set("X-Content-Type-Options", "nosniff")
+	n, err := io.Copy(w, io.LimitReader(resp.Body, most+1))
+	if err != nil || n > most {
+		panic(http.ErrAbortHandler)
+	}
+	return nil
+}
