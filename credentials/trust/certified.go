@@ -28,7 +28,7 @@ func (c *certifiedKeys) find(_ context.Context, hint keyHint) (*candidate, error
 	if err != nil || !c.issuer.fits(hint.alg)(scheme) {
 		return nil, noKey("the certified key does not fit the algorithm")
 	}
-	k := &candidate{public: path[0].PublicKey}
+	k := &candidate{public: path[0].PublicKey, chain: path}
 	for _, cert := range path {
 		k.notBefore, k.notAfter = later(k.notBefore, cert.NotBefore), earlier(k.notAfter, cert.NotAfter)
 	}

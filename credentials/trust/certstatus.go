@@ -23,23 +23,29 @@ const (
 
 // chainStatus asks for every certificate below the anchor: the revocation of a
 // CA counts as much.
-func (s *Snapshot) chainStatus(ctx context.Context, e *Evidence, at time.Time) Status {
+func (s *Snapshot) chainStatus(ctx context.Context, i *Issuer, chain []*x509.Certificate, at time.Time) Status {
 	var all Status
-	for n := range e.chain[:len(e.chain)-1] {
-		all = worse(all, s.certStatus(ctx, e.Issuer, e.chain[n], e.chain[n+1], at))
+	for n := range chain[:len(chain)-1] {
+		all = worse(all, s.certStatus(ctx, i, chain[n], chain[n+1], at))
 	}
 	return all
+}
+
+// tokenStatus looks a token up in its status list and, where the entry says
+// whom to ask, asks for the certificates that came with it.
+func (s *Snapshot) tokenStatus(ctx context.Context, e *Evidence, at time.Time) Status {
+	st := s.listStatus(ctx, e, at)
+	if len(e.signers) == 0 || !e.Issuer.config.Revocation.asksOfCertificates() {
+		return st
+	}
+	return worse(st, s.chainStatus(ctx, e.Issuer, e.signers, at))
 }
 
 // certStatus tries the ways of an entry until one has an answer.
 func (s *Snapshot) certStatus(ctx context.Context, i *Issuer, cert, ca *x509.Certificate, at time.Time) Status {
 	best := Status{Standing: -1}
 	for _, m := range i.methods() {
-		docs := s.crls(i, cert, ca)
-		if m == MethodOCSP {
-			docs = s.ocsps(i, cert, ca)
-		}
-		for _, doc := range docs {
+		for _, doc := range s.documents(m, i, cert, ca) {
 			st := s.ask(ctx, doc, cert, at, i.MaxStale)
 			if st.Standing == Good || st.Standing > Unavailable {
 				return st
@@ -56,6 +62,17 @@ func (s *Snapshot) certStatus(ctx context.Context, i *Issuer, cert, ca *x509.Cer
 		return i.missing("certificate of serial " + cert.SerialNumber.Text(16))
 	}
 	return answer(errors.New("the certificate names where to ask, but no crl or ocsp is configured and follow_certificates is off"), false, time.Time{}, "nowhere")
+}
+
+// documents are those of one way of asking for a certificate.
+func (s *Snapshot) documents(method string, i *Issuer, cert, ca *x509.Certificate) []*document {
+	switch method {
+	case MethodOCSP:
+		return s.ocsps(i, cert, ca)
+	case MethodCRL:
+		return s.crls(i, cert, ca)
+	}
+	return nil
 }
 
 // ask has a document judge a certificate.

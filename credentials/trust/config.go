@@ -161,7 +161,8 @@ type RevocationConfig struct {
 	Mode    string   `json:"mode"` // hard, soft or none
 	Methods []string `json:"methods"`
 	// CRL and OCSP are URLs, or for CRL files, that are asked instead of what
-	// certificates name.
+	// certificates name. In an entry of tokens they, or FollowCertificates,
+	// have the certificates in x5c and x5chain asked for.
 	CRL  []string `json:"crl"`
 	OCSP []string `json:"ocsp"`
 	// FollowCertificates asks the URLs that the certificates of this issuer

@@ -328,6 +328,15 @@ var methodsOf = map[string][]string{
 	TypeSDCWT: {MethodStatusList},
 }
 
+// methods lists the ways that an entry may name: one whose tokens bring
+// certificates has those of certificates too.
+func (e *IssuerConfig) methods() []string {
+	if e.Type != TypeX509 && e.Keys.Source == SourceAnchors {
+		return slices.Concat(methodsOf[e.Type], methodsOf[TypeX509])
+	}
+	return methodsOf[e.Type]
+}
+
 func (r *RevocationConfig) check(at string, e *IssuerConfig) error {
 	if r.Mode != "" {
 		if err := oneOf(at+".mode", r.Mode, ModeHard, ModeSoft, ModeNone); err != nil {
@@ -335,7 +344,7 @@ func (r *RevocationConfig) check(at string, e *IssuerConfig) error {
 		}
 	}
 	for i, m := range r.Methods {
-		if err := oneOf(fmt.Sprintf("%s.methods[%d]", at, i), m, methodsOf[e.Type]...); err != nil {
+		if err := oneOf(fmt.Sprintf("%s.methods[%d]", at, i), m, e.methods()...); err != nil {
 			return err
 		}
 	}
@@ -348,14 +357,19 @@ func (r *RevocationConfig) check(at string, e *IssuerConfig) error {
 	switch {
 	case r.Mode == ModeNone && (r.Methods != nil || r.CRL != nil || r.OCSP != nil || r.StatusPrefixes != nil):
 		return wrong(at, "mode %q asks nobody; leave the rest out", ModeNone)
-	case token && (r.CRL != nil || r.OCSP != nil || r.FollowCertificates):
-		return wrong(at, "crl, ocsp and follow_certificates are for type %q", TypeX509)
+	case token && e.Keys.Source != SourceAnchors && r.asksOfCertificates():
+		return wrong(at, "crl, ocsp and follow_certificates are for type %q, and for tokens with keys of source %q", TypeX509, SourceAnchors)
 	case !token && (r.StatusPrefixes != nil || r.StatusIssuer != "" || r.StatusFormats != nil):
 		return wrong(at, "status_prefixes, status_issuer and status_formats are for tokens")
 	case len(r.CRL) > 64 || len(r.OCSP) > 64 || len(r.StatusPrefixes) > maxList:
 		return wrong(at, "a list that is too long")
 	}
 	return r.checkURLs(at)
+}
+
+// asksOfCertificates reports whether it says whom to ask of certificates.
+func (r *RevocationConfig) asksOfCertificates() bool {
+	return r.CRL != nil || r.OCSP != nil || r.FollowCertificates
 }
 
 func (r *RevocationConfig) checkURLs(at string) error {

@@ -35,10 +35,11 @@ type Evidence struct {
 	// be gone then. Zero if they do not change by themselves.
 	KeysUntil time.Time
 
-	id     [sha256.Size]byte // of the credential, without the key binding
-	chain  []*x509.Certificate
-	status []byte        // status claim, in JSON or CBOR
-	life   time.Duration // for which it was issued
+	id      [sha256.Size]byte // of the credential, without the key binding
+	chain   []*x509.Certificate
+	signers []*x509.Certificate // that certify the key of a token's issuer
+	status  []byte              // status claim, in JSON or CBOR
+	life    time.Duration       // for which it was issued
 }
 
 // ID names the credential among all: revocations are kept under it.

@@ -3,6 +3,7 @@ package trust
 import (
 	"context"
 	"crypto"
+	"crypto/x509"
 	"fmt"
 	"slices"
 	"sync"
@@ -27,6 +28,7 @@ type candidate struct {
 	public              crypto.PublicKey
 	notBefore, notAfter time.Time
 	until               time.Time
+	chain               []*x509.Certificate // that certifies it, up to the anchor; nil if none does
 }
 
 // A keySource finds the keys of one issuer.

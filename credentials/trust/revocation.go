@@ -23,9 +23,9 @@ func (s *Snapshot) Status(ctx context.Context, e *Evidence, at time.Time) Status
 	}
 	var st Status
 	if e.chain != nil {
-		st = s.chainStatus(ctx, e, at)
+		st = s.chainStatus(ctx, e.Issuer, e.chain, at)
 	} else {
-		st = s.listStatus(ctx, e, at)
+		st = s.tokenStatus(ctx, e, at)
 	}
 	if st.Standing == Revoked {
 		if err := l.revoked.note(ctx, l.docs.store, e, st.Err, l.opts.Now()); err != nil {
@@ -40,7 +40,7 @@ func (i *Issuer) methods() []string {
 	if i.config.Revocation.Methods != nil {
 		return i.config.Revocation.Methods
 	}
-	return methodsOf[i.Type]
+	return i.config.methods()
 }
 
 // missing answers for a credential that says nowhere how to learn of its

@@ -2,9 +2,11 @@ package trust_test
 
 import (
 	"context"
+	"crypto"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"fmt"
 	"io"
 	"math/big"
 	"net/http"
@@ -260,6 +262,7 @@ type certSite struct {
 	*site
 	ck      *clock
 	ca      *x509.Certificate
+	key     crypto.Signer // of ca
 	issue   func(serial int64) *x509.Certificate
 	crl     func(number int64, revoked ...x509.RevocationListEntry)
 	answers map[string]int
@@ -271,6 +274,7 @@ func newCertSite(t *testing.T, ck *clock) *certSite {
 	t.Helper()
 	s := &certSite{site: newSite(t), ck: ck, answers: map[string]int{}, up: true}
 	key, holder := newKey(t), newKey(t)
+	s.key = key
 	s.ca = certify(t, ck, &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Acme"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 		SubjectKeyId: []byte("key of Acme"),
@@ -378,6 +382,63 @@ func TestCRL(t *testing.T) {
 }
 
 // ignore lets an error of a refresh pass that the next question shows.
+// The certificates in x5c and x5chain are asked for where the entry says whom
+// to ask. Serial 5 is revoked and 7 is not.
+func TestCertifiedKeyRevoked(t *testing.T) {
+	const iss = "https://idp.example"
+	for _, kind := range []string{"sd_jwt", "sd_cwt"} {
+		for _, serial := range []int64{7, 5} {
+			for name, revocation := range map[string]func(*certSite) object{
+				"crl": func(s *certSite) object { return object{"mode": "soft", "crl": []string{s.URL + "/crl"}} },
+				"ocsp": func(s *certSite) object {
+					return object{"mode": "soft", "methods": []string{"ocsp"}, "ocsp": []string{s.URL + "/ocsp"}}
+				},
+				"named there": func(*certSite) object { return object{"mode": "soft", "follow_certificates": true} },
+				"nobody":      func(*certSite) object { return object{"mode": "soft"} },
+			} {
+				t.Run(fmt.Sprint(kind, " ", name, " ", serial), func(t *testing.T) {
+					ck, holder := newClock(), newKey(t)
+					s := newCertSite(t, ck)
+					i := newIssuer(t, ck, iss)
+					i.chain = s.certifyIssuer(t, i, serial)
+					e := entry(kind, iss, object{"source": "anchors", "file": filepath.Join(s.dir, "anchor.pem")})
+					e["revocation"] = revocation(s)
+					l := openList(t, ck, config(s.fetch(), e))
+					token := i.jwt
+					if kind == "sd_cwt" {
+						token = i.kbt
+					}
+					s.crl(1)
+					evidence, err := check(t, l, token(holder), holder)
+					must(t, err)
+					wantStatus(t, "good", l, evidence, ck.now(), trust.Good, "")
+					s.crl(2, x509.RevocationListEntry{SerialNumber: big.NewInt(5), RevocationTime: ck.now(), ReasonCode: 1})
+					s.answers["5"] = ocsp.Revoked
+					ck.advance(time.Minute)
+					must(t, ignore(l.Refresh(t.Context(), e["name"].(string))))
+					want, code := trust.Good, credentials.Code("")
+					if serial == 5 && name != "nobody" {
+						want, code = trust.Revoked, credentials.CodeRevoked
+					}
+					wantStatus(t, "afterwards", l, evidence, ck.now(), want, code)
+				})
+			}
+		}
+	}
+}
+
+// certifyIssuer makes the certificate of a token issuer's key.
+func (s *certSite) certifyIssuer(t *testing.T, i *issuer, serial int64) [][]byte {
+	t.Helper()
+	u, err := url.Parse(i.iss)
+	must(t, err)
+	c := certify(t, s.ck, &x509.Certificate{
+		SerialNumber: big.NewInt(serial), URIs: []*url.URL{u}, KeyUsage: x509.KeyUsageDigitalSignature,
+		CRLDistributionPoints: []string{s.URL + "/crl"}, OCSPServer: []string{s.URL + "/ocsp"},
+	}, i.key.Public(), s.ca, s.key)
+	return [][]byte{c.Raw}
+}
+
 func ignore(error) error { return nil }
 
 func TestOCSP(t *testing.T) {

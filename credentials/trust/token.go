@@ -91,7 +91,7 @@ func (s *Snapshot) SDJWT(ctx context.Context, c TokenCheck) (*Evidence, error) {
 		return nil, err
 	}
 	e := &Evidence{
-		Issuer: i, SDJWT: got, id: tokenID(TypeSDJWT, signed), KeysUntil: keys.found.until,
+		Issuer: i, SDJWT: got, id: tokenID(TypeSDJWT, signed), signers: keys.found.chain, KeysUntil: keys.found.until,
 		NotBefore: later(later(later(got.NotBefore, got.IssuedAt), got.KeyBinding.IssuedAt), keys.found.notBefore),
 		NotAfter:  earlier(earlier(got.Expires, got.KeyBinding.Expires), keys.found.notAfter),
 	}
@@ -197,7 +197,7 @@ func (s *Snapshot) SDCWT(ctx context.Context, c TokenCheck) (*Evidence, error) {
 	}
 	issued := later(got.NotBefore, dateClaim(got.Claims, sdcwt.ClaimIssuedAt))
 	e := &Evidence{
-		Issuer: i, SDCWT: got, id: tokenID(TypeSDCWT, p.signed), KeysUntil: keys.found.until,
+		Issuer: i, SDCWT: got, id: tokenID(TypeSDCWT, p.signed), signers: keys.found.chain, KeysUntil: keys.found.until,
 		NotBefore: later(later(issued, got.KeyBinding.IssuedAt), keys.found.notBefore),
 		NotAfter:  earlier(earlier(got.Expires, got.KeyBinding.Expires), keys.found.notAfter),
 	}
