@@ -48,10 +48,21 @@ func (d *daemon) start(t testing.TB) {
 		t.Fatalf("starting %s: %v", d.name, err)
 	}
 	d.cmd = cmd
-	if !waitFor(startWait, func() bool { _, err := os.Stat(d.socket); return err == nil }) {
+	if !waitFor(startWait, func() bool { return listens(d.socket) }) {
 		d.stopLocked()
 		t.Fatalf("%s did not listen on %s; %s", d.name, d.socket, tail(&d.log))
 	}
+}
+
+// listens reports whether a socket takes connections. Its file is there earlier:
+// a client that comes in between finds a module without a token.
+func listens(socket string) bool {
+	c, err := net.Dial("unix", socket)
+	if err != nil {
+		return false
+	}
+	c.Close()
+	return true
 }
 
 // run starts the process and waits for its end on one thread: the kernel kills
