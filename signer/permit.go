@@ -22,7 +22,7 @@ type permit struct {
 var permits = map[Purpose][]permit{
 	PurposeX509CA: {{shape: ShapeCertificate}, {shape: ShapeCRL}, {shape: ShapeOCSP}, {shape: ShapeCSR}},
 	PurposeCredentialIssuer: {
-		{shape: ShapeJWS, types: []string{"jwt", "sd-jwt", "", "credential-export+jwt"}, match: suffix("+sd-jwt")},
+		{shape: ShapeJWS, types: []string{"jwt", "sd-jwt", "", "credential-export+jwt", "key-statement+jwt"}, match: suffix("+sd-jwt")},
 		{shape: ShapeCOSE, types: []string{"cwt", "sd-cwt", ""}, match: suffix("+sd-cwt")},
 		{shape: ShapeCSR},
 	},
