@@ -54,6 +54,7 @@ var rules = []rule{
 	{"credentials/trust", []string{"internal", "credentials"}},
 	{"credentials/mlscred", []string{"internal", "credentials=", "credentials/sdjwt", "credentials/sdcwt"}},
 	{"credentials/publish", []string{"internal", "credentials=", "credentials/certs", "credentials/statuslist", "credentials/registry"}},
+	{"credentials/enrol", []string{"internal", "credentials=", "credentials/certs", "credentials/registry"}},
 	{"credentials/registry", []string{"internal", "credentials=", "credentials/certs", "credentials/statuslist"}},
 	{"credentials/certs", []string{"internal", "credentials="}},
 	{"credentials/sdjwt", []string{"internal", "credentials="}},

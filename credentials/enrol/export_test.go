@@ -1,0 +1,6 @@
+package enrol
+
+var (
+	ParseBegin  = parseBegin
+	ParseFinish = parseFinish
+)

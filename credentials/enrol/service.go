@@ -1,0 +1,228 @@
+package enrol
+
+import (
+	"context"
+	"crypto"
+	"crypto/subtle"
+	"errors"
+	"time"
+
+	"github.com/privyseal/privyseal/credentials"
+	"github.com/privyseal/privyseal/credentials/certs"
+)
+
+// An Endorser decides which TPMs are believed.
+type Endorser interface {
+	// Believe judges an endorsement key and makes a credential for it and the
+	// attestation key.
+	Believe(*TPM) (Believed, error)
+}
+
+// A Believed is a TPM whose endorsement key is believed, and which is yet to
+// prove that it has that key.
+type Believed interface {
+	// Level is what the credential says once everything is proven.
+	Level() credentials.AttestationLevel
+	// Credential is to be activated.
+	Credential() Credential
+	// Activated reports whether the answer is the secret of the credential.
+	Activated(answer []byte) bool
+	// Certified checks that the attestation key certifies a key over the
+	// nonce, and returns the key and what is kept as evidence.
+	Certified(nonce, evidence []byte) (key crypto.PublicKey, kept []byte, err error)
+}
+
+// An Issuer signs credentials and writes them down with their evidence.
+type Issuer interface {
+	Issue(context.Context, Order) (*Issued, error)
+}
+
+// An Order is a credential for a device that has proven its key.
+type Order struct {
+	Invitation
+	Request  *certs.Request // verified, for the names, over the nonce
+	Nonce    []byte
+	Level    credentials.AttestationLevel
+	Evidence []byte
+}
+
+// Config is what a Service is made of. Invitations, Issuer and Audience are
+// needed.
+type Config struct {
+	Invitations *Store
+	Issuer      Issuer
+	Audience    string             // the issuer's URL
+	TPMs        Endorser           // nil takes no TPM
+	Appliances  []crypto.PublicKey // whose statements are believed
+	Lifetime    time.Duration      // of a session; default five minutes
+	Most        int                // sessions open at once; default 1,000
+	Now         func() time.Time   // default time.Now
+	// Report, if set, is told of each attempt that fails, and why.
+	Report func(error)
+}
+
+// A Service enrols devices. It is safe for concurrent use.
+type Service struct {
+	Config
+	sessions *sessions
+}
+
+// issueTime bounds the signing of a credential.
+const issueTime = time.Minute
+
+// New returns a Service.
+func New(c Config) (*Service, error) {
+	if c.Invitations == nil || c.Issuer == nil || c.Audience == "" {
+		return nil, errors.New("enrol: a service needs invitations, an issuer and its URL")
+	}
+	if c.Lifetime <= 0 {
+		c.Lifetime = 5 * time.Minute
+	}
+	if c.Most <= 0 {
+		c.Most = 1000
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Report == nil {
+		c.Report = func(error) {}
+	}
+	return &Service{c, newSessions(c.Most)}, nil
+}
+
+// Begin opens a session for the device with the code. Who has no code costs one
+// look-up.
+func (s *Service) Begin(ctx context.Context, r *BeginRequest) (*Challenge, error) {
+	code, err := ParseCode(r.Code)
+	if err != nil {
+		return nil, err
+	}
+	in, err := s.Invitations.find(ctx, code)
+	if err != nil {
+		return nil, err
+	}
+	now := s.Now()
+	x := &session{code: code.hash(), invitation: in, nonce: certs.NewNonce(), ends: now.Add(s.Lifetime)}
+	if x.believed, err = s.believe(r.TPM, in.Least); err != nil {
+		return nil, err
+	}
+	if err := s.sessions.put(x, now); err != nil {
+		return nil, err
+	}
+	return s.challenge(x), nil
+}
+
+// believe judges the TPM, if it is one.
+func (s *Service) believe(t *TPM, least credentials.AttestationLevel) (Believed, error) {
+	level := credentials.AttestationStated
+	var b Believed
+	switch {
+	case t == nil && len(s.Appliances) == 0:
+		return nil, refuse(ReasonMethod, "no appliance is believed here; enrol a key in a TPM")
+	case t != nil && s.TPMs == nil:
+		return nil, refuse(ReasonMethod, "no TPM is believed here")
+	case t != nil:
+		var err error
+		if b, err = s.TPMs.Believe(t); err != nil {
+			return nil, &Error{ReasonEndorsement, err}
+		}
+		level = b.Level()
+	}
+	if level < least {
+		return nil, refuse(ReasonLevel, "the device can prove %v, the invitation asks for %v", level, least)
+	}
+	return b, nil
+}
+
+func (s *Service) challenge(x *session) *Challenge {
+	c := &Challenge{
+		Session: x.id, Nonce: x.nonce, Audience: s.Audience, Expires: x.ends.UTC(),
+		Client: x.invitation.Names.Client.String(), User: x.invitation.Names.User.String(),
+	}
+	if x.believed != nil {
+		credential := x.believed.Credential()
+		c.Credential = &credential
+	}
+	return c
+}
+
+// Finish ends a session. If everything is proven it spends the code and issues
+// the credential, also if the device does not wait for it.
+func (s *Service) Finish(ctx context.Context, r *FinishRequest) (*Issued, error) {
+	x := s.sessions.take(r.Session, s.Now())
+	if x == nil {
+		return nil, refuse(ReasonSession, "the session was never opened, has ended or was used; begin again")
+	}
+	o, err := s.prove(x, r)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.Invitations.redeem(ctx, x.code); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), issueTime)
+	defer cancel()
+	made, err := s.Issuer.Issue(ctx, *o)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.Invitations.note(ctx, x.code, made.ID); err != nil {
+		s.Report(err) // the registry has the credential all the same
+	}
+	return made, nil
+}
+
+// prove checks the request and what proves where its key is kept.
+func (s *Service) prove(x *session, r *FinishRequest) (*Order, error) {
+	request, err := x.request(r.Request)
+	if err != nil {
+		return nil, err
+	}
+	o := &Order{Invitation: *x.invitation, Request: request, Nonce: x.nonce}
+	if x.believed == nil {
+		return o, s.proveByStatement(x, r, o)
+	}
+	return o, x.proveByTPM(r, o)
+}
+
+// request reads the PKCS#10 request, which must be for the invited names and
+// over the nonce of the session.
+func (x *session) request(der []byte) (*certs.Request, error) {
+	request, err := certs.ParseRequest(der)
+	switch {
+	case err != nil:
+		return nil, &Error{ReasonRequest, err}
+	case request.Names() != x.invitation.Names:
+		return nil, refuse(ReasonRequest, "it asks for other names than those that were invited")
+	case subtle.ConstantTimeCompare(request.Nonce(), x.nonce) != 1:
+		return nil, refuse(ReasonRequest, "it is not over the nonce of this session")
+	}
+	return request, nil
+}
+
+func (x *session) proveByTPM(r *FinishRequest, o *Order) error {
+	if !x.believed.Activated(r.Answer) {
+		return refuse(ReasonActivation, "the secret is wrong: the endorsement key and the attestation key are not in one TPM")
+	}
+	key, kept, err := x.believed.Certified(x.nonce, r.Evidence)
+	if err != nil {
+		return &Error{ReasonEvidence, err}
+	}
+	if key == nil || !credentials.SamePublicKey(key, o.Request.PublicKey()) {
+		return refuse(ReasonEvidence, "the TPM certified another key than that of the request")
+	}
+	o.Level, o.Evidence = x.believed.Level(), kept
+	return nil
+}
+
+func (s *Service) proveByStatement(x *session, r *FinishRequest, o *Order) error {
+	st, err := OpenStatement(r.Statement, s.Appliances)
+	if err != nil {
+		return &Error{ReasonStatement, err}
+	}
+	if err := st.check(s.Audience, x.nonce, o.Request.PublicKey()); err != nil {
+		return &Error{ReasonStatement, err}
+	}
+	o.Level, o.Evidence = credentials.AttestationStated, []byte(r.Statement)
+	return nil
+}

@@ -1,0 +1,131 @@
+package enrol
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/privyseal/privyseal/credentials"
+	"github.com/privyseal/privyseal/credentials/certs"
+	"github.com/privyseal/privyseal/credentials/registry"
+	"github.com/privyseal/privyseal/internal/sqldb"
+)
+
+//go:embed migrations
+var migrations embed.FS
+
+// Lifetimes of a code.
+const (
+	DefaultCodeLifetime = time.Hour
+	MaxCodeLifetime     = 7 * 24 * time.Hour
+)
+
+// An Invitation says what the device with the code may have.
+type Invitation struct {
+	Names    certs.Names
+	Type     registry.Type
+	Lifetime time.Duration                // of the credential
+	Least    credentials.AttestationLevel // the level that it must prove; AttestationStated if 0
+}
+
+func (in *Invitation) check() error {
+	if in.Least == 0 {
+		in.Least = credentials.AttestationStated
+	}
+	if _, err := certs.DeviceNames(in.Names.Client.String(), in.Names.User.String()); err != nil {
+		return err
+	}
+	if _, err := registry.ParseType(string(in.Type)); err != nil {
+		return err
+	}
+	if in.Lifetime < time.Minute {
+		return fmt.Errorf("a credential lives for at least a minute, not %v", in.Lifetime)
+	}
+	if in.Least < credentials.AttestationStated || in.Least > credentials.AttestationCertified {
+		return fmt.Errorf("no enrolment proves %v", in.Least)
+	}
+	return nil
+}
+
+// A Store keeps the invitations. It is safe for concurrent use, also by several
+// processes.
+type Store struct{ db *sqldb.DB }
+
+// OpenStore opens the store: the path of a SQLite file or a postgres:// URL.
+// now may be nil.
+func OpenStore(ctx context.Context, source string, now func() time.Time) (*Store, error) {
+	db, err := sqldb.Open(ctx, source, sqldb.Options{Name: "enrol", Migrations: migrations, Now: now})
+	if err != nil {
+		return nil, fmt.Errorf("invitations to enrol: %w", err)
+	}
+	return &Store{db}, nil
+}
+
+// Close closes the database.
+func (s *Store) Close() error { return s.db.Close() }
+
+// Invite keeps an invitation and returns its code and when that ends. A
+// lifetime of 0 is DefaultCodeLifetime. Invitations that have ended are
+// forgotten on the way: the registry has what was issued on them.
+func (s *Store) Invite(ctx context.Context, in Invitation, lifetime time.Duration) (*Code, time.Time, error) {
+	if lifetime == 0 {
+		lifetime = DefaultCodeLifetime
+	}
+	if lifetime < time.Second || lifetime > MaxCodeLifetime {
+		return nil, time.Time{}, fmt.Errorf("a code is good for up to %v, not %v", MaxCodeLifetime, lifetime)
+	}
+	if err := in.check(); err != nil {
+		return nil, time.Time{}, err
+	}
+	code, now := NewCode(), s.db.Now()
+	expires := now.Add(lifetime)
+	err := s.db.Write(ctx, func(tx *sqldb.Tx) error {
+		if _, err := tx.Exec(ctx, `DELETE FROM enrol_invitation WHERE expires < ?`, now.UnixMicro()); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, `INSERT INTO enrol_invitation (hash, client, user_uri, type, lifetime, least, expires, used, credential)
+			VALUES (?, ?, ?, ?, ?, ?, ?, 0, '')`, code.hash(), in.Names.Client.String(), in.Names.User.String(), string(in.Type),
+			int64(in.Lifetime/time.Second), int64(in.Least), expires.UnixMicro())
+		return err
+	})
+	return code, expires, err
+}
+
+// find returns the invitation of a code that is good.
+func (s *Store) find(ctx context.Context, c *Code) (*Invitation, error) {
+	var client, user string
+	var lifetime, expires, used int64
+	var in Invitation
+	err := s.db.Read(ctx, func(tx *sqldb.Tx) error {
+		return tx.QueryRow(ctx, `SELECT client, user_uri, type, lifetime, least, expires, used FROM enrol_invitation WHERE hash = ?`, c.hash()).
+			Scan(&client, &user, &in.Type, &lifetime, &in.Least, &expires, &used)
+	})
+	if errors.Is(err, sql.ErrNoRows) || err == nil && (used != 0 || s.db.Now().UnixMicro() >= expires) {
+		return nil, errCode()
+	}
+	if err != nil {
+		return nil, err
+	}
+	in.Lifetime = time.Duration(lifetime) * time.Second
+	in.Names, err = certs.DeviceNames(client, user)
+	return &in, err
+}
+
+// redeem spends a code: of several who try, one succeeds.
+func (s *Store) redeem(ctx context.Context, hash string) error {
+	return s.db.Write(ctx, func(tx *sqldb.Tx) error {
+		now := s.db.Now().UnixMicro()
+		return tx.ExecOne(ctx, errCode(), `UPDATE enrol_invitation SET used = ? WHERE hash = ? AND used = 0 AND expires > ?`, now, hash, now)
+	})
+}
+
+// note keeps what was issued on a code.
+func (s *Store) note(ctx context.Context, hash, credential string) error {
+	return s.db.Write(ctx, func(tx *sqldb.Tx) error {
+		_, err := tx.Exec(ctx, `UPDATE enrol_invitation SET credential = ? WHERE hash = ?`, credential, hash)
+		return err
+	})
+}
