@@ -22,7 +22,11 @@ import (
 // An SD-CWT is written in base64url, without padding, on one line.
 
 func issueSDCWT(ctx context.Context, w *wiring, o *issueOptions, p possession) (*issued, error) {
-	made, err := w.issueToken(ctx, o, p, registry.SDCWT, signSDCWT)
+	return textSDCWT(w.issueToken(ctx, o, p, registry.SDCWT, signSDCWT))
+}
+
+// textSDCWT writes what was issued as text.
+func textSDCWT(made *issued, err error) (*issued, error) {
 	if err == nil {
 		made.Credential = jose.EncodeBase64([]byte(made.Credential))
 	}

@@ -22,9 +22,21 @@ type tokenOrder struct {
 	record *registry.Record
 }
 
-// issueToken writes a token down, with an index on the status list if the
+// A tokenSigner signs a token that is written down.
+type tokenSigner func(context.Context, *tokenOrder) ([]byte, error)
+
+// issueToken opens the book for token.
+func (w *wiring) issueToken(ctx context.Context, o *issueOptions, p possession, typ registry.Type, sign tokenSigner) (made *issued, err error) {
+	err = w.withBook(ctx, func(b *registry.Store) error {
+		made, err = w.token(ctx, b, o, p, typ, sign)
+		return err
+	})
+	return made, err
+}
+
+// token writes a token down, with an index on the status list if the
 // configuration has one, signs it, and notes that it was signed.
-func (w *wiring) issueToken(ctx context.Context, o *issueOptions, p possession, typ registry.Type, sign func(context.Context, *tokenOrder) ([]byte, error)) (made *issued, err error) {
+func (w *wiring) token(ctx context.Context, b *registry.Store, o *issueOptions, p possession, typ registry.Type, sign tokenSigner) (*issued, error) {
 	if err := w.tokenDefaults(o); err != nil {
 		return nil, err
 	}
@@ -35,14 +47,10 @@ func (w *wiring) issueToken(ctx context.Context, o *issueOptions, p possession, 
 	if err != nil {
 		return nil, err
 	}
-	err = w.withBook(ctx, func(b *registry.Store) error {
-		made, err = w.writeToken(ctx, b, &tokenOrder{issueOptions: o, possession: p, key: key}, typ, sign)
-		return err
-	})
-	return made, err
+	return w.writeToken(ctx, b, &tokenOrder{issueOptions: o, possession: p, key: key}, typ, sign)
 }
 
-func (w *wiring) writeToken(ctx context.Context, b *registry.Store, t *tokenOrder, typ registry.Type, sign func(context.Context, *tokenOrder) ([]byte, error)) (*issued, error) {
+func (w *wiring) writeToken(ctx context.Context, b *registry.Store, t *tokenOrder, typ registry.Type, sign tokenSigner) (*issued, error) {
 	if t.claims != "" { // before anything is written down
 		var err error
 		if t.more, err = readClaims(t.claims); err != nil {

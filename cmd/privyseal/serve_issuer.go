@@ -18,13 +18,19 @@ type IssuerServeSection struct {
 	// Listener is where it is served. It may be plain: all of it is public and
 	// signed. Required.
 	Listener string `json:"listener"`
+	// Enrol lets devices that were invited get a credential; see privyseal
+	// credential invite.
+	Enrol *EnrolSection `json:"enrol,omitempty"`
 }
 
 func (i *IssuerServeSection) check(s *ServeConfig) error {
 	if i == nil {
 		return nil
 	}
-	return s.checkListener("serve.issuer.listener", i.Listener)
+	if err := s.checkListener("serve.issuer.listener", i.Listener); err != nil {
+		return err
+	}
+	return i.Enrol.check(s)
 }
 
 // The issuer component publishes revocations and serves what is published.
@@ -32,6 +38,7 @@ type issuerComponent struct {
 	issuance *issuance
 	listener string
 	handler  http.Handler
+	enrol    *enrolment // nil where nobody enrols
 	deps     deps
 }
 
@@ -51,9 +58,12 @@ func newIssuerComponent(ctx context.Context, w *wiring, s *ServeConfig, d deps) 
 		return nil, errors.Join(err, book.Close())
 	}
 	c := &issuerComponent{issuance: i, listener: s.Issuer.Listener, deps: d}
+	if c.enrol, err = w.newEnrolment(ctx, s.Issuer.Enrol, i, d.log); err != nil {
+		return nil, errors.Join(err, book.Close())
+	}
 	c.handler, err = publish.New(i.served(func(err error) { d.log.Error("cannot serve what is published", "err", err) }))
 	if err != nil {
-		return nil, errors.Join(err, book.Close())
+		return nil, errors.Join(err, c.enrol.Close(), book.Close())
 	}
 	i.publisher.Report = func(err error) { d.log.Error("publishing failed and is tried again", "err", err) }
 	i.publisher.Published = func(p registry.Publication) {
@@ -77,13 +87,13 @@ func (c *issuerComponent) Mounts() []daemon.Mount {
 			daemon.Mount{Listener: c.listener, Pattern: path + "/status", Handler: c.handler},
 			daemon.Mount{Listener: c.listener, Pattern: path + "/status/", Handler: c.handler})
 	}
-	return mounts
+	return append(mounts, c.enrol.mounts()...)
 }
 
 // Run publishes until ctx ends, and closes the book.
 func (c *issuerComponent) Run(ctx context.Context) error {
 	c.issuance.publisher.Run(ctx)
-	return c.issuance.book.Close()
+	return errors.Join(c.enrol.Close(), c.issuance.book.Close())
 }
 
 // Health says whether the database answers and every revocation is published

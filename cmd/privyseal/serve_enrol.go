@@ -1,0 +1,179 @@
+package main
+
+import (
+	"context"
+	"crypto"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/privyseal/privyseal/credentials/enrol"
+	"github.com/privyseal/privyseal/credentials/publish"
+	"github.com/privyseal/privyseal/credentials/registry"
+	"github.com/privyseal/privyseal/internal/daemon"
+	"github.com/privyseal/privyseal/signer"
+)
+
+// enrolPart is the name of the invitations among the databases.
+const enrolPart = "enrol"
+
+// An EnrolSection lets devices that were invited enrol over HTTPS, below
+// issuer.url. issuer.attestation says which TPMs are believed.
+type EnrolSection struct {
+	// Listener is where it is served, with TLS. Required.
+	Listener string `json:"listener"`
+	// CA is the one of issuer.cas that issues certificates; default the only
+	// one.
+	CA string `json:"ca,omitempty"`
+	// Appliances are files with the public keys, PEM or JWK, of appliances
+	// whose statements about keys in their tokens are believed.
+	Appliances []string `json:"appliances,omitempty"`
+}
+
+func (e *EnrolSection) check(s *ServeConfig) error {
+	const at = "serve.issuer.enrol.listener"
+	if e == nil {
+		return nil
+	}
+	if err := s.checkListener(at, e.Listener); err != nil {
+		return err
+	}
+	if s.Listeners[e.Listener].Plain {
+		return configErrorf(at, "%q is plain, and codes to enrol are secret", e.Listener)
+	}
+	return nil
+}
+
+// An enrolment enrols devices with the keys of the issuer. It implements
+// enrol.Issuer.
+type enrolment struct {
+	wiring   *wiring
+	issuance *issuance
+	section  *EnrolSection
+	ca       signer.KeyID // "" without a CA
+	log      *slog.Logger
+	store    *enrol.Store
+	handler  http.Handler
+}
+
+// newEnrolment returns nil where there is no section.
+func (w *wiring) newEnrolment(ctx context.Context, s *EnrolSection, i *issuance, log *slog.Logger) (_ *enrolment, err error) {
+	if s == nil {
+		return nil, nil
+	}
+	if i.section.URL == "" {
+		return nil, configErrorf("issuer.url", "is required to enrol devices")
+	}
+	e := &enrolment{wiring: w, issuance: i, section: s, log: log}
+	if e.ca, err = s.caKey(i.section); err != nil {
+		return nil, err
+	}
+	c := enrol.Config{Issuer: e, Audience: i.section.URL, Report: e.report}
+	if c.TPMs, err = w.endorser(); err != nil {
+		return nil, err
+	}
+	if c.Appliances, err = w.applianceKeys(s.Appliances); err != nil {
+		return nil, err
+	}
+	if e.store, err = enrol.OpenStore(ctx, w.config.databaseSource(enrolPart), nil); err != nil {
+		return nil, err
+	}
+	c.Invitations = e.store
+	service, err := enrol.New(c)
+	if err != nil {
+		return nil, errors.Join(err, e.store.Close())
+	}
+	e.handler = service.Handler(e.path())
+	return e, nil
+}
+
+// path is that of the issuer's URL.
+func (e *enrolment) path() string { return publish.PathOf(e.issuance.section.URL) }
+
+// Close closes the invitations.
+func (e *enrolment) Close() error {
+	if e == nil {
+		return nil
+	}
+	return e.store.Close()
+}
+
+func (e *enrolment) mounts() []daemon.Mount {
+	if e == nil {
+		return nil
+	}
+	return []daemon.Mount{{Listener: e.section.Listener, Pattern: e.path() + "/enrol/", Handler: e.handler}}
+}
+
+func (e *enrolment) report(err error) { e.log.Warn("enrolment failed", "err", err) }
+
+// caKey returns the key of the CA that issues certificates.
+func (s *EnrolSection) caKey(i *IssuerSection) (signer.KeyID, error) {
+	name, names := s.CA, slices.Sorted(maps.Keys(i.CAs))
+	switch {
+	case name == "" && len(names) == 0:
+		return "", nil
+	case name == "" && len(names) == 1:
+		name = names[0]
+	case name == "":
+		return "", configErrorf("serve.issuer.enrol.ca", "is required: one of %s", strings.Join(names, ", "))
+	}
+	if i.CAs[name] == nil {
+		return "", configErrorf("serve.issuer.enrol.ca", "%q is not one of issuer.cas", name)
+	}
+	return i.CAs[name].Key, nil
+}
+
+// endorser returns who judges TPMs; nil where none is believed.
+func (w *wiring) endorser() (enrol.Endorser, error) {
+	p, err := loadEKPolicy(w.config)
+	if errors.Is(err, errNoEKs) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+func (w *wiring) applianceKeys(files []string) (keys []crypto.PublicKey, err error) {
+	for _, name := range files {
+		pub, err := readPublicKey(resolve(w.config.dir, name))
+		if err != nil {
+			return nil, fmt.Errorf("serve.issuer.enrol.appliances: %s: %w", name, err)
+		}
+		keys = append(keys, pub)
+	}
+	return keys, nil
+}
+
+// Issue implements enrol.Issuer.
+func (e *enrolment) Issue(ctx context.Context, o enrol.Order) (*enrol.Issued, error) {
+	p := possession{request: o.Request, names: o.Names, nonce: o.Nonce, level: o.Level, evidence: o.Evidence}
+	order := &issueOptions{kind: string(o.Type), lifetime: o.Lifetime, iss: e.issuance.section.URL}
+	made, err := e.issue(ctx, o.Type, order, p)
+	if err != nil {
+		return nil, err
+	}
+	e.log.Info("a device enrolled", "credential", made.ID, "type", made.Type, "client", made.Client, "attestation", made.Level)
+	return &enrol.Issued{ID: made.ID, Type: made.Type, Credential: made.Credential, Attestation: made.Level, NotAfter: made.NotAfter}, nil
+}
+
+func (e *enrolment) issue(ctx context.Context, t registry.Type, o *issueOptions, p possession) (*issued, error) {
+	book := e.issuance.book
+	switch t {
+	case registry.SDJWT:
+		return e.wiring.token(ctx, book, o, p, t, signSDJWT)
+	case registry.SDCWT:
+		return textSDCWT(e.wiring.token(ctx, book, o, p, t, signSDCWT))
+	}
+	if e.ca == "" {
+		return nil, errors.New("a certificate was invited for and issuer.cas has no CA")
+	}
+	o.issuerKey = string(e.ca)
+	return e.wiring.certify(ctx, book, o, p)
+}
