@@ -65,9 +65,8 @@ func newIssuerComponent(ctx context.Context, w *wiring, s *ServeConfig, d deps) 
 	if err != nil {
 		return nil, errors.Join(err, c.enrol.Close(), book.Close())
 	}
-	i.publisher.Report = func(err error) { d.log.Error("publishing failed and is tried again", "err", err) }
-	i.publisher.Published = func(p registry.Publication) {
-		d.log.Info("published", "place", p.Place, "number", p.Number, "changes", p.Changes, "waited", p.Waited)
+	if err := c.watch(); err != nil {
+		return nil, errors.Join(err, book.Close())
 	}
 	return c, nil
 }

@@ -292,6 +292,10 @@ func (j selfTestJournal) BeginSelfTest(ctx context.Context, t *signer.SelfTest) 
 		if err != nil {
 			out = journal.Outcome{Result: journal.Unknown, Device: t.Device, ErrorClass: "self-test-failed"}
 		}
-		return reserved.Complete(ctx, out)
+		kept := reserved.Complete(ctx, out)
+		if kept != nil {
+			j.metrics.AuditWriteFailed()
+		}
+		return kept
 	}, nil
 }

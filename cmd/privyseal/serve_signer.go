@@ -193,23 +193,9 @@ func newSignerComponent(ctx context.Context, w *wiring, s *ServeConfig, d deps) 
 	if err != nil {
 		return nil, err
 	}
+	d.metrics.Queues(parts.queues)
 	w.clientCA[s.Signer.Listener] = func(ctx context.Context) (*x509.CertPool, error) { return parts.authority.Pool(ctx) }
 	return &signerComponent{parts, s.Signer, w.config, d.log}, nil
-}
-
-// signerHooks log what an operator counts; changes of keys are told with who
-// made them.
-func signerHooks(d deps) signservice.Hooks {
-	return signservice.Hooks{
-		Changed: func(ctx context.Context, c *access.Caller, what, key string) {
-			d.log.InfoContext(ctx, "a key was changed", "what", what, "tenant", c.Tenant, "key", key, "caller", c.Name)
-		},
-		Done: func(ctx context.Context, done signservice.Done) {
-			if done.Reason == signservice.PolicyDenied || done.Reason == signservice.GuardDenied {
-				d.log.WarnContext(ctx, "a request was refused", "reason", done.Reason, "rule", done.Rule, "tenant", done.Tenant, "key", done.Key)
-			}
-		},
-	}
 }
 
 // Mounts serves the API on its listener.

@@ -94,6 +94,8 @@ func TestServeSigner(t *testing.T) {
 		t.Fatal(err)
 	}
 	remote("bot", 3, "sign", "leaf", content, "--mls-label", "FramedContentTBS")
+	_, metrics := s.page("/metrics")
+	checkSignerMetrics(t, metrics)
 	remote("op", 0, "key", "disable", "leaf", "--reason", "test")
 	call(0, "caller", "revoke", "bot", "--tenant", "acme", "--reason", "left")
 	s.eventually("the revoked caller is refused", func() bool {

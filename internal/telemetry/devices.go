@@ -50,7 +50,6 @@ type deviceMetrics struct {
 	suspect     *prometheus.GaugeVec
 	denials     *prometheus.CounterVec
 	auditFails  prometheus.Counter
-	queue       *prometheus.GaugeVec
 	keys, rules bounded
 }
 
@@ -70,8 +69,7 @@ func (m *Metrics) registerDevices() {
 	d.selfTests = m.counterVec("self_tests_total", "Self-tests of keys.", "device", "result")
 	d.suspect = m.gaugeVec("device_suspect", "1 while the device is suspect for a wrong signature.", "device")
 	d.denials = m.counterVec("policy_denials_total", "Requests that policy refused, by rule; \"other\" beyond the first 256.", "rule")
-	d.queue = m.gaugeVec("queue_depth", "Requests that wait.", "queue")
-	d.auditFails = prometheus.NewCounter(prometheus.CounterOpts{Name: prefix + "audit_write_failures_total", Help: "Journal entries that could not be written; nothing was signed."})
+	d.auditFails = prometheus.NewCounter(prometheus.CounterOpts{Name: prefix + "audit_write_failures_total", Help: "Journal entries that could not be written; nothing was released."})
 	m.registry.MustRegister(d.auditFails)
 }
 
@@ -137,9 +135,6 @@ func (m *Metrics) PolicyDenied(rule string) {
 
 // AuditWriteFailed counts a journal entry that could not be written.
 func (m *Metrics) AuditWriteFailed() { m.devices.auditFails.Inc() }
-
-// Queue sets how many requests wait in a queue.
-func (m *Metrics) Queue(name string, n int) { m.devices.queue.WithLabelValues(name).Set(float64(n)) }
 
 // StatusListAge has the age of a published list read whenever somebody scrapes;
 // list is its name in the configuration.

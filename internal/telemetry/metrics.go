@@ -19,6 +19,7 @@ type Metrics struct {
 	httpDuration *prometheus.HistogramVec
 	reloads      *prometheus.CounterVec
 	devices      deviceMetrics
+	service      serviceMetrics
 	tracer       *Tracer
 }
 
@@ -39,6 +40,7 @@ func NewMetrics(b BuildInfo) *Metrics {
 	m.httpDuration = m.histogramVec("http_request_duration_seconds", "From the header of a request to the end of its answer.", "listener")
 	m.reloads = m.counterVec("reloads_total", "Reloads of policy, trust and certificates.", "result")
 	m.registerDevices()
+	m.registerService()
 	return m
 }
 

@@ -40,10 +40,11 @@ type Journal struct {
 	// faults around it.
 	batch func(context.Context, func(*sqldb.Tx) error) error
 
-	ops  chan *op
-	quit chan struct{} // closed by Close
-	done chan struct{} // closed when the writer has ended
-	shut atomic.Bool
+	ops     chan *op
+	waiting atomic.Int64  // for their commit
+	quit    chan struct{} // closed by Close
+	done    chan struct{} // closed when the writer has ended
+	shut    atomic.Bool
 }
 
 // Open opens the journal in a SQLite file, which it makes if need be, or in
@@ -100,6 +101,9 @@ func (j *Journal) Close() error {
 
 // Ping asks whether the database answers.
 func (j *Journal) Ping(ctx context.Context) error { return j.db.Ping(ctx) }
+
+// Waiting returns how many changes wait for their commit.
+func (j *Journal) Waiting() int { return int(j.waiting.Load()) }
 
 // A Reservation is the right to have a device sign one thing once. It must be
 // completed, whatever happens.

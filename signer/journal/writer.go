@@ -50,6 +50,8 @@ func (o *op) setOutcome(out *Outcome, now time.Time) (err error) {
 
 // do hands an op to the writer and waits until it is durable.
 func (j *Journal) do(ctx context.Context, o *op) error {
+	j.waiting.Add(1)
+	defer j.waiting.Add(-1)
 	select {
 	case j.ops <- o:
 	case <-j.quit:

@@ -66,6 +66,7 @@ const (
 	StageReserve  Stage = "audit.append"    // guard and journal
 	StageDevice   Stage = "device"          // and verification
 	StageComplete Stage = "audit.complete"
+	StageRefuse   Stage = "audit.refuse" // the entry of a refusal, after StagePolicy
 )
 
 // Done is how a request ended.

@@ -216,7 +216,10 @@ func (r *run) refused(ctx context.Context, req *signer.Request, in *Input, why e
 		}
 	}
 	entry.Summary = summary(req)
-	r.s.c.Journal.Record(context.WithoutCancel(ctx), entry, string(e.Reason))
+	// That it could not be written is the hook's to tell.
+	_ = r.stage(context.WithoutCancel(ctx), StageRefuse, func(ctx context.Context) error {
+		return r.s.c.Journal.Record(ctx, entry, string(e.Reason))
+	})
 }
 
 // completeTime bounds the journal's second step, which happens even where the
