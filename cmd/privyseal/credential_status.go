@@ -16,6 +16,7 @@ import (
 type targetOptions struct {
 	client, user, holder, reason string
 	noPublish                    bool
+	wait                         time.Duration // for the leaves to be gone; 0 does not wait
 }
 
 func (o *targetOptions) flags(c *cobra.Command) *cobra.Command {
@@ -53,7 +54,10 @@ func newCredentialRevoke(a *app) *cobra.Command {
 		Use: "revoke ID | --client URI | --user URI | --holder KID", Short: "Revoke credentials for good", Args: cobra.MaximumNArgs(1),
 		Long: "Revokes in one step everywhere that the credentials appear: in CRLs, OCSP answers\n" +
 			"and status lists. It is durable when the command ends; then the CRLs and lists\n" +
-			"that the configuration names are signed and published too.",
+			"that the configuration names are signed and published too.\n\n" +
+			"With --wait it ends when the provider of the configuration (serve.provider) has the\n" +
+			"credentials in none of its rooms any more, and names for each room the epoch in\n" +
+			"which they were gone. What is still there after the time is listed, with exit code 3.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			reason, err := certs.ParseReason(o.reason)
 			if err != nil {
@@ -65,6 +69,8 @@ func newCredentialRevoke(a *app) *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&o.reason, "reason", "unspecified", "`reason` of RFC 5280, such as keyCompromise or superseded")
+	c.Flags().DurationVar(&o.wait, "wait", 0, "wait so long for the credentials to be gone from rooms (2m if no time is given)")
+	c.Flags().Lookup("wait").NoOptDefVal = "2m"
 	return o.flags(c)
 }
 
@@ -96,6 +102,9 @@ func changeStatus(ctx context.Context, a *app, o *targetOptions, args []string, 
 	}
 	return a.withWiring(ctx, func(w *wiring) error {
 		return w.withBook(ctx, func(b *registry.Store) error {
+			if err := o.checkWait(w.config); err != nil {
+				return err
+			}
 			changes, err := change(b, ctx, t)
 			if err != nil {
 				return refusal(err)
@@ -104,7 +113,8 @@ func changeStatus(ctx context.Context, a *app, o *targetOptions, args []string, 
 			if err != nil {
 				return fmt.Errorf("changed and durable, but not published yet (a running serve tries again): %w", err)
 			}
-			return a.printChanges(changes, published)
+			rooms, err := o.awaitRemoval(ctx, w, b, t)
+			return errors.Join(a.printChanges(changes, published, rooms), err)
 		})
 	})
 }
@@ -132,14 +142,15 @@ func (w *wiring) publishNow(ctx context.Context, b *registry.Store, not bool) (b
 	return true, i.publisher.Publish(ctx)
 }
 
-func (a *app) printChanges(changes []registry.Change, published bool) error {
+func (a *app) printChanges(changes []registry.Change, published bool, rooms []roomLeft) error {
 	if changes == nil {
 		changes = []registry.Change{}
 	}
 	return a.print(struct {
 		Changes   []registry.Change `json:"changes"`
 		Published bool              `json:"published"`
-	}{changes, published}, func(w io.Writer) {
+		Rooms     []roomLeft        `json:"rooms,omitempty"`
+	}{changes, published, rooms}, func(w io.Writer) {
 		for _, c := range changes {
 			fmt.Fprintf(w, "%s  %-6s  %s\n", c.Credential, c.Record.Type, describe(c.State, c.Reason))
 		}
@@ -149,6 +160,9 @@ func (a *app) printChanges(changes []registry.Change, published bool) error {
 			fmt.Fprintln(w, "published")
 		} else {
 			fmt.Fprintln(w, "not published by this command")
+		}
+		for _, r := range rooms {
+			fmt.Fprintln(w, r)
 		}
 	})
 }

@@ -7,10 +7,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/privyseal/privyseal/internal/sqldb"
 	"github.com/privyseal/privyseal/mimi"
 	"github.com/privyseal/privyseal/mimi/hub/provider"
-	"github.com/privyseal/privyseal/mls"
 )
 
 // newProvider is "privyseal provider": what an operator does to the provider of
@@ -84,17 +82,5 @@ func withProvider(ctx context.Context, a *app, do func(*provider.Service) error)
 	if err != nil {
 		return err
 	}
-	if c.Serve == nil || c.Serve.Provider == nil {
-		return configErrorf("serve.provider", "is not there")
-	}
-	db, err := provider.OpenDB(ctx, c.databaseSource("provider"))
-	if err != nil {
-		return err
-	}
-	defer func(db *sqldb.DB) { db.Close() }(db)
-	s, err := provider.New(provider.Config{Domain: c.Serve.Provider.Domain, DB: db, Keys: func(mls.CipherSuite) *provider.Keys { return nil }})
-	if err != nil {
-		return err
-	}
-	return do(s)
+	return withProviderOf(ctx, c, do)
 }

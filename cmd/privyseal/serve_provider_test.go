@@ -4,6 +4,7 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -15,8 +16,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/privyseal/privyseal/credentials/registry"
 	"github.com/privyseal/privyseal/mimi"
 	"github.com/privyseal/privyseal/mimi/client"
+	"github.com/privyseal/privyseal/mimi/hub/provider"
 	"github.com/privyseal/privyseal/mimi/identity/identitytest"
 	"github.com/privyseal/privyseal/mls"
 	"github.com/privyseal/privyseal/signer"
@@ -48,13 +51,14 @@ func deviceTLS(t *testing.T, roots *x509.CertPool) *tls.Config {
 	return &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: crypto.PrivateKey(key)}}}
 }
 
-func member(t *testing.T, ca *identitytest.CA, s *served, evaluator client.Judge, tlsConfig *tls.Config, name string) *client.Client {
+func member(t *testing.T, ca *identitytest.CA, s *served, evaluator client.Judge, tlsConfig *tls.Config, name string) (*client.Client, mls.Credential) {
 	t.Helper()
 	key := identitytest.NewKey(t)
 	var public *ecdsa.PublicKey = &key.PublicKey
+	credential := ca.Client(t, public, "mimi://a.example/d/"+name+"/1", "mimi://a.example/u/"+name)
 	c, err := client.Open(t.Context(), client.Config{
 		State:   filepath.Join(t.TempDir(), "state.db"),
-		Custody: client.Custody{Mode: client.Device, Key: key, Credential: ca.Client(t, public, "mimi://a.example/d/"+name+"/1", "mimi://a.example/u/"+name)},
+		Custody: client.Custody{Mode: client.Device, Key: key, Credential: credential},
 		Judge:   evaluator, Provider: "https://" + s.addr["clients"], TLS: tlsConfig, KeyPackages: 2,
 	})
 	if err != nil {
@@ -64,7 +68,7 @@ func member(t *testing.T, ca *identitytest.CA, s *served, evaluator client.Judge
 	if _, err := c.Register(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
-	return c
+	return c, credential
 }
 
 // A providerTest is a provider a.example whose every key is in a token.
@@ -114,8 +118,8 @@ func TestServeProvider(t *testing.T) {
 	w := newProviderTest(t)
 	s := serveTest(t, w.wiring)
 	s.eventually("ready", func() bool { code, _ := s.page("/health/ready"); return code == http.StatusOK })
-	alice := member(t, w.ca, s, w.judge, deviceTLS(t, w.roots), "alice")
-	bob := member(t, w.ca, s, w.judge, deviceTLS(t, w.roots), "bob")
+	alice, _ := member(t, w.ca, s, w.judge, deviceTLS(t, w.roots), "alice")
+	bob, credential := member(t, w.ca, s, w.judge, deviceTLS(t, w.roots), "bob")
 	uri, err := mimi.ParseURI("mimi://a.example/r/clubhouse")
 	if err != nil {
 		t.Fatal(err)
@@ -143,5 +147,41 @@ func TestServeProvider(t *testing.T) {
 	}
 	if err := s.daemon.Reload(t.Context()); err != nil {
 		t.Error(err)
+	}
+	w.removed(t, room, bob, credential)
+}
+
+// removed waits for bob's certificate to be gone from the room, in vain, until
+// bob is removed.
+func (w *providerTest) removed(t *testing.T, room *client.Room, bob *client.Client, credential mls.Credential) {
+	t.Helper()
+	chain, err := credential.Certificates()
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest, other := sha256.Sum256(chain[0]), sha256.Sum256([]byte("another"))
+	of := func(digest [sha256.Size]byte) []*registry.Record {
+		return []*registry.Record{{Type: registry.X509, Client: bob.URI().String(), Digest: digest[:]}}
+	}
+	await := func(records []*registry.Record, most time.Duration) (rooms []roomLeft, err error) {
+		err = withProviderOf(t.Context(), w.config, func(s *provider.Service) error {
+			rooms, err = awaitGone(t.Context(), s, records, most)
+			return err
+		})
+		return rooms, err
+	}
+	if rooms, err := await(of(other), time.Minute); err != nil || len(rooms) != 0 {
+		t.Errorf("a certificate that was never there: %v, %v", rooms, err)
+	}
+	if rooms, err := await(of(digest), time.Second); exitCode(err) != 3 || len(rooms) != 1 || rooms[0].Gone {
+		t.Errorf("while bob is there: %v, %v", rooms, err)
+	}
+	done, err := room.Remove(t.Context(), bob.User())
+	if err != nil {
+		t.Fatal(err)
+	}
+	rooms, err := await(of(digest), time.Minute)
+	if err != nil || len(rooms) != 1 || !rooms[0].Gone || rooms[0].Room != room.URI().String() || rooms[0].Epoch != done.Epoch {
+		t.Errorf("bob was removed in epoch %d: %v, %v", done.Epoch, rooms, err)
 	}
 }

@@ -46,6 +46,42 @@ func (s *Service) ClientWhereabouts(ctx context.Context, client mimi.URI) (list 
 	return list, err
 }
 
+// CredentialWhereabouts is Whereabouts of those credentials of a client for which
+// is returns true.
+func (s *Service) CredentialWhereabouts(ctx context.Context, client mimi.URI, is func(*mls.Credential) bool) (list []Gone, err error) {
+	err = s.db.Read(ctx, func(tx *sqldb.Tx) error {
+		list = nil
+		ids, err := credentialsOf(ctx, tx, client, is)
+		for _, id := range ids {
+			if err == nil {
+				err = whereabouts(ctx, tx, `m.credential = ?`, id, &list)
+			}
+		}
+		return err
+	})
+	return list, err
+}
+
+func credentialsOf(ctx context.Context, tx *sqldb.Tx, client mimi.URI, is func(*mls.Credential) bool) (ids [][]byte, err error) {
+	rows, err := tx.Query(ctx, `SELECT h.credential, h.type, h.body FROM held h WHERE h.credential IN (SELECT m.credential FROM member m WHERE m.client = ?)`, client.String())
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id []byte
+		var kind int64
+		var c mls.Credential
+		if err := rows.Scan(&id, &kind, &c.Body); err != nil {
+			return nil, err
+		}
+		if c.Type = mls.CredentialType(kind); is(&c) {
+			ids = append(ids, id)
+		}
+	}
+	return ids, rows.Err()
+}
+
 func whereabouts(ctx context.Context, tx *sqldb.Tx, where string, arg any, list *[]Gone) error {
 	rows, err := tx.Query(ctx, `SELECT r.uri, m.client, m.since, coalesce(m.until, -1), coalesce(m.gone_at, 0) FROM member m JOIN room r ON r.id = m.room
 		WHERE r.closed = 0 AND `+where+` ORDER BY r.uri, m.since`, arg)
