@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"crypto/sha256"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -255,6 +256,9 @@ type Info struct {
 	// Authenticator is the same for all members of the epoch, for people to
 	// compare.
 	Authenticator []byte
+	// Context is the hash of the GroupContext: of tree, components and
+	// transcript. The hub has the same.
+	Context [sha256.Size]byte
 }
 
 // Info returns the room as this client knows it.
@@ -273,7 +277,7 @@ func (r *Room) Info(ctx context.Context) (*Info, error) {
 	}
 	i := &Info{
 		URI: r.uri, Status: r.status, Detail: r.detail, GroupID: r.groupID, Epoch: r.group.Epoch(), CipherSuite: r.group.CipherSuite(),
-		Pending: len(r.group.PendingProposals()), Authenticator: r.group.EpochAuthenticator(),
+		Pending: len(r.group.PendingProposals()), Authenticator: r.group.EpochAuthenticator(), Context: sha256.Sum256(r.group.ContextBytes()),
 	}
 	for _, c := range d {
 		i.Components = append(i.Components, policy.ComponentID(c.ID))
