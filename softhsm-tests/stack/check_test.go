@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"testing"
 )
 
 // settled waits until the load has ended, nothing waits anywhere, and all have
@@ -12,6 +13,21 @@ import (
 func (w *world) settled() {
 	w.t.Helper()
 	reports := w.converge(w.unsettled)
+	w.nothingRefused(reports)
+	for _, room := range rooms {
+		list := reports[0].Rooms[room].Messages
+		for _, what := range wrong(room, list, w.tally.acks) {
+			w.t.Errorf("%s: %s", room, what)
+		}
+		w.t.Logf("%s: %d messages", room, len(list))
+	}
+}
+
+// nothingRefused checks that clients took in everything that came, and that
+// faults explain all errors. A message whose generation was used before is
+// refused.
+func (w *world) nothingRefused(reports []*report) {
+	w.t.Helper()
 	for _, s := range w.tally.surprises {
 		w.t.Error(s)
 	}
@@ -19,9 +35,6 @@ func (w *world) settled() {
 		for _, reason := range p.Refused {
 			w.t.Errorf("%s refused: %s", users[i], reason)
 		}
-	}
-	for _, room := range rooms {
-		w.checkMessages(room, reports[0].Rooms[room].Messages)
 	}
 }
 
@@ -32,21 +45,21 @@ func (w *world) unsettled(reports []*report) string {
 			return fmt.Sprintf("%s has %d things in the outbox or open", users[i], p.Waiting)
 		}
 	}
-	for _, room := range rooms {
-		if what := w.disagree(room, reports); what != "" {
+	for i, room := range rooms {
+		hub := new(hubView)
+		if err := w.providers[hosts[i]].ask(&order{Do: "inspect", Room: room}, hub); err != nil {
+			return err.Error()
+		}
+		if what := disagree(hub, room, reports); what != "" {
 			return room + ": " + what
 		}
 	}
 	return ""
 }
 
-// disagree compares a room at its members and at its hub.
-func (w *world) disagree(room string, reports []*report) string {
-	host, _, _ := strings.Cut(strings.TrimPrefix(room, "mimi://"), "/")
-	hub := new(hubView)
-	if err := w.providers[host].ask(&order{Do: "inspect", Room: room}, hub); err != nil {
-		return err.Error()
-	}
+// disagree says in what a room at its members differs from that at its hub, or
+// from one member to another.
+func disagree(hub *hubView, room string, reports []*report) string {
 	if hub.Pending > 0 || hub.Due > 0 {
 		return fmt.Sprintf("the hub has %d proposals pending and %d followers to tell", hub.Pending, hub.Due)
 	}
@@ -54,8 +67,8 @@ func (w *world) disagree(room string, reports []*report) string {
 	for i, p := range reports {
 		v := p.Rooms[room]
 		switch {
-		case v.Status != "member":
-			return fmt.Sprintf("%s is %s", users[i], v.Status)
+		case v == nil || v.Status != "member":
+			return users[i] + " is no member"
 		case v.Epoch != hub.Epoch || !bytes.Equal(v.Context, hub.Context):
 			return fmt.Sprintf("%s is in epoch %d with GroupContext %x, the hub in %d with %x", users[i], v.Epoch, v.Context, hub.Epoch, hub.Context)
 		case !bytes.Equal(v.Authenticator, first.Authenticator):
@@ -86,38 +99,37 @@ func differ(a string, x []heard, b string, y []heard) string {
 	return fmt.Sprintf("%s has %d messages, %s %d; the first that differs is the one at %d: %v and %v", a, len(x), b, len(y), i, at(x), at(y))
 }
 
-// checkMessages checks an archive, which is everybody's, against what was
-// acknowledged.
-func (w *world) checkMessages(room string, list []heard) {
-	w.t.Helper()
-	ids, texts := make(map[string]bool), make(map[string]int)
+// wrong lists what is wrong with an archive, which is everybody's, and with it
+// as what became of the messages that were acknowledged.
+func wrong(room string, list []heard, acks []ack) (what []string) {
+	complain := func(format string, args ...any) { what = append(what, fmt.Sprintf(format, args...)) }
+	ids, texts := make(map[string]string), make(map[string]int)
 	var last int64
 	for _, m := range list {
-		ids[m.ID] = true
+		ids[m.ID] = m.Text
 		texts[m.Text]++
 		if m.Accepted <= last {
-			w.t.Errorf("%s: %q was accepted at %d, after one of %d", room, m.Text, m.Accepted, last)
+			complain("%q was accepted at %d, after one of %d", m.Text, m.Accepted, last)
 		}
 		last = m.Accepted
-		name, _, _ := strings.Cut(m.Text, ".")
-		if !strings.Contains(m.Client, "/d/"+name+"/") {
-			w.t.Errorf("%s: %q is said to be of %s", room, m.Text, m.Client)
+		if name, _, _ := strings.Cut(m.Text, "."); !strings.Contains(m.Client, "/d/"+name+"/") {
+			complain("%q is said to be of %s", m.Text, m.Client)
 		}
 		if m.NotFranked != "" {
-			w.t.Errorf("%s: %q is not franked: %s", room, m.Text, m.NotFranked)
+			complain("%q is not franked: %s", m.Text, m.NotFranked)
 		}
 	}
 	for text, n := range texts {
 		if n != 1 {
-			w.t.Errorf("%s: %q is there %d times", room, text, n)
+			complain("%q is there %d times", text, n)
 		}
 	}
-	for _, a := range w.tally.acks {
-		if a.Room == room && (!ids[a.ID] || texts[a.Text] != 1) {
-			w.t.Errorf("%s: %q was acknowledged and is not there", room, a.Text)
+	for _, a := range acks {
+		if a.Room == room && ids[a.ID] != a.Text {
+			complain("%q was acknowledged and is not there", a.Text)
 		}
 	}
-	w.t.Logf("%s: %d messages", room, len(list))
+	return what
 }
 
 // lastWords has every client commit and speak in every room once more, which a
@@ -138,5 +150,58 @@ func (w *world) lastWords() {
 				w.t.Errorf("%s: the last message of %s is not there", room, u)
 			}
 		}
+	}
+}
+
+// agreed is a room that everybody has alike, with what was acknowledged in it.
+func agreed() (*hubView, []*report, []ack) {
+	const room = "mimi://a.example/r/clubhouse"
+	hub := &hubView{Epoch: 7, Context: []byte("context"), Members: len(users)}
+	var reports []*report
+	for range users {
+		v := &view{Status: "member", Epoch: 7, Context: []byte("context"), Authenticator: []byte("authenticator"), Members: len(users)}
+		for n, name := range []string{"alice", "bob", "alice"} {
+			v.Messages = append(v.Messages, heard{ID: fmt.Sprint(n), Client: "mimi://a.example/d/" + name + "/phone", Text: fmt.Sprintf("%s.1.%d", name, n), Accepted: int64(n + 1)})
+		}
+		reports = append(reports, &report{Rooms: map[string]*view{room: v}})
+	}
+	return hub, reports, []ack{{room, "alice.1.0", "0"}, {room, "alice.1.2", "2"}}
+}
+
+// The checker finds each thing that it is there for.
+func TestChecker(t *testing.T) {
+	const room = "mimi://a.example/r/clubhouse"
+	for name, spoil := range map[string]func(h *hubView, v *view, a []ack){
+		"nothing":             func(*hubView, *view, []ack) {},
+		"another status":      func(_ *hubView, v *view, _ []ack) { v.Status = "lost" },
+		"another epoch":       func(_ *hubView, v *view, _ []ack) { v.Epoch++ },
+		"another context":     func(h *hubView, _ *view, _ []ack) { h.Context = []byte("other") },
+		"another secret":      func(_ *hubView, v *view, _ []ack) { v.Authenticator = []byte("other") },
+		"another member":      func(_ *hubView, v *view, _ []ack) { v.Members++ },
+		"a proposal":          func(_ *hubView, v *view, _ []ack) { v.Pending++ },
+		"a proposal at a hub": func(h *hubView, _ *view, _ []ack) { h.Pending++ },
+		"a late follower":     func(h *hubView, _ *view, _ []ack) { h.Due++ },
+		"a message lost":      func(_ *hubView, v *view, _ []ack) { v.Messages = v.Messages[:2] },
+		"a message twice":     func(_ *hubView, v *view, _ []ack) { v.Messages = append(v.Messages, v.Messages[2]) },
+		"another order":       func(_ *hubView, v *view, _ []ack) { v.Messages[0], v.Messages[1] = v.Messages[1], v.Messages[0] },
+		"another sender":      func(_ *hubView, v *view, _ []ack) { v.Messages[0].Client = v.Messages[1].Client },
+		"no frank":            func(_ *hubView, v *view, _ []ack) { v.Messages[0].NotFranked = "mac" },
+		"an ack for nothing":  func(_ *hubView, _ *view, a []ack) { a[0].ID = "9" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, everywhere := range []bool{false, true} {
+				hub, reports, acks := agreed()
+				for i, p := range reports {
+					if everywhere || i == len(reports)-1 {
+						spoil(hub, p.Rooms[room], acks)
+					}
+				}
+				found := disagree(hub, room, reports) != "" || len(wrong(room, reports[0].Rooms[room].Messages, acks)) > 0
+				shared := name == "another secret" // all have it
+				if want := name != "nothing" && !(shared && everywhere); found != want {
+					t.Errorf("everywhere %v: found is %v", everywhere, found)
+				}
+			}
+		})
 	}
 }

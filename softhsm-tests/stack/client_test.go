@@ -179,10 +179,11 @@ func (k *talker) halt() {
 // speak sends numbered messages to a room, and a commit now and then.
 func (k *talker) speak(ctx context.Context, r *client.Room, run int) {
 	for n := 0; ctx.Err() == nil; n++ {
+		text := fmt.Sprintf("%s.%d.%d", k.s.Name, run, n)
 		if rand.N(10) == 0 {
-			k.commit(ctx, r, n)
+			k.commit(ctx, r, text)
 		} else {
-			k.say(ctx, r, fmt.Sprintf("%s.%d.%d", k.s.Name, run, n))
+			k.say(ctx, r, text)
 		}
 		time.Sleep(rand.N(300 * time.Millisecond))
 	}
@@ -200,12 +201,13 @@ func (k *talker) say(ctx context.Context, r *client.Room, text string) {
 	}
 }
 
-func (k *talker) commit(ctx context.Context, r *client.Room, n int) {
+// commit makes new keys, or gives the room a name that it never had.
+func (k *talker) commit(ctx context.Context, r *client.Room, name string) {
 	var err error
-	if n%2 == 0 {
+	if rand.N(2) == 0 {
 		_, err = r.Refresh(ctx)
 	} else {
-		_, err = r.SetMetadata(ctx, func(m *mimi.RoomMetaData) { m.RoomName = fmt.Sprintf("%s %d", k.s.Name, n) })
+		_, err = r.SetMetadata(ctx, func(m *mimi.RoomMetaData) { m.RoomName = name })
 	}
 	if err != nil {
 		k.judge(ctx, "committing in "+r.URI().String(), err)

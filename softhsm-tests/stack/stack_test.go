@@ -197,6 +197,7 @@ func (w *world) converge(complaint func([]*report) string) []*report {
 			return list
 		}
 		if time.Now().After(end) {
+			w.nothingRefused(list)
 			w.t.Fatalf("after %v without faults: %s", healing, what)
 		}
 	}
