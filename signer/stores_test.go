@@ -37,7 +37,7 @@ func TestPostgreSQL(t *testing.T) {
 	for name, f := range map[string]func(*testing.T){
 		"NewerSchema": TestNewerSchema, "KeyRoundTrip": TestKeyRoundTrip, "ConcurrentRotation": TestConcurrentRotation,
 		"ConcurrentCreate": TestConcurrentCreate, "FaultsEverywhere": TestFaultsEverywhere, "KilledEverywhere": TestKilledEverywhere,
-		"TwoNodes": TestTwoNodes, "Replicas": TestReplicas, "ReplicaOfOtherKey": TestReplicaOfOtherKey, "DestroyWithReplicas": TestDestroyWithReplicas,
+		"TwoNodes": TestTwoNodes, "KeysPage": TestKeysPage, "Replicas": TestReplicas, "ReplicaOfOtherKey": TestReplicaOfOtherKey, "DestroyWithReplicas": TestDestroyWithReplicas,
 		"SuspectReturns": TestSuspectReturns, "Failover": TestFailover,
 	} {
 		t.Run(name, f)

@@ -47,6 +47,15 @@ func (d Dialect) rebind(query string) string {
 	}
 }
 
+// Bytewise has a text column be compared by its octets, as SQLite does.
+// PostgreSQL would go by the language of the database.
+func (d Dialect) Bytewise(column string) string {
+	if d == PostgreSQL {
+		return column + ` COLLATE "C"`
+	}
+	return column
+}
+
 // Migrations are written in SQLite's STRICT types. These are their names in
 // PostgreSQL; AUTOKEY is the type of a key that counts itself up.
 var ddlWords = regexp.MustCompile(`\b(AUTOKEY|BLOB|INTEGER|REAL)\b|\)\s*(STRICT, WITHOUT ROWID|STRICT)\s*;`)

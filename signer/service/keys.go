@@ -95,22 +95,37 @@ func (s *Service) Keys(ctx context.Context, c *access.Caller, after string, most
 	if most < 0 || most > maxPage {
 		return nil, false, fmt.Errorf("%w: a page has 1 to %d keys", signer.ErrUsage, maxPage)
 	}
-	all, err := s.c.Keys.Keys(ctx)
+	if after != "" {
+		if err := access.CheckKey(after); err != nil {
+			return nil, false, err
+		}
+	}
+	seen, err := s.seen(ctx, c, keyID(c.Tenant, after), most+1)
 	if err != nil {
 		return nil, false, err
 	}
-	var page []*signer.Key
-	for _, k := range all {
-		name, ours := nameOf(c.Tenant, k.ID)
-		if !ours || !c.Sees(name) || name <= after {
-			continue
+	return seen[:min(len(seen), most)], len(seen) > most, nil
+}
+
+// seen returns the first keys of the tenant after an id that the caller sees,
+// at least most if there are so many.
+func (s *Service) seen(ctx context.Context, c *access.Caller, after signer.KeyID, most int) (keys []*signer.Key, err error) {
+	for len(keys) < most {
+		page, err := s.c.Keys.KeysPage(ctx, c.Tenant+".", after, most)
+		if err != nil {
+			return nil, err
 		}
-		if len(page) == most {
-			return page, true, nil
+		for _, k := range page {
+			if name, ours := nameOf(c.Tenant, k.ID); ours && c.Sees(name) {
+				keys = append(keys, k)
+			}
 		}
-		page = append(page, k)
+		if len(page) < most {
+			return keys, nil
+		}
+		after = page[len(page)-1].ID
 	}
-	return page, false, nil
+	return keys, nil
 }
 
 // RotateKey makes a new active version.

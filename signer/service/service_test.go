@@ -538,3 +538,29 @@ func TestOverload(t *testing.T) {
 		t.Errorf("the modest tenant was served %d times and sent away %d times", modest.ok.Load(), modest.shed.Load())
 	}
 }
+
+// TestKeysInPages lists what a caller sees of many keys, page by page.
+func TestKeysInPages(t *testing.T) {
+	h, _ := newHouse(t, nil)
+	for _, id := range []signer.KeyID{"acme.a1", "acme.b1", "acme.a2", "acme.b2", "acme.a3", "acme.b3", "other.a4"} {
+		h.Key(id, signer.PurposeMLSLeaf, "soft")
+	}
+	bot := servicetest.Client(t, "acme", "bot", "a*:sign")
+	var got []string
+	for after, more := "", true; more; {
+		var page []*signer.Key
+		var err error
+		if page, more, err = h.Service.Keys(t.Context(), bot, after, 2); err != nil || len(page) == 0 || len(page) > 2 {
+			t.Fatalf("%d keys, %v", len(page), err)
+		}
+		for _, k := range page {
+			after = service.Name(bot, k)
+			got = append(got, after)
+		}
+	}
+	if fmt.Sprint(got) != "[a1 a2 a3]" {
+		t.Errorf("the caller lists %v", got)
+	}
+	_, _, err := h.Service.Keys(t.Context(), bot, "no such\x00token", 2)
+	wants(t, "a page token that is no name", err, service.BadRequest, service.FixRequest)
+}
