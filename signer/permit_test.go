@@ -21,6 +21,7 @@ func TestPermits(t *testing.T) {
 		{signer.ShapeCertificate, ""}, {signer.ShapeCRL, ""}, {signer.ShapeOCSP, ""}, {signer.ShapeCSR, ""},
 		{signer.ShapeJWS, "dc+sd-jwt"}, {signer.ShapeJWS, "example+sd-jwt"}, {signer.ShapeJWS, "jwt"}, {signer.ShapeJWS, ""},
 		{signer.ShapeJWS, "kb+jwt"}, {signer.ShapeJWS, "openid4vci-proof+jwt"}, {signer.ShapeJWS, "statuslist+jwt"}, {signer.ShapeJWS, "dpop+jwt"},
+		{signer.ShapeJWS, "credential-export+jwt"}, {signer.ShapeJWS, "key-statement+jwt"},
 		{signer.ShapeCOSE, "sd-cwt"}, {signer.ShapeCOSE, "x+sd-cwt"}, {signer.ShapeCOSE, "kb+cwt"}, {signer.ShapeCOSE, "statuslist+cwt"},
 		{signer.ShapeMLS, "FramedContentTBS"}, {signer.ShapeMLS, "LeafNodeTBS"}, {signer.ShapeMLS, "KeyPackageTBS"}, {signer.ShapeMLS, "GroupInfoTBS"},
 		{signer.ShapeMLS, "KeyMaterialRequestTBS"}, {signer.ShapeMLS, "GroupInfoRequestTBS"}, {signer.ShapeMLS, "GroupInfoResponseTBS"},
@@ -37,9 +38,10 @@ func TestPermits(t *testing.T) {
 	csr := kind{signer.ShapeCSR, ""}
 	holder := []kind{csr, {signer.ShapeJWS, "kb+jwt"}, {signer.ShapeJWS, "openid4vci-proof+jwt"}, {signer.ShapeCOSE, "kb+cwt"}}
 	want := map[signer.Purpose][]kind{
-		signer.PurposeX509CA:           {{signer.ShapeCertificate, ""}, {signer.ShapeCRL, ""}, {signer.ShapeOCSP, ""}, csr},
-		signer.PurposeCredentialIssuer: {csr, {signer.ShapeJWS, "dc+sd-jwt"}, {signer.ShapeJWS, "example+sd-jwt"}, {signer.ShapeJWS, "jwt"}, {signer.ShapeJWS, ""}, {signer.ShapeCOSE, "sd-cwt"}, {signer.ShapeCOSE, "x+sd-cwt"}},
-		signer.PurposeStatus:           {csr, {signer.ShapeOCSP, ""}, {signer.ShapeJWS, "statuslist+jwt"}, {signer.ShapeCOSE, "statuslist+cwt"}},
+		signer.PurposeX509CA: {{signer.ShapeCertificate, ""}, {signer.ShapeCRL, ""}, {signer.ShapeOCSP, ""}, csr},
+		signer.PurposeCredentialIssuer: {csr, {signer.ShapeJWS, "dc+sd-jwt"}, {signer.ShapeJWS, "example+sd-jwt"}, {signer.ShapeJWS, "jwt"}, {signer.ShapeJWS, ""},
+			{signer.ShapeJWS, "credential-export+jwt"}, {signer.ShapeJWS, "key-statement+jwt"}, {signer.ShapeCOSE, "sd-cwt"}, {signer.ShapeCOSE, "x+sd-cwt"}},
+		signer.PurposeStatus: {csr, {signer.ShapeOCSP, ""}, {signer.ShapeJWS, "statuslist+jwt"}, {signer.ShapeCOSE, "statuslist+cwt"}},
 		signer.PurposeCredentialConfirmation: append(mls("CredentialBindingTBS", "PseudonymousCredentialTBS"),
 			holder...),
 		signer.PurposeMLSLeaf: append(mls("FramedContentTBS", "LeafNodeTBS", "KeyPackageTBS", "GroupInfoTBS",

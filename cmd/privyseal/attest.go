@@ -3,11 +3,11 @@ package main
 import (
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"fmt"
 	"strings"
 
 	"github.com/privyseal/privyseal/credentials"
+	"github.com/privyseal/privyseal/credentials/enrol"
 	"github.com/privyseal/privyseal/signer"
 )
 
@@ -37,6 +37,6 @@ func (w *wiring) attest(ctx context.Context, o *issueOptions, p *possession) err
 		return refusedError{fmt.Errorf("key %s: the module does not state what a device key should have: %s", key.ID, strings.Join(weak, ", "))}
 	}
 	p.level = credentials.AttestationStated
-	p.evidence, err = json.Marshal(e)
+	p.evidence, err = w.statedEvidence(ctx, enrol.Attributes(*e.Claim), p)
 	return err
 }

@@ -218,22 +218,27 @@ func (x *enrolTest) check(t *testing.T, e *enrollee, made *enrol.Issued, level c
 			t.Errorf("certificate of level %v, %v", got, err)
 		}
 	}
-	checkKeptEvidence(t, e, evidence)
+	x.checkKept(t, e, record, evidence)
 }
 
-// checkKeptEvidence verifies the evidence again, as an auditor does later.
-func checkKeptEvidence(t *testing.T, e *enrollee, evidence []byte) {
+// checkKept verifies the evidence again, as an auditor does later, and shows
+// that it is not taken for another credential's.
+func (x *enrolTest) checkKept(t *testing.T, e *enrollee, record *registry.Record, evidence []byte) {
 	t.Helper()
+	w := x.issuer.wiring
+	if err := w.checkKept(t.Context(), record, evidence); err != nil {
+		t.Error(err)
+	}
+	other := *record
+	other.Holder = x.stranger.holder.KID()
+	if w.checkKept(t.Context(), &other, evidence) == nil || w.checkKept(t.Context(), record, nil) == nil || w.checkKept(t.Context(), record, evidence[:len(evidence)-9]) == nil {
+		t.Error("evidence of another key, none, or damaged evidence is verified")
+	}
 	if e.device == nil {
 		return
 	}
-	kept, err := tpm.ParseEvidence(evidence)
-	if err != nil {
-		t.Fatal(err)
-	}
-	v, err := (&tpm.Verifier{Nonce: kept.Nonce}).Verify(kept)
-	if err != nil || !credentials.SamePublicKey(v.Key, e.holder.Public()) || string(kept.EK) != string(e.ek.Public) {
-		t.Errorf("kept evidence: %+v, %v", v, err)
+	if kept, err := tpm.ParseEvidence(evidence); err != nil || string(kept.EK) != string(e.ek.Public) {
+		t.Errorf("kept evidence names endorsement key %x, %v", kept.EK, err)
 	}
 }
 
@@ -393,6 +398,7 @@ func (x *enrolTest) statement(t *testing.T) {
 		t.Fatal(err)
 	}
 	x.check(t, e, made, credentials.AttestationStated)
+	x.statedHere(t)
 
 	_, err = e.enrol(t.Context(), client, x.issuer.invite(t, registry.SDJWT, credentials.AttestationListed, 0))
 	refusedAs(t, err, enrol.ReasonLevel)
@@ -402,6 +408,32 @@ func (x *enrolTest) statement(t *testing.T) {
 	}
 	_, err = other.enrol(t.Context(), client, x.issuer.invite(t, registry.SDJWT, credentials.AttestationStated, 0))
 	refusedAs(t, err, enrol.ReasonStatement)
+}
+
+// statedHere issues to a key of the issuer's own token, as credential issue
+// --attest does: the evidence is a statement too.
+func (x *enrolTest) statedHere(t *testing.T) {
+	w := x.issuer.wiring
+	names, err := certs.DeviceNames(enrolClient, enrolUser)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := &issueOptions{kind: typeSDJWT, lifetime: time.Hour, attest: true, requestOptions: requestOptions{holder: "leaf"}}
+	p, err := w.provePossession(t.Context(), nil, o, names)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.attest(t.Context(), o, &p); err != nil {
+		t.Fatal(err)
+	}
+	made, err := issueSDJWT(t.Context(), w, o, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	record, evidence, err := w.keptEvidence(t.Context(), registry.ID(made.ID))
+	if err := errors.Join(err, w.checkKept(t.Context(), record, evidence)); err != nil {
+		t.Error(err)
+	}
 }
 
 // bodies sends what is no request.
