@@ -30,7 +30,7 @@ func newGrant(at string, g GrantConfig) (Grant, error) {
 			return Grant{}, wrong(fmt.Sprintf("%s.paths[%d]", at, i), "%w", err)
 		}
 	}
-	return Grant{g.Host, g.Paths}, nil
+	return Grant(g), nil
 }
 
 // checkTemplate wants a template to be a canonical path once every star is a

@@ -18,7 +18,6 @@ type limitListener struct {
 
 	mu   sync.Mutex // guards what follows
 	open map[net.Conn]*connUse
-	shed int64 // connections closed to make room, or refused
 }
 
 // A connUse is when a connection fell idle; the zero time while it works.
@@ -49,7 +48,6 @@ func (l *limitListener) admit(c *limitedConn) bool {
 	full := len(l.open) >= l.max
 	if full {
 		victim = l.longestIdle()
-		l.shed++
 		delete(l.open, victim)
 	}
 	if !full || victim != nil {
@@ -91,19 +89,6 @@ func (l *limitListener) stateChanged(c net.Conn, s http.ConnState) {
 	case http.StateActive:
 		use.idleSince = time.Time{}
 	}
-}
-
-// counts returns the open connections, how many of them are idle, and how many
-// were shed so far.
-func (l *limitListener) counts() (open, idle int, shed int64) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, use := range l.open {
-		if !use.idleSince.IsZero() {
-			idle++
-		}
-	}
-	return len(l.open), idle, l.shed
 }
 
 func (l *limitListener) forget(c *limitedConn) {
