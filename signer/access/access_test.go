@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"math/big"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -253,7 +254,7 @@ func TestForgedCertificate(t *testing.T) {
 	h := newHouse(t, filepath.Join(t.TempDir(), "access.db"))
 	cert, _ := h.enroll(h.invite("acme", "bot", access.Client))
 	forged := *cert
-	forged.SerialNumber = newKey(t).D
+	forged.SerialNumber = new(big.Int).Add(cert.SerialNumber, big.NewInt(1))
 	if _, err := h.store.Authenticate(t.Context(), &forged); !errors.Is(err, access.ErrUnknown) {
 		t.Errorf("a serial number that was never given: %v", err)
 	}

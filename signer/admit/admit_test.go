@@ -195,9 +195,11 @@ func TestGateEnds(t *testing.T) {
 	if inside, waiting := g.Load(); inside != 0 || waiting != 0 {
 		t.Errorf("%d inside and %d waiting at the end", inside, waiting)
 	}
-	if leave, err = g.Enter(t.Context(), "b", "y"); err != nil {
-		t.Errorf("after all left: %v", err)
+	leave, err = g.Enter(t.Context(), "b", "y")
+	if err != nil {
+		t.Fatalf("after all left: %v", err)
 	}
+	leave()
 }
 
 // TestGateCounts has many come and give up at random; never are more inside
