@@ -68,17 +68,22 @@ func (a *app) withClient(ctx context.Context, flags *clientFlags, f func(context
 		if err != nil {
 			return err
 		}
-		r, err := loadClientRecord(dir)
-		if err != nil {
-			return err
-		}
-		c, done, err := w.openClient(ctx, dir, r)
-		if err != nil {
-			return err
-		}
-		defer done()
-		return errors.Join(clientError(f(ctx, c)), c.Close())
+		return w.withClient(ctx, dir, f)
 	})
+}
+
+// withClient runs f with the client of a directory open.
+func (w *wiring) withClient(ctx context.Context, dir string, f func(context.Context, *client.Client) error) error {
+	r, err := loadClientRecord(dir)
+	if err != nil {
+		return err
+	}
+	c, done, err := w.openClient(ctx, dir, r)
+	if err != nil {
+		return err
+	}
+	defer done()
+	return errors.Join(clientError(f(ctx, c)), c.Close())
 }
 
 // withRoom runs f with a room of a client, after events were taken in.

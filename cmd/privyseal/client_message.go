@@ -265,7 +265,7 @@ func (a *app) clientWatch(ctx context.Context, c *client.Client) error {
 			a.note("privyseal: %v", err)
 		}
 	}
-	if err := a.skipOld(ctx, c, seen); err != nil {
+	if err := eachNew(ctx, c, seen, func(mimi.URI, *client.Message) error { return nil }); err != nil {
 		return err
 	}
 	err := c.Watch(ctx, show)
@@ -275,24 +275,16 @@ func (a *app) clientWatch(ctx context.Context, c *client.Client) error {
 	return err
 }
 
-func (a *app) skipOld(ctx context.Context, c *client.Client, seen map[mimi.URI]time.Time) error {
-	rooms, err := c.Rooms(ctx)
-	if err != nil {
-		return err
-	}
-	for _, r := range rooms {
-		list, err := r.Messages(ctx, zeroTime)
-		if err != nil {
-			return err
-		}
-		if len(list) > 0 {
-			seen[r.URI()] = list[len(list)-1].Accepted
-		}
-	}
-	return nil
+func (a *app) printNew(ctx context.Context, c *client.Client, seen map[mimi.URI]time.Time) error {
+	return eachNew(ctx, c, seen, func(room mimi.URI, m *client.Message) error {
+		s := showMessage(room, m)
+		return a.print(s, s.writeText)
+	})
 }
 
-func (a *app) printNew(ctx context.Context, c *client.Client, seen map[mimi.URI]time.Time) error {
+// eachNew gives do the messages of every room that came after those seen, and
+// marks them as seen before it does.
+func eachNew(ctx context.Context, c *client.Client, seen map[mimi.URI]time.Time, do func(room mimi.URI, m *client.Message) error) error {
 	rooms, err := c.Rooms(ctx)
 	if err != nil {
 		return err
@@ -304,8 +296,7 @@ func (a *app) printNew(ctx context.Context, c *client.Client, seen map[mimi.URI]
 		}
 		for _, m := range list {
 			seen[r.URI()] = m.Accepted
-			s := showMessage(r.URI(), m)
-			if err := a.print(s, s.writeText); err != nil {
+			if err := do(r.URI(), m); err != nil {
 				return err
 			}
 		}

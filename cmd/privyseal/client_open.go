@@ -282,16 +282,7 @@ func clientRegister(ctx context.Context, a *app, name string, o *registerOptions
 		if err := w.prepareClient(ctx, name, dir, o); err != nil {
 			return err
 		}
-		r, err := loadClientRecord(dir)
-		if err != nil {
-			return err
-		}
-		c, done, err := w.openClient(ctx, dir, r)
-		if err != nil {
-			return err
-		}
-		defer done()
-		return errors.Join(clientError(a.register(ctx, c, o)), c.Close())
+		return w.withClient(ctx, dir, func(ctx context.Context, c *client.Client) error { return a.register(ctx, c, o) })
 	})
 }
 
