@@ -77,22 +77,9 @@ func jwtExpiry(c *sdjwt.Credential) time.Time {
 // SDCWT returns the body of a credential of type sd_cwt: a KBT of c with the
 // disclosures that disclose chooses. An ordinary CWT with a cnf does as well.
 func SDCWT(ctx context.Context, c *sdcwt.Credential, b Binding, disclose func(*sdcwt.Disclosure) bool) ([]byte, error) {
-	from, until, err := b.times(cwtExpiry(c))
+	from, until, err := b.times(c.Claims().Date(sdcwt.ClaimExpires))
 	if err != nil {
 		return nil, err
 	}
 	return c.Present(ctx, b.Key, sdcwt.Presentation{Audience: b.Audience, IssuedAt: from, Expires: until, Disclose: disclose})
-}
-
-func cwtExpiry(c *sdcwt.Credential) time.Time {
-	v, _ := c.Claims().Get(sdcwt.ClaimExpires)
-	switch n := v.(type) {
-	case int64:
-		return time.Unix(n, 0)
-	case uint64:
-		return time.Unix(int64(n), 0)
-	case float64:
-		return time.Unix(int64(n), 0)
-	}
-	return time.Time{}
 }

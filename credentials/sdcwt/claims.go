@@ -2,6 +2,7 @@ package sdcwt
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/privyseal/privyseal/internal/dcbor"
 )
@@ -71,6 +72,21 @@ func (c ClaimsSet) Get(key any) (any, bool) {
 
 // Text returns a claim that is a text string.
 func (c ClaimsSet) Text(key any) (string, bool) { return c.lookup(key).Text() }
+
+// Date returns a NumericDate cut to seconds, or the zero time if the claim is
+// missing or no number.
+func (c ClaimsSet) Date(key any) time.Time {
+	v, _ := c.Get(key)
+	switch n := v.(type) {
+	case int64:
+		return time.Unix(n, 0)
+	case uint64:
+		return time.Unix(int64(n), 0)
+	case float64:
+		return time.Unix(int64(n), 0)
+	}
+	return time.Time{}
+}
 
 // Raw returns a claim in core deterministic CBOR, or nil.
 func (c ClaimsSet) Raw(key any) []byte {

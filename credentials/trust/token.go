@@ -7,7 +7,6 @@ import (
 	"errors"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/privyseal/privyseal/credentials"
 	"github.com/privyseal/privyseal/credentials/sdcwt"
@@ -195,7 +194,7 @@ func (s *Snapshot) SDCWT(ctx context.Context, c TokenCheck) (*Evidence, error) {
 	if err != nil {
 		return nil, err
 	}
-	issued := later(got.NotBefore, dateClaim(got.Claims, sdcwt.ClaimIssuedAt))
+	issued := later(got.NotBefore, got.Claims.Date(sdcwt.ClaimIssuedAt))
 	e := &Evidence{
 		Issuer: i, SDCWT: got, id: tokenID(TypeSDCWT, p.signed), signers: keys.found.chain, KeysUntil: keys.found.until,
 		NotBefore: later(later(issued, got.KeyBinding.IssuedAt), keys.found.notBefore),
@@ -205,20 +204,6 @@ func (s *Snapshot) SDCWT(ctx context.Context, c TokenCheck) (*Evidence, error) {
 	e.status = got.Claims.Raw(sdcwt.ClaimStatus)
 	level, there := got.Claims.Text(credentials.ClaimAttestation)
 	return e, e.finish(level, there)
-}
-
-// dateClaim returns a NumericDate that was checked, cut to seconds.
-func dateClaim(c sdcwt.ClaimsSet, key int64) time.Time {
-	v, _ := c.Get(key)
-	switch n := v.(type) {
-	case int64:
-		return time.Unix(n, 0)
-	case uint64:
-		return time.Unix(int64(n), 0)
-	case float64:
-		return time.Unix(int64(n), 0)
-	}
-	return time.Time{}
 }
 
 // A peekedKBT is what of an unverified KBT says how to verify it.
