@@ -205,11 +205,26 @@ func (r *Room) settle(ctx context.Context) (*Committed, uint64, error) {
 // bundle is the update request for a pending commit. The hub keeps the tree
 // and gives it to newcomers, so it does not travel.
 func bundle(p *mls.PendingCommit) ([]byte, error) {
-	commit, err := mimi.ParseMLSMessage(p.Message)
+	b, err := handshake(p.Message, p.GroupInfo)
 	if err != nil {
 		return nil, err
 	}
-	info, err := mls.ParseGroupInfo(p.GroupInfo)
+	if p.Welcome != nil {
+		if b.Welcome, err = mls.ParseWelcome(p.Welcome); err != nil {
+			return nil, err
+		}
+	}
+	return b.Marshal(), nil
+}
+
+// handshake bundles a commit, or an external commit, with the GroupInfo after
+// it, which goes without its tree.
+func handshake(message, groupInfo []byte) (*mimi.HandshakeBundle, error) {
+	commit, err := mimi.ParseMLSMessage(message)
+	if err != nil {
+		return nil, err
+	}
+	info, err := mls.ParseGroupInfo(groupInfo)
 	if err != nil {
 		return nil, err
 	}
@@ -217,13 +232,7 @@ func bundle(p *mls.PendingCommit) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &mimi.HandshakeBundle{ProposalOrCommit: commit, GroupInfo: mimi.GroupInfoOption{Partial: partial}}
-	if p.Welcome != nil {
-		if b.Welcome, err = mls.ParseWelcome(p.Welcome); err != nil {
-			return nil, err
-		}
-	}
-	return b.Marshal(), nil
+	return &mimi.HandshakeBundle{ProposalOrCommit: commit, GroupInfo: mimi.GroupInfoOption{Partial: partial}}, nil
 }
 
 func (r *Room) discard(ctx context.Context) error {

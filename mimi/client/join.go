@@ -344,19 +344,11 @@ func (r *Room) ownLeaf(ctx context.Context, a *mimi.GroupInfoRatchetTree) bool {
 }
 
 func externalBundle(j *mls.ExternalJoin) ([]byte, error) {
-	commit, err := mimi.ParseMLSMessage(j.Message)
+	b, err := handshake(j.Message, j.GroupInfo)
 	if err != nil {
 		return nil, err
 	}
-	info, err := mls.ParseGroupInfo(j.GroupInfo)
-	if err != nil {
-		return nil, err
-	}
-	partial, err := info.Partial()
-	if err != nil {
-		return nil, err
-	}
-	return (&mimi.HandshakeBundle{ProposalOrCommit: commit, GroupInfo: mimi.GroupInfoOption{Partial: partial}}).Marshal(), nil
+	return b.Marshal(), nil
 }
 
 // askToJoin asks the hub for the external commit that is stored. It may be

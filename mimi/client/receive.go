@@ -142,17 +142,26 @@ func (r *Room) derived(a *arrival) content.Derived {
 // mayHaveSent judges the content by the sender's role, which the hub cannot
 // see.
 func (r *Room) mayHaveSent(ctx context.Context, a *arrival) error {
-	m := a.received.Message
-	replaced, err := r.target(ctx, m.Replaces)
+	needs, err := r.messageNeeds(ctx, a.received.Message, a.from.User)
 	if err != nil {
 		return err
+	}
+	_, err = policy.Authorize(r.state, &policy.Message{Sender: a.from.User, Needs: needs})
+	return err
+}
+
+// messageNeeds returns the capabilities that a sender needs for a message,
+// which go by whose messages it replaces and answers.
+func (r *Room) messageNeeds(ctx context.Context, m *content.Message, sender mimi.URI) ([]policy.Capability, error) {
+	replaced, err := r.target(ctx, m.Replaces)
+	if err != nil {
+		return nil, err
 	}
 	answered, err := r.target(ctx, m.InReplyTo)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	_, err = policy.Authorize(r.state, &policy.Message{Sender: a.from.User, Needs: policy.MessageNeeds(m, a.from.User, replaced, answered)})
-	return err
+	return policy.MessageNeeds(m, sender, replaced, answered), nil
 }
 
 // target is what policy needs to know of a message that another refers to;

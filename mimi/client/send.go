@@ -165,17 +165,12 @@ func (r *Room) mayWrite(ctx context.Context, m *content.Message) error {
 			return fmt.Errorf("%w: %s: %s", ErrQuarantined, v.Identity.Client, v.Quarantine)
 		}
 	}
-	needs := []policy.Capability(nil)
+	var needs []policy.Capability
 	if m != nil {
-		replaced, err := r.target(ctx, m.Replaces)
-		if err != nil {
+		var err error
+		if needs, err = r.messageNeeds(ctx, m, r.c.User()); err != nil {
 			return err
 		}
-		answered, err := r.target(ctx, m.InReplyTo)
-		if err != nil {
-			return err
-		}
-		needs = policy.MessageNeeds(m, r.c.User(), replaced, answered)
 	}
 	_, err := policy.Authorize(r.state, &policy.Message{Sender: r.c.User(), Needs: needs})
 	return err
