@@ -43,9 +43,11 @@ type clientRecord struct {
 	Trust      string       `json:"trust"`
 	Mode       client.Mode  `json:"mode"`
 	Key        signer.KeyID `json:"key"`
-	Device     string       `json:"device"`
+	Device     string       `json:"device,omitempty"`
 	StateKey   signer.KeyID `json:"state_key,omitempty"` // to which the key of the state is encrypted
 	InitKeys   bool         `json:"init_keys"`           // init keys of KeyPackages in the device
+	Signer     string       `json:"signer,omitempty"`    // URL of the signing service; empty for that of the enrolment
+	Identity   string       `json:"identity,omitempty"`  // folder of the caller at the signing service
 }
 
 // Files in a client's folder.
@@ -85,22 +87,26 @@ func (w *wiring) openClient(ctx context.Context, dir string, r *clientRecord) (_
 	if err != nil {
 		return nil, nil, err
 	}
-	c, err := w.openJudged(ctx, dir, r, list)
+	c, end, err := w.openJudged(ctx, dir, r, list)
 	if err != nil {
 		list.Close()
 		return nil, nil, errors.Join(err, db.Close())
 	}
 	stop := followTrust(ctx, list, c)
-	return c, func() { stop(); list.Close(); db.Close() }, nil
+	return c, func() { stop(); end(); list.Close(); db.Close() }, nil
 }
 
-func (w *wiring) openJudged(ctx context.Context, dir string, r *clientRecord, list *trust.List) (*client.Client, error) {
-	cfg, err := w.clientConfig(ctx, dir, r)
+func (w *wiring) openJudged(ctx context.Context, dir string, r *clientRecord, list *trust.List) (_ *client.Client, done func(), err error) {
+	cfg, done, err := w.clientConfig(ctx, dir, r)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	cfg.Judge = client.TrustJudge{Evaluator: identity.NewEvaluator(list, identity.EvaluatorOptions{})}
-	return client.Open(ctx, *cfg)
+	c, err := client.Open(ctx, *cfg)
+	if err != nil {
+		done()
+	}
+	return c, done, err
 }
 
 // openClientTrust opens the client's trust configuration on a database in its
@@ -139,19 +145,59 @@ func followTrust(ctx context.Context, list *trust.List, c *client.Client) (stop 
 	return func() { cancel(); wg.Wait(); unwatch() }
 }
 
-func (w *wiring) clientConfig(ctx context.Context, dir string, r *clientRecord) (*client.Config, error) {
+// clientConfig has all but the judge. done ends the client's connection with
+// its signing service, if it has one.
+func (w *wiring) clientConfig(ctx context.Context, dir string, r *clientRecord) (_ *client.Config, done func(), err error) {
 	t, err := clientTLS(dir, r.ProviderCA)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	custody, err := w.clientCustody(ctx, dir, r)
+	credential, err := clientCredential(dir)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return &client.Config{State: filepath.Join(dir, clientStateFile), Custody: *custody, Provider: r.Provider, TLS: t}, nil
+	custody, done, err := w.clientCustody(ctx, r)
+	if err != nil {
+		return nil, nil, err
+	}
+	custody.Credential = credential
+	return &client.Config{State: filepath.Join(dir, clientStateFile), Custody: *custody, Provider: r.Provider, TLS: t}, done, nil
 }
 
-func (w *wiring) clientCustody(ctx context.Context, dir string, r *clientRecord) (*client.Custody, error) {
+func clientCredential(dir string) (none mls.Credential, _ error) {
+	text, err := readBounded(filepath.Join(dir, clientCredentialFile), maxCredentialFile)
+	if err != nil {
+		return none, err
+	}
+	chain, err := parseCertificates(text)
+	if err != nil {
+		return none, err
+	}
+	var der [][]byte
+	for _, c := range chain {
+		der = append(der, c.Raw)
+	}
+	return mls.X509Credential(der), nil
+}
+
+// clientCustody finds a client's keys, in a device or a signing service.
+func (w *wiring) clientCustody(ctx context.Context, r *clientRecord) (_ *client.Custody, done func(), err error) {
+	if r.Mode != client.Remote {
+		custody, err := w.deviceCustody(ctx, r)
+		return custody, func() {}, err
+	}
+	c, done, err := openSigner(ctx, r)
+	if err != nil {
+		return nil, nil, err
+	}
+	custody, err := remoteCustody(ctx, c, r)
+	if err != nil {
+		done()
+	}
+	return custody, done, err
+}
+
+func (w *wiring) deviceCustody(ctx context.Context, r *clientRecord) (*client.Custody, error) {
 	purpose := signer.PurposeMLSLeaf
 	if r.Mode == client.Bound {
 		purpose = signer.PurposeCredentialConfirmation
@@ -160,19 +206,7 @@ func (w *wiring) clientCustody(ctx context.Context, dir string, r *clientRecord)
 	if err != nil {
 		return nil, err
 	}
-	text, err := readBounded(filepath.Join(dir, clientCredentialFile), maxCredentialFile)
-	if err != nil {
-		return nil, err
-	}
-	chain, err := parseCertificates(text)
-	if err != nil {
-		return nil, err
-	}
-	var der [][]byte
-	for _, c := range chain {
-		der = append(der, c.Raw)
-	}
-	custody := &client.Custody{Mode: r.Mode, Key: key, Credential: mls.X509Credential(der)}
+	custody := &client.Custody{Mode: r.Mode, Key: key}
 	if r.InitKeys && r.Mode != client.Bound {
 		custody.Agreements = ringAgreements{w.ring, r.Device}
 	}
@@ -254,7 +288,10 @@ func newClientRegister(a *app) *cobra.Command {
 			"its provider and uploads KeyPackages.\n\n" +
 			"In mode device (the default) the key has purpose mls-leaf and signs for the client\n" +
 			"itself. In mode bound it has purpose credential-confirmation and binds a leaf key\n" +
-			"in software, which is replaced every day.",
+			"in software, which is replaced every day. In mode remote it is a key of a signing\n" +
+			"service, of which privyseal remote enroll has made you a caller; to make init keys\n" +
+			"there you need the role admin and the grant init-*:agree, and without them\n" +
+			"--software-init-keys.",
 		RunE: func(cmd *cobra.Command, args []string) error { return clientRegister(cmd.Context(), a, args[0], &o) },
 	}
 	f := c.Flags()
@@ -263,7 +300,9 @@ func newClientRegister(a *app) *cobra.Command {
 	f.StringVar(&o.key, "key", "", "`key` of the client (required)")
 	f.StringVar(&o.credential, "credential", "", "`file` with the certificate chain for the key, as credential issue writes it (required)")
 	f.StringVar(&o.record.Trust, "trust", "", "`file` with the trust configuration (required)")
-	f.StringVar(&o.mode, "mode", string(client.Device), "`mode` of custody: device or bound")
+	f.StringVar(&o.mode, "mode", string(client.Device), "`mode` of custody: device, bound or remote")
+	f.StringVar(&o.record.Signer, "signer", "", "`URL` of the signing service of mode remote (default: that of the enrolment)")
+	f.StringVar(&o.record.Identity, "identity", "", "`folder` of the caller's certificate and key for mode remote (default: as for privyseal remote)")
 	f.StringVar(&o.invitation, "invitation-file", "", "`file` with an invitation of the provider")
 	f.BoolVar(&o.softwareInit, "software-init-keys", false, "keep the init keys of KeyPackages in the sealed state, for devices with little room")
 	f.BoolVar(&o.stateKeyFile, "state-key-file", false, "keep the key of the state in a file beside it instead of the device")
@@ -292,10 +331,13 @@ func (o *registerOptions) complete() (err error) {
 		return usageError{errors.New("--provider, --key, --credential and --trust are required")}
 	}
 	o.record.Version, o.record.Key, o.record.Mode = 1, signer.KeyID(o.key), client.Mode(o.mode)
-	if o.record.Mode != client.Device && o.record.Mode != client.Bound {
-		return usageError{fmt.Errorf("--mode is device or bound, not %q", o.mode)}
+	if o.record.Mode != client.Device && o.record.Mode != client.Bound && o.record.Mode != client.Remote {
+		return usageError{fmt.Errorf("--mode is device, bound or remote, not %q", o.mode)}
 	}
-	o.record.InitKeys = !o.softwareInit && o.record.Mode == client.Device
+	o.record.InitKeys = !o.softwareInit && o.record.Mode != client.Bound
+	if err := o.completeRemote(); err != nil {
+		return err
+	}
 	for _, path := range []*string{&o.record.ProviderCA, &o.record.Trust} {
 		if *path == "" {
 			continue
@@ -310,17 +352,14 @@ func (o *registerOptions) complete() (err error) {
 // prepareClient makes the client's folder, or completes one that an earlier
 // attempt has left. The record is written last.
 func (w *wiring) prepareClient(ctx context.Context, name, dir string, o *registerOptions) error {
-	key, err := w.store.Key(ctx, o.record.Key)
-	if err != nil {
-		return err
-	}
-	if o.record.Device, err = deviceOf(key); err != nil {
+	if err := w.findDevice(ctx, &o.record); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
 	if !o.stateKeyFile {
+		var err error
 		if o.record.StateKey, err = w.stateKey(ctx, name, o.record.Device); err != nil {
 			return err
 		}
@@ -343,6 +382,19 @@ func (w *wiring) prepareClient(ctx context.Context, name, dir string, o *registe
 		return err
 	}
 	return durable.WriteFile(filepath.Join(dir, clientRecordFile), append(record, '\n'), 0o600)
+}
+
+// findDevice notes which device has the key of a client.
+func (w *wiring) findDevice(ctx context.Context, r *clientRecord) error {
+	if r.Mode == client.Remote {
+		return nil
+	}
+	key, err := w.store.Key(ctx, r.Key)
+	if err != nil {
+		return err
+	}
+	r.Device, err = deviceOf(key)
+	return err
 }
 
 func deviceOf(key *signer.Key) (string, error) {

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto"
-	"crypto/ecdh"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -13,12 +12,9 @@ import (
 	"os"
 	"path/filepath"
 
-	"connectrpc.com/connect"
-
 	"github.com/privyseal/privyseal/mimi/client"
 	"github.com/privyseal/privyseal/signer"
 	"github.com/privyseal/privyseal/signer/access"
-	signerv1 "github.com/privyseal/privyseal/signer/api/privyseal/signer/v1"
 	remote "github.com/privyseal/privyseal/signer/client"
 	"github.com/privyseal/privyseal/signer/journal"
 	"github.com/privyseal/privyseal/signer/policy"
@@ -137,7 +133,7 @@ func (d *demo) openRemote(ctx context.Context, name string) (*person, error) {
 	if err != nil {
 		return nil, err
 	}
-	keys := &remoteAgreements{c}
+	keys := remoteAgreements{c}
 	if err := keys.create(ctx, key, signer.PurposeMLSLeaf); err != nil {
 		return nil, err
 	}
@@ -150,37 +146,6 @@ func (d *demo) openRemote(ctx context.Context, name string) (*person, error) {
 		d.did("cathy/watch at c.example", "enrolled at the appliance by one-time token; every signature by policy, with a journal entry")
 	}
 	return p, err
-}
-
-// remoteAgreements makes the init keys of a client in the appliance.
-type remoteAgreements struct{ c *remote.Client }
-
-func (r *remoteAgreements) create(ctx context.Context, name string, purpose signer.Purpose) error {
-	_, err := r.c.Keys().CreateKey(ctx, connect.NewRequest(&signerv1.CreateKeyRequest{Name: name, Purpose: string(purpose)}))
-	return remote.Explain(err)
-}
-
-// Generate implements client.Agreements.
-func (r *remoteAgreements) Generate(ctx context.Context, name string) (ecdh.KeyExchanger, error) {
-	if err := r.create(ctx, name, signer.PurposeMLSInit); err != nil {
-		return nil, err
-	}
-	return r.Open(ctx, name)
-}
-
-// Open implements client.Agreements.
-func (r *remoteAgreements) Open(ctx context.Context, name string) (ecdh.KeyExchanger, error) {
-	// The key is used long after this call.
-	return r.c.KeyExchanger(context.WithoutCancel(ctx), name)
-}
-
-// Destroy implements client.Agreements.
-func (r *remoteAgreements) Destroy(ctx context.Context, name string) error {
-	_, err := r.c.Keys().DestroyKeyVersion(ctx, connect.NewRequest(&signerv1.DestroyKeyVersionRequest{Name: name, Version: 1}))
-	if connect.CodeOf(err) == connect.CodeNotFound {
-		return nil
-	}
-	return remote.Explain(err)
 }
 
 // journalled tells what the journal has of the appliance's signatures.

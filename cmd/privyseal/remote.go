@@ -24,7 +24,8 @@ import (
 
 // remoteFlags are those of every "privyseal remote" command.
 type remoteFlags struct {
-	dir string
+	dir    string
+	server string // instead of that of the enrolment, if it is not empty
 }
 
 func newRemote(a *app) *cobra.Command {
@@ -70,6 +71,9 @@ func (f *remoteFlags) open() (*client.Client, *client.Identity, error) {
 	var c remoteConfig
 	if err := strictjson.Decode(b, maxConfig, &c); err != nil || c.Version != 1 {
 		return nil, nil, fmt.Errorf("%s: not a file of this release: %v", filepath.Join(dir, remoteConfigFile), err)
+	}
+	if f.server != "" {
+		c.Server = f.server
 	}
 	identity, err := client.OpenIdentity(dir)
 	if err != nil {
