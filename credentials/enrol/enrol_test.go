@@ -285,17 +285,21 @@ func TestCodeEnds(t *testing.T) {
 func TestOneOfMany(t *testing.T) {
 	w := newWorld(t, filepath.Join(t.TempDir(), "enrol.db"), 0)
 	code := w.invite()
-	var issued atomic.Int32
-	var work sync.WaitGroup
-	for range 8 {
+	var finish []func() error
+	for range 8 { // all begin before one has finished
 		node, err := enrol.New(w.Config)
 		must(t, err)
 		c, err := node.Begin(t.Context(), &enrol.BeginRequest{Code: code})
 		must(t, err)
 		key := newKey(t)
 		f := w.answer(c, key, good(c, key.Public()), w.appliance)
+		finish = append(finish, func() error { _, err := node.Finish(context.Background(), f); return err })
+	}
+	var issued atomic.Int32
+	var work sync.WaitGroup
+	for _, f := range finish {
 		work.Go(func() {
-			if _, err := node.Finish(context.Background(), f); err == nil {
+			if f() == nil {
 				issued.Add(1)
 			}
 		})
