@@ -21,3 +21,8 @@ func soakTime(t *testing.T) time.Duration {
 func TestSoakFaults(t *testing.T) {
 	newWorld(t).run(soakTime(t), 1200*time.Millisecond)
 }
+
+// Every party is killed once while clients talk and commit.
+func TestSoakEachFaultOnce(t *testing.T) {
+	newWorld(t).run(time.Second, 900*time.Millisecond)
+}

@@ -141,14 +141,9 @@ func (w *world) makeRooms() {
 			}
 		}
 	}
-	w.converge(func(r []*report) string {
-		for i, p := range r {
-			if len(p.Rooms) != len(rooms) {
-				return users[i] + " is not in all rooms"
-			}
-		}
-		return ""
-	})
+	// A hub takes messages of the epoch before. Whoever came after it cannot read
+	// those; so everybody is in one epoch before the load begins.
+	w.converge(w.unsettled)
 }
 
 // load gives a client its load, of texts that no run before had.
@@ -336,9 +331,4 @@ func (w *world) run(d, pause time.Duration) {
 func (w *world) summary(disturbed, healed time.Duration) {
 	w.t.Logf("%d messages and %d commits acknowledged, %d outcomes open for a time; disturbed for %v, healed in %v; faults: %v",
 		len(w.tally.acks), w.tally.commits, w.tally.open, disturbed.Round(time.Second), healed.Round(time.Millisecond), w.faults)
-}
-
-// Every party is killed once while clients talk and commit.
-func TestFaults(t *testing.T) {
-	newWorld(t).run(time.Second, 900*time.Millisecond)
 }
