@@ -246,13 +246,14 @@ func newClientWatch(a *app, f *clientFlags) *cobra.Command {
 	c := &cobra.Command{Use: "watch", Short: "Follow all rooms and print messages as they come", Args: noArgs,
 		Long: "Prints messages until it is interrupted; with --json one object a line.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx := cmd.Context()
-			if limit > 0 {
-				var cancel context.CancelFunc
-				ctx, cancel = context.WithTimeout(ctx, limit)
-				defer cancel()
-			}
-			return a.withClient(ctx, f, func(ctx context.Context, c *client.Client) error { return a.clientWatch(ctx, c) })
+			return a.withClient(cmd.Context(), f, func(ctx context.Context, c *client.Client) error {
+				if limit > 0 { // of watching: opening a device may take longer
+					var cancel context.CancelFunc
+					ctx, cancel = context.WithTimeout(ctx, limit)
+					defer cancel()
+				}
+				return a.clientWatch(ctx, c)
+			})
 		}}
 	c.Flags().DurationVar(&limit, "for", 0, "end after this time")
 	return c
@@ -265,10 +266,10 @@ func (a *app) clientWatch(ctx context.Context, c *client.Client) error {
 			a.note("privyseal: %v", err)
 		}
 	}
-	if err := eachNew(ctx, c, seen, func(mimi.URI, *client.Message) error { return nil }); err != nil {
-		return err
+	err := eachNew(ctx, c, seen, func(mimi.URI, *client.Message) error { return nil }) // what was there before
+	if err == nil {
+		err = c.Watch(ctx, show)
 	}
-	err := c.Watch(ctx, show)
 	if ctx.Err() != nil {
 		return nil
 	}
