@@ -59,8 +59,15 @@ func (s *statusOptions) read(o *verifyOptions) error {
 	}
 	var err error
 	s.token, err = readBounded(s.list, maxStatusFile)
-	s.token = bytes.TrimSpace(s.token)
+	if isJWT(s.token) { // a CWT may end in an octet that would be white space
+		s.token = bytes.TrimSpace(s.token)
+	}
 	return err
+}
+
+// isJWT tells a JWT from a CWT by how every JWS begins: {" in base64url.
+func isJWT(token []byte) bool {
+	return bytes.HasPrefix(bytes.TrimLeft(token, " \t\r\n"), []byte("eyJ"))
 }
 
 // x509 judges each certificate of a path by the CRL of its issuer.
@@ -117,7 +124,7 @@ func (s *statusOptions) judge(ctx context.Context, ref statuslist.Reference) err
 type fileFetcher []byte
 
 func (f fileFetcher) Fetch(context.Context, string, []string, int64) ([]byte, string, error) {
-	if bytes.HasPrefix(f, []byte("eyJ")) {
+	if isJWT(f) {
 		return f, statuslist.MediaTypeJWT, nil
 	}
 	return f, statuslist.MediaTypeCWT, nil
