@@ -30,7 +30,7 @@ type testDevice struct {
 // wireTest makes a state folder, the configuration that init writes, and joins
 // the parts. SoftHSM is hosted in a worker: a process has only one of its
 // configurations.
-func wireTest(t *testing.T, o initOptions) *wiring {
+func wireTest(t testing.TB, o initOptions) *wiring {
 	t.Helper()
 	config, err := initState(t.Context(), filepath.Join(t.TempDir(), "home", configName), o)
 	if err != nil {

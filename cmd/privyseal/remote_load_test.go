@@ -46,9 +46,15 @@ func loadMain() {
 	if !ok {
 		return
 	}
-	var l load
+	var l struct {
+		load
+		Hub *hubLoad
+	}
 	err := json.Unmarshal([]byte(text), &l)
-	if err == nil {
+	switch {
+	case err == nil && l.Hub != nil:
+		err = l.Hub.run()
+	case err == nil:
 		err = l.run()
 	}
 	if err != nil {

@@ -26,7 +26,7 @@ import (
 )
 
 // certifyHub writes the certificate of a hub for a key of the ring.
-func certifyHub(t *testing.T, w *wiring, ca *identitytest.CA, id signer.KeyID, purpose signer.Purpose) string {
+func certifyHub(t testing.TB, w *wiring, ca *identitytest.CA, id signer.KeyID, purpose signer.Purpose) string {
 	t.Helper()
 	key, err := w.ring.Signer(t.Context(), id, purpose)
 	if err != nil {
@@ -40,7 +40,7 @@ func certifyHub(t *testing.T, w *wiring, ca *identitytest.CA, id signer.KeyID, p
 	return name
 }
 
-func deviceTLS(t *testing.T, roots *x509.CertPool) *tls.Config {
+func deviceTLS(t testing.TB, roots *x509.CertPool) *tls.Config {
 	t.Helper()
 	key := identitytest.NewKey(t)
 	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "device"}, NotAfter: time.Now().Add(time.Hour)}
@@ -51,16 +51,20 @@ func deviceTLS(t *testing.T, roots *x509.CertPool) *tls.Config {
 	return &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: crypto.PrivateKey(key)}}}
 }
 
-func member(t *testing.T, ca *identitytest.CA, s *served, evaluator client.Judge, tlsConfig *tls.Config, name string) (*client.Client, mls.Credential) {
+func member(t testing.TB, ca *identitytest.CA, s *served, evaluator client.Judge, tlsConfig *tls.Config, name string, mods ...func(*client.Config)) (*client.Client, mls.Credential) {
 	t.Helper()
 	key := identitytest.NewKey(t)
 	var public *ecdsa.PublicKey = &key.PublicKey
 	credential := ca.Client(t, public, "mimi://a.example/d/"+name+"/1", "mimi://a.example/u/"+name)
-	c, err := client.Open(t.Context(), client.Config{
+	cfg := client.Config{
 		State:   filepath.Join(t.TempDir(), "state.db"),
 		Custody: client.Custody{Mode: client.Device, Key: key, Credential: credential},
 		Judge:   evaluator, Provider: "https://" + s.addr["clients"], TLS: tlsConfig, KeyPackages: 2,
-	})
+	}
+	for _, m := range mods {
+		m(&cfg)
+	}
+	c, err := client.Open(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,13 +83,19 @@ type providerTest struct {
 	judge client.TrustJudge
 }
 
-func newProviderTest(t *testing.T) *providerTest {
+func newProviderTest(t testing.TB) *providerTest {
 	t.Helper()
-	w := wireTest(t, initOptions{softHSM: true})
+	return newProviderOn(t, wireTest(t, initOptions{softHSM: true}), "softhsm")
+}
+
+// newProviderOn makes the keys of a provider in one of the devices, and its
+// configuration.
+func newProviderOn(t testing.TB, w *wiring, device string) *providerTest {
+	t.Helper()
 	for id, purpose := range map[signer.KeyID]signer.Purpose{
 		"web": signer.PurposeTLS, "hub": signer.PurposeHubSender, "frank": signer.PurposeFrankSign, "mac": signer.PurposeFrankMAC,
 	} {
-		if _, err := w.ring.Create(t.Context(), signer.NewKey{ID: id, Purpose: purpose, Device: "softhsm"}); err != nil {
+		if _, err := w.ring.Create(t.Context(), signer.NewKey{ID: id, Purpose: purpose, Device: device}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -30,7 +30,7 @@ import (
 
 // A served process runs in this one, on real devices.
 type served struct {
-	t      *testing.T
+	t      testing.TB
 	addr   map[string]string
 	daemon *daemon.Daemon
 	stop   context.CancelFunc
@@ -38,7 +38,7 @@ type served struct {
 }
 
 // serveTest runs the configuration's services until the test ends.
-func serveTest(t *testing.T, w *wiring) *served {
+func serveTest(t testing.TB, w *wiring) *served {
 	t.Helper()
 	if err := w.config.check(); err != nil {
 		t.Fatal(err)
@@ -96,7 +96,7 @@ func (s *served) eventually(what string, f func() bool) {
 }
 
 // certify writes a self-signed server certificate for a key of the ring.
-func certify(t *testing.T, w *wiring, id signer.KeyID, path string) *x509.CertPool {
+func certify(t testing.TB, w *wiring, id signer.KeyID, path string) *x509.CertPool {
 	t.Helper()
 	s, err := w.ring.Signer(t.Context(), id, signer.PurposeTLS)
 	if err != nil {
@@ -241,7 +241,7 @@ func TestServeConfig(t *testing.T) {
 	}
 }
 
-func softwareKey(t *testing.T) *ecdsa.PrivateKey {
+func softwareKey(t testing.TB) *ecdsa.PrivateKey {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
