@@ -60,12 +60,12 @@ func parseList(data []byte, issuer *x509.Certificate) (*CRL, error) {
 		}
 		data = block.Bytes
 	}
+	if err := checkCRLShape(data); err != nil {
+		return nil, err
+	}
 	list, err := x509.ParseRevocationList(data)
 	if err != nil {
 		return nil, unusable("CRL", "not a CRL in DER: %w", err)
-	}
-	if len(list.Raw) != len(data) {
-		return nil, unusable("CRL", "%d octets follow it", len(data)-len(list.Raw)) // package x509 lets them pass
 	}
 	c := &CRL{list: list, issuer: issuer}
 	if err := c.checkIssuer(); err != nil {
@@ -98,8 +98,8 @@ func (c *CRL) checkIssuer() error {
 	if err := ca.CheckSignature(list.SignatureAlgorithm, list.RawTBSRevocationList, list.Signature); err != nil {
 		return unusable("CRL", "signature is not that of the issuer: %w", err)
 	}
-	if list.NextUpdate.IsZero() {
-		return unusable("CRL", "does not say when the next one comes")
+	if !list.NextUpdate.After(list.ThisUpdate) { // zero if it is left out
+		return unusable("CRL", "does not say when the next one comes, or that it came before this one")
 	}
 	return nil
 }
@@ -120,7 +120,12 @@ func (c *CRL) readExtensions() error {
 				return unusable("CRL", "covers some certificates or reasons only, or is indirect")
 			}
 			c.points = points
-		case ext.Id.Equal(oidAuthorityKeyID) || ext.Id.Equal(oidCRLNumber):
+		case ext.Id.Equal(oidAuthorityKeyID):
+		case ext.Id.Equal(oidCRLNumber):
+			value := cryptobyte.String(ext.Value)
+			if !skipSerial(&value) || !value.Empty() || c.list.Number.Sign() < 0 {
+				return unusable("CRL", "its number is none")
+			}
 		case ext.Critical:
 			return unusable("CRL", "critical extension %v is unknown", ext.Id)
 		}
@@ -150,8 +155,10 @@ func readDistributionPoint(value cryptobyte.String) (uris []string, ok bool) {
 	return uris, len(uris) > 0
 }
 
+// older reports whether previous is not to be replaced by c. A CA that has
+// begun to number its CRLs goes on.
 func (c *CRL) older(previous *CRL) bool {
-	if c.list.Number != nil && previous.list.Number != nil && c.list.Number.Cmp(previous.list.Number) < 0 {
+	if previous.list.Number != nil && (c.list.Number == nil || c.list.Number.Cmp(previous.list.Number) < 0) {
 		return true
 	}
 	return c.list.ThisUpdate.Before(previous.list.ThisUpdate)
@@ -160,12 +167,31 @@ func (c *CRL) older(previous *CRL) bool {
 func (c *CRL) index() error {
 	c.revoked = make(map[string]Revocation, len(c.list.RevokedCertificateEntries))
 	for _, e := range c.list.RevokedCertificateEntries {
-		for _, ext := range e.Extensions {
-			if ext.Critical && !ext.Id.Equal(oidReasonCode) {
-				return unusable("CRL", "entry %s has the unknown critical extension %v", serialText(e.SerialNumber), ext.Id)
-			}
+		serial := serialText(e.SerialNumber)
+		if err := checkEntry(serial, &e); err != nil {
+			return err
 		}
-		c.revoked[serialText(e.SerialNumber)] = Revocation{At: e.RevocationTime, Reason: Reason(e.ReasonCode)}
+		if _, twice := c.revoked[serial]; twice {
+			return unusable("CRL", "entry %s is there twice", serial)
+		}
+		c.revoked[serial] = Revocation{At: e.RevocationTime, Reason: Reason(e.ReasonCode)}
+	}
+	return nil
+}
+
+// checkEntry refuses what would narrow or change the meaning of an entry. One
+// with a reason that is not known, or that only a delta may give, is revoked.
+func checkEntry(serial string, e *x509.RevocationListEntry) error {
+	const enum = 3 // octets of an ENUMERATED below 128
+	for _, ext := range e.Extensions {
+		switch {
+		case ext.Id.Equal(oidReasonCode):
+			if len(ext.Value) != enum {
+				return unusable("CRL", "the reason of entry %s cannot be read", serial)
+			}
+		case ext.Critical:
+			return unusable("CRL", "entry %s has the unknown critical extension %v", serial, ext.Id)
+		}
 	}
 	return nil
 }

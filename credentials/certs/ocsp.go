@@ -73,12 +73,24 @@ func (c certID) add(b *cryptobyte.Builder) {
 }
 
 func readCertID(s *cryptobyte.String) (c certID, ok bool) {
-	var seq, alg cryptobyte.String
+	var seq, alg, serial cryptobyte.String
 	c.serial = new(big.Int)
-	ok = s.ReadASN1(&seq, asn1.SEQUENCE) && seq.ReadASN1(&alg, asn1.SEQUENCE) && alg.ReadASN1ObjectIdentifier(&c.hash) &&
-		seq.ReadASN1Bytes(&c.nameHash, asn1.OCTET_STRING) && seq.ReadASN1Bytes(&c.keyHash, asn1.OCTET_STRING) &&
-		seq.ReadASN1Integer(c.serial) && seq.Empty()
-	return c, ok && (c.hash.Equal(oidSHA1) || c.hash.Equal(oidSHA256))
+	if !s.ReadASN1(&seq, asn1.SEQUENCE) || !seq.ReadASN1(&alg, asn1.SEQUENCE) || !alg.ReadASN1ObjectIdentifier(&c.hash) ||
+		!alg.Empty() && (!alg.ReadASN1(&serial, asn1.NULL) || !serial.Empty() || !alg.Empty()) ||
+		!seq.ReadASN1Bytes(&c.nameHash, asn1.OCTET_STRING) || !seq.ReadASN1Bytes(&c.keyHash, asn1.OCTET_STRING) {
+		return c, false
+	}
+	serial = seq
+	if !skipSerial(&serial) || !serial.Empty() || !seq.ReadASN1Integer(c.serial) {
+		return c, false
+	}
+	size := sha256.Size
+	if c.hash.Equal(oidSHA1) {
+		size = sha1.Size
+	} else if !c.hash.Equal(oidSHA256) {
+		return c, false
+	}
+	return c, len(c.nameHash) == size && len(c.keyHash) == size
 }
 
 // of reports whether the CertID names a certificate of issuer.
@@ -140,11 +152,12 @@ func addNonce(b *cryptobyte.Builder, tag asn1.Tag, nonce []byte) {
 	})
 }
 
-// readExtensions returns the nonce among Extensions, and whether they can be
-// read and none of them is critical and unknown.
+// readOCSPExtensions returns the nonce among Extensions, and whether they can
+// be read and none of them is there twice, or critical and unknown.
 func readOCSPExtensions(s cryptobyte.String) (nonce []byte, ok bool) {
 	var list cryptobyte.String
-	if !s.ReadASN1(&list, asn1.SEQUENCE) || !s.Empty() {
+	check := s
+	if !skipExtensions(&check) || !check.Empty() || !s.ReadASN1(&list, asn1.SEQUENCE) {
 		return nil, false
 	}
 	for !list.Empty() {
@@ -152,8 +165,7 @@ func readOCSPExtensions(s cryptobyte.String) (nonce []byte, ok bool) {
 		var id stdasn1.ObjectIdentifier
 		critical := false
 		if !list.ReadASN1(&ext, asn1.SEQUENCE) || !ext.ReadASN1ObjectIdentifier(&id) ||
-			ext.PeekASN1Tag(asn1.BOOLEAN) && !ext.ReadASN1Boolean(&critical) ||
-			!ext.ReadASN1(&value, asn1.OCTET_STRING) || !ext.Empty() {
+			ext.PeekASN1Tag(asn1.BOOLEAN) && !ext.ReadASN1Boolean(&critical) || !ext.ReadASN1(&value, asn1.OCTET_STRING) {
 			return nil, false
 		}
 		if !id.Equal(oidOCSPNonce) {
@@ -162,36 +174,78 @@ func readOCSPExtensions(s cryptobyte.String) (nonce []byte, ok bool) {
 			}
 			continue
 		}
-		if nonce != nil || !value.ReadASN1Bytes(&nonce, asn1.OCTET_STRING) || !value.Empty() || len(nonce) == 0 || len(nonce) > maxOCSPNonce {
+		if !value.ReadASN1Bytes(&nonce, asn1.OCTET_STRING) || !value.Empty() || len(nonce) == 0 || len(nonce) > maxOCSPNonce {
 			return nil, false
 		}
 	}
 	return nonce, true
 }
 
-// parseOCSPRequest reads a request for one certificate. A signature on it is
-// not looked at: everybody may ask.
+// parseOCSPRequest reads a request for one certificate. Who asks, and a
+// signature, are read and not looked at: everybody may ask.
+//
+//	OCSPRequest ::= SEQUENCE {
+//	     tbsRequest        TBSRequest,
+//	     optionalSignature [0] EXPLICIT Signature OPTIONAL }
+//	TBSRequest  ::= SEQUENCE {
+//	     version           [0] EXPLICIT Version DEFAULT v1,
+//	     requestorName     [1] EXPLICIT GeneralName OPTIONAL,
+//	     requestList       SEQUENCE OF Request,
+//	     requestExtensions [2] EXPLICIT Extensions OPTIONAL }
 func parseOCSPRequest(der cryptobyte.String) (id certID, nonce []byte, ok bool) {
-	var outer, tbs, list, one, exts cryptobyte.String
-	var hasVersion, hasExts bool
+	var outer, tbs, list, exts, signature, name cryptobyte.String
+	var hasExts, hasName, signed bool
 	if len(der) > MaxOCSPRequest || !der.ReadASN1(&outer, asn1.SEQUENCE) || !der.Empty() || !outer.ReadASN1(&tbs, asn1.SEQUENCE) ||
-		!outer.SkipOptionalASN1(context0) || !outer.Empty() {
+		!outer.ReadOptionalASN1(&signature, &signed, context0) || !outer.Empty() || signed && !isOCSPSignature(signature) {
 		return id, nil, false
 	}
-	if !tbs.ReadOptionalASN1(nil, &hasVersion, context0) || hasVersion || !tbs.SkipOptionalASN1(context1) ||
-		!tbs.ReadASN1(&list, asn1.SEQUENCE) || !tbs.ReadOptionalASN1(&exts, &hasExts, context2) || !tbs.Empty() {
+	if tbs.PeekASN1Tag(context0) || !tbs.ReadOptionalASN1(&name, &hasName, context1) ||
+		hasName && !isGeneralName(name) || !tbs.ReadASN1(&list, asn1.SEQUENCE) || !tbs.ReadOptionalASN1(&exts, &hasExts, context2) || !tbs.Empty() {
 		return id, nil, false // the version v1 is the default and not written in DER
 	}
-	if !list.ReadASN1(&one, asn1.SEQUENCE) || !list.Empty() {
-		return id, nil, false
-	}
-	if id, ok = readCertID(&one); !ok || !one.SkipOptionalASN1(context0) || !one.Empty() {
-		return id, nil, false
-	}
-	if hasExts {
+	if id, ok = readOCSPRequest(list); ok && hasExts {
 		nonce, ok = readOCSPExtensions(exts)
 	}
 	return id, nonce, ok
+}
+
+// readOCSPRequest reads a list of one
+//
+//	Request ::= SEQUENCE {
+//	     reqCert CertID, singleRequestExtensions [0] EXPLICIT Extensions OPTIONAL }
+func readOCSPRequest(list cryptobyte.String) (id certID, ok bool) {
+	var one, exts cryptobyte.String
+	var hasExts bool
+	if !list.ReadASN1(&one, asn1.SEQUENCE) || !list.Empty() {
+		return id, false
+	}
+	if id, ok = readCertID(&one); !ok || !one.ReadOptionalASN1(&exts, &hasExts, context0) || !one.Empty() {
+		return id, false
+	}
+	if hasExts {
+		_, ok = readOCSPExtensions(exts)
+	}
+	return id, ok
+}
+
+// isOCSPSignature reads
+//
+//	Signature ::= SEQUENCE {
+//	     signatureAlgorithm AlgorithmIdentifier, signature BIT STRING,
+//	     certs [0] EXPLICIT SEQUENCE OF Certificate OPTIONAL }
+func isOCSPSignature(s cryptobyte.String) bool {
+	var seq, certs cryptobyte.String
+	var has bool
+	return s.ReadASN1(&seq, asn1.SEQUENCE) && s.Empty() && seq.SkipASN1(asn1.SEQUENCE) && seq.SkipASN1(asn1.BIT_STRING) &&
+		seq.ReadOptionalASN1(&certs, &has, context0) && seq.Empty() && (!has || certs.SkipASN1(asn1.SEQUENCE) && certs.Empty())
+}
+
+// isGeneralName reads one of the nine kinds of name.
+func isGeneralName(s cryptobyte.String) bool {
+	var value cryptobyte.String
+	var tag asn1.Tag
+	const most = 8
+	return s.ReadAnyASN1(&value, &tag) && s.Empty() && tag&0x80 != 0 && tag&0x1f <= most
 }
 
 // CreateOCSPResponder makes the certificate of a delegated OCSP responder:

@@ -382,6 +382,7 @@ func FuzzOCSP(f *testing.F) {
 		f.Add(resp)
 	}
 	f.Add(ocsp.TryLaterErrorResponse)
+	f.Add(derSeq(derSeq(derCtx(0, derInt(0)))))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		_, err := certs.CheckOCSP(certs.OCSPCheck{Response: data, Certificate: leaf, Issuer: ca, At: t0})
 		if code := credentials.CodeOf(err); err != nil && code != credentials.CodeStatusUnavailable && code != credentials.CodeRevoked && code != credentials.CodeSuspended {

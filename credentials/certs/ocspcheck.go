@@ -54,6 +54,9 @@ func CheckOCSP(c OCSPCheck) (*OCSPResult, error) {
 	if answer.nextUpdate.IsZero() {
 		answer.nextUpdate = answer.producedAt.Add(maxAgeWithoutNext)
 	}
+	if !answer.nextUpdate.After(answer.thisUpdate) {
+		return nil, unusable("OCSP response", "the next one came before it")
+	}
 	if err := checkFresh("OCSP response", answer.thisUpdate, answer.nextUpdate, c.At, c.Skew); err != nil {
 		return nil, err
 	}
@@ -146,8 +149,8 @@ func (a *ocspAnswer) readBasic(basic cryptobyte.String) bool {
 
 func (a *ocspAnswer) readData(tbs cryptobyte.String) bool {
 	var data, responses, single, exts cryptobyte.String
-	var hasExts, hasVersion bool
-	if !tbs.ReadASN1(&data, asn1.SEQUENCE) || !data.ReadOptionalASN1(nil, &hasVersion, context0) || hasVersion || !a.readResponderID(&data) ||
+	var hasExts bool
+	if !tbs.ReadASN1(&data, asn1.SEQUENCE) || data.PeekASN1Tag(context0) || !a.readResponderID(&data) ||
 		!data.ReadASN1GeneralizedTime(&a.producedAt) || !data.ReadASN1(&responses, asn1.SEQUENCE) ||
 		!data.ReadOptionalASN1(&exts, &hasExts, context1) || !data.Empty() {
 		return false
@@ -251,9 +254,10 @@ func (a *ocspAnswer) checkSigner(ca *x509.Certificate, at time.Time, skew time.D
 
 // algorithmNamed returns the signature algorithm of an AlgorithmIdentifier.
 func algorithmNamed(der cryptobyte.String) x509.SignatureAlgorithm {
-	var seq cryptobyte.String
+	var seq, null cryptobyte.String
 	var id stdasn1.ObjectIdentifier
-	if !der.ReadASN1(&seq, asn1.SEQUENCE) || !seq.ReadASN1ObjectIdentifier(&id) {
+	if !der.ReadASN1(&seq, asn1.SEQUENCE) || !seq.ReadASN1ObjectIdentifier(&id) ||
+		!seq.Empty() && (!seq.ReadASN1(&null, asn1.NULL) || !null.Empty() || !seq.Empty()) {
 		return x509.UnknownSignatureAlgorithm
 	}
 	for _, known := range []struct {

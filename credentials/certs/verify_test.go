@@ -181,6 +181,17 @@ var refusedChains = []struct {
 	{"not DER", credentials.CodeMalformed, func(f *forge) {
 		f.order = func(_, _, _ *x509.Certificate) [][]byte { return [][]byte{[]byte("-----BEGIN CERTIFICATE-----")} }
 	}},
+	{"empty certificate", credentials.CodeMalformed, func(f *forge) {
+		f.order = func(l, c, _ *x509.Certificate) [][]byte { return [][]byte{l.Raw, {}, c.Raw} }
+	}},
+	{"octet after the CA", credentials.CodeMalformed, func(f *forge) {
+		f.order = func(l, c, _ *x509.Certificate) [][]byte { return [][]byte{l.Raw, append(bytes.Clone(c.Raw), 0)} }
+	}},
+	{"PKCS#7 in the place of a chain", credentials.CodeMalformed, func(f *forge) {
+		f.order = func(l, c, _ *x509.Certificate) [][]byte {
+			return [][]byte{derSeq(derOID(1, 2, 840, 113549, 1, 7, 2), derCtx(0, l.Raw, c.Raw))}
+		}
+	}},
 	{"URI with an invalid host", credentials.CodeMalformed, uris("mimi://a b.example/d/x", userURI)},
 	{"URI with UTF-8", credentials.CodeMalformed, uris("mimi://acme.example/d/bücher", userURI)},
 	{"two alternative names", credentials.CodeMalformed, func(f *forge) {
@@ -321,6 +332,9 @@ var refusedChains = []struct {
 	{"intermediate for TLS servers", credentials.CodeKeyUsage, func(f *forge) {
 		f.caTmpl.UnknownExtKeyUsage, f.caTmpl.ExtKeyUsage = nil, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 	}},
+	{"intermediate for code", credentials.CodeKeyUsage, func(f *forge) {
+		f.caTmpl.UnknownExtKeyUsage, f.caTmpl.ExtKeyUsage = nil, []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning}
+	}},
 	{"intermediate for TLS clients, compat", credentials.CodeKeyUsage, func(f *forge) {
 		f.compat = true
 		f.caTmpl.UnknownExtKeyUsage, f.caTmpl.ExtKeyUsage = nil, []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
@@ -369,6 +383,16 @@ var refusedChains = []struct {
 	}},
 	{"hub by a wildcard", credentials.CodeIdentityMalformed, func(f *forge) {
 		f.compat, f.role, f.uris, f.dns = true, certs.RoleHub, nil, []string{"*.acme.example"}
+	}},
+	{"slash at the end", credentials.CodeIdentityMalformed, uris(clientURI, userURI+"/")},
+	{"two slashes", credentials.CodeIdentityMalformed, uris("mimi://acme.example//d/alice/phone", userURI)},
+	{"dot at the end of the host", credentials.CodeMalformed, uris("mimi://acme.example./d/alice/phone", userURI)},
+	{"no host", credentials.CodeNameConstraint, uris("mimi:///d/alice/phone", userURI)},
+	{"no slashes before the host", credentials.CodeNameConstraint, uris("mimi:acme.example/d/alice/phone", userURI)},
+	{"escape that is cut", credentials.CodeMalformed, uris("mimi://acme.example/d/alice%2/phone", userURI)},
+	{"escaped slash in a user", credentials.CodeIdentityMalformed, uris(clientURI, "mimi://acme.example/u%2Falice")},
+	{"hub with a path", credentials.CodeIdentityMalformed, func(f *forge) {
+		f.role, f.uris = certs.RoleHub, []string{"mimi://acme.example/"}
 	}},
 	// Rules 9 and 10.
 	{"not authorised", credentials.CodeIdentityUnauthorized, func(f *forge) {
@@ -428,6 +452,9 @@ func sha1Signed(f *forge, c *x509.Certificate) []byte {
 }
 
 func TestRefusedChains(t *testing.T) {
+	if n := len(refusedChains); n < 100 {
+		t.Fatalf("only %d cases", n)
+	}
 	if _, err := newForge(t).run(); err != nil {
 		t.Fatalf("the chain with nothing wrong: %v", err)
 	}
