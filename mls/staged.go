@@ -40,6 +40,10 @@ func (s *StagedCommit) Committer() Replaced {
 	return r
 }
 
+// Before returns a leaf of the epoch that the commit ends, or nil if it is
+// blank or there is none.
+func (s *StagedCommit) Before(l LeafIndex) *LeafNode { return s.change.base.tree.leaf(l) }
+
 // A Replaced leaf is read-only, like all leaves.
 type Replaced struct {
 	Leaf     LeafIndex

@@ -149,7 +149,7 @@ func (c *Client) newMLS(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	self, err := c.verdicts.of(ctx, &mls.LeafNode{SignatureKey: m.SignatureKey(), Credential: l.credential})
+	self, err := c.verdicts.in(mimi.URI{}).of(ctx, &mls.LeafNode{SignatureKey: m.SignatureKey(), Credential: l.credential})
 	if err != nil {
 		return fmt.Errorf("client: its own credential: %w", err)
 	}

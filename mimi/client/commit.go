@@ -165,7 +165,7 @@ func (r *Room) prepare(ctx context.Context, do *intent) error {
 
 // judge has package policy judge a commit.
 func (r *Room) judge(ctx context.Context, s *mls.StagedCommit) (*policy.Effect, error) {
-	action, err := room.Action(ctx, s, r.c.verdicts)
+	action, err := room.Action(ctx, s, r.c.verdicts.in(r.uri))
 	if err != nil {
 		return nil, err
 	}
@@ -293,7 +293,7 @@ func (r *Room) pinNew(ctx context.Context, u *unit, s *mls.StagedCommit) error {
 	for _, m := range s.Added() {
 		leaves = append(leaves, m.Node)
 	}
-	return r.c.pin(ctx, u, leaves...)
+	return r.c.pin(ctx, u, r.uri, leaves...)
 }
 
 // advance is the step that stores how far the room has come.

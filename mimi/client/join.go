@@ -27,21 +27,21 @@ func (r *Room) forget(ctx context.Context, u *unit) {
 	r.c.forgetRoom(r.uri)
 }
 
-// checkHub checks that the group's first external sender is the hub of the
-// room.
+// checkHub checks that an external sender of the group is the hub of the room.
 func (c *Client) checkHub(ctx context.Context, uri mimi.URI, ext mls.Extensions) error {
 	senders, err := ext.ExternalSenders()
 	if err != nil {
 		return err
 	}
 	for _, s := range senders {
-		provider, err := c.verdicts.ExternalSender(ctx, s)
-		if err != nil {
-			return err
-		}
-		if provider.Host() == uri.Host() {
+		provider, next := c.verdicts.in(uri).hub(ctx, s)
+		if next == nil && provider.Host() == uri.Host() {
 			return nil
 		}
+		err = errors.Join(err, next)
+	}
+	if err != nil {
+		return fmt.Errorf("client: external_senders of %s lists nobody who is believed to be its hub: %w", uri, err)
 	}
 	return fmt.Errorf("client: external_senders of %s does not list its hub", uri)
 }
@@ -90,7 +90,7 @@ func (r *Room) enter(ctx context.Context, u *unit, w *mls.StagedWelcome, accepte
 	if err := r.c.checkHub(ctx, r.uri, gc.Extensions); err != nil {
 		return err
 	}
-	state, err := room.NewState(ctx, policy.Config{Member: true}, gc.Extensions, w.Members(), r.c.verdicts)
+	state, err := room.NewState(ctx, policy.Config{Member: true}, gc.Extensions, w.Members(), r.c.verdicts.in(r.uri))
 	if err != nil {
 		return err
 	}
@@ -115,7 +115,7 @@ func (r *Room) enter(ctx context.Context, u *unit, w *mls.StagedWelcome, accepte
 
 func (r *Room) pinAll(ctx context.Context, u *unit) error {
 	for m := range r.group.Members() {
-		if err := r.c.pin(ctx, u, m.Node); err != nil {
+		if err := r.c.pin(ctx, u, r.uri, m.Node); err != nil {
 			return err
 		}
 	}
@@ -226,7 +226,7 @@ func (c *Client) groupInfoOnce(ctx context.Context, uri mimi.URI, code []byte) (
 	case mimi.GroupInfoNoSuchRoom:
 		return nil, fmt.Errorf("client: %s: %w at its hub", uri, ErrNoRoom)
 	}
-	hub, err := c.verdicts.ExternalSender(ctx, answer.HubSender)
+	hub, err := c.verdicts.in(uri).hub(ctx, answer.HubSender)
 	if err != nil {
 		return nil, err
 	}
@@ -335,7 +335,7 @@ func (r *Room) ownLeaf(ctx context.Context, a *mimi.GroupInfoRatchetTree) bool {
 		return false // JoinExternal says what is wrong
 	}
 	for m := range p.Current().Members() {
-		v, err := r.c.verdicts.of(ctx, m.Node)
+		v, err := r.c.verdicts.in(r.uri).of(ctx, m.Node)
 		if err == nil && v.Identity.Client == r.c.URI() {
 			return true
 		}

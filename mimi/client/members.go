@@ -159,7 +159,7 @@ func (r *Room) checkMaterial(ctx context.Context, user mimi.URI, m *mimi.ClientK
 	case mimi.KeyMaterialNothingCompatible:
 		return "none of its KeyPackages fits the room"
 	}
-	v, err := r.c.verdicts.ask(ctx, m.KeyPackage.LeafNode, true)
+	v, err := r.c.verdicts.in(r.uri).ask(ctx, m.KeyPackage.LeafNode, true)
 	if err != nil {
 		return err.Error()
 	}

@@ -20,13 +20,13 @@ func pinned(ctx context.Context, client mimi.URI, print identity.Fingerprint, at
 	}
 }
 
-// pin remembers the keys of leaves.
-func (c *Client) pin(ctx context.Context, u *unit, leaves ...*mls.LeafNode) error {
+// pin remembers the keys of leaves of a room.
+func (c *Client) pin(ctx context.Context, u *unit, room mimi.URI, leaves ...*mls.LeafNode) error {
 	for _, leaf := range leaves {
 		if leaf == nil {
 			continue
 		}
-		v, err := c.verdicts.of(ctx, leaf)
+		v, err := c.verdicts.in(room).of(ctx, leaf)
 		if err != nil {
 			return err
 		}

@@ -84,7 +84,7 @@ func (r *Room) arrive(ctx context.Context, m *mls.ApplicationMessage, f *mimi.Fa
 // who says who a leaf is. Nobody vouches for an identity that is only asserted,
 // so a key other than the one first seen puts it in doubt.
 func (r *Room) who(ctx context.Context, node *mls.LeafNode) (*Verdict, error) {
-	v, err := r.c.verdicts.of(ctx, node)
+	v, err := r.c.verdicts.in(r.uri).of(ctx, node)
 	if err != nil {
 		return nil, err
 	}
@@ -193,7 +193,7 @@ func (r *Room) checkFrank(ctx context.Context, a *arrival) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	hub, err := r.c.verdicts.ExternalSender(ctx, mls.ExternalSender{SignatureKey: agent.SignatureKey, Credential: agent.Credential})
+	hub, err := r.c.verdicts.in(r.uri).hub(ctx, mls.ExternalSender{SignatureKey: agent.SignatureKey, Credential: agent.Credential})
 	if err != nil {
 		if ours(err) {
 			return "", err

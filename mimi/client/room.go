@@ -180,7 +180,7 @@ func (c *Client) stateOf(ctx context.Context, uri mimi.URI, g *mls.Group) (*poli
 	if err := room.Check(gc.Extensions); err != nil {
 		return nil, err
 	}
-	s, err := room.NewState(ctx, policy.Config{Member: true}, gc.Extensions, g.Members(), c.verdicts)
+	s, err := room.NewState(ctx, policy.Config{Member: true}, gc.Extensions, g.Members(), c.verdicts.in(uri))
 	if err != nil {
 		return nil, err
 	}
@@ -193,7 +193,7 @@ func (c *Client) stateOf(ctx context.Context, uri mimi.URI, g *mls.Group) (*poli
 // step runs f, whose mls calls write into one unit, and stores that at once. If
 // either fails, the stored state counts.
 func (r *Room) step(ctx context.Context, f func(context.Context, *unit) error) error {
-	unitCtx, u := collect(ctx)
+	unitCtx, u := collect(inRoom(ctx, r.uri))
 	err := f(unitCtx, u)
 	if err == nil {
 		err = r.c.store.commit(ctx, u)
@@ -307,7 +307,7 @@ func (r *Room) participants(ctx context.Context) ([]Participant, error) {
 		list = append(list, q)
 	}
 	for m := range r.group.Members() {
-		v, err := r.c.verdicts.of(ctx, m.Node)
+		v, err := r.c.verdicts.in(r.uri).of(ctx, m.Node)
 		if err != nil {
 			return nil, err
 		}

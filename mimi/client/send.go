@@ -157,7 +157,7 @@ func (r *Room) mayWrite(ctx context.Context, m *content.Message) error {
 		return ErrLeaving
 	}
 	for member := range r.group.Members() {
-		v, err := r.c.verdicts.of(ctx, member.Node)
+		v, err := r.c.verdicts.in(r.uri).of(ctx, member.Node)
 		if err != nil {
 			return err
 		}

@@ -130,6 +130,7 @@ func (t *taker) closed(ctx context.Context, u *unit, e *clientapi.Event) error {
 }
 
 func (t *taker) fanout(ctx context.Context, u *unit, uri mimi.URI, f *mimi.FanoutMessage) error {
+	ctx = inRoom(ctx, uri)
 	if f.Message.WireFormat == mls.WireWelcome {
 		return t.takeWelcome(ctx, u, uri, f)
 	}

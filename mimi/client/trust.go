@@ -4,8 +4,8 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/privyseal/privyseal/mimi"
 	"github.com/privyseal/privyseal/mimi/identity"
+	"github.com/privyseal/privyseal/mimi/room"
 )
 
 // A TrustJudge is a Judge that goes by a trust configuration, as hubs and the
@@ -15,7 +15,7 @@ type TrustJudge struct{ Evaluator *identity.Evaluator }
 // Leaf implements Judge.
 func (j TrustJudge) Leaf(ctx context.Context, q *Question) (*Verdict, error) {
 	v, err := j.Evaluator.Evaluate(ctx, identity.Question{
-		Suite: q.Suite, Credential: q.Credential, SignatureKey: q.SignatureKey, Role: identity.RoleClient,
+		Suite: q.Suite, Credential: q.Credential, SignatureKey: q.SignatureKey, Role: identity.RoleClient, Room: q.Room,
 		Expect: identity.Expected{Pseudonyms: true}, // what the room admits, policy and hub say
 		Acting: q.Acting,
 	})
@@ -39,12 +39,12 @@ func (j TrustJudge) Leaf(ctx context.Context, q *Question) (*Verdict, error) {
 }
 
 // Hub implements Judge.
-func (j TrustJudge) Hub(ctx context.Context, q *Question) (mimi.URI, error) {
+func (j TrustJudge) Hub(ctx context.Context, q *Question) (room.Sender, error) {
 	v, err := j.Evaluator.Evaluate(ctx, identity.Question{
-		Suite: q.Suite, Credential: q.Credential, SignatureKey: q.SignatureKey, Role: identity.RoleHub, Acting: q.Acting,
+		Suite: q.Suite, Credential: q.Credential, SignatureKey: q.SignatureKey, Role: identity.RoleHub, Room: q.Room, Acting: q.Acting,
 	})
 	if err != nil {
-		return mimi.URI{}, err
+		return room.Sender{}, err
 	}
-	return v.Hub, nil
+	return room.Sender{URI: v.Hub, Credentials: v.Claims}, nil
 }

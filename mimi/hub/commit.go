@@ -64,7 +64,33 @@ func (r *Room) committer(ctx context.Context, from From, v *mls.VerifiedCommit) 
 	if path := v.Commit().Path; path != nil {
 		leaf = path.LeafNode
 	}
-	return r.sender(ctx, from, v, leaf)
+	user, err := r.sender(ctx, from, v, leaf)
+	if err == nil && r.suspended(v.Sender(), leaf) {
+		return user, errSuspended(user)
+	}
+	return user, err
+}
+
+// suspended reports whether the sender of a handshake is a member whose
+// credential is suspended, or comes anew with the credential of one.
+func (r *Room) suspended(s mls.Sender, leaf *mls.LeafNode) bool {
+	if s.Type == mls.SenderMember {
+		return r.members[s.Index].Suspended
+	}
+	if leaf == nil {
+		return false
+	}
+	id := idOf(leaf)
+	m, ok := r.members[r.byCredential[id]]
+	return ok && m.Credential == id && m.Suspended
+}
+
+// begun notes what an epoch begins with.
+func (r *Room) begun(staged *mls.StagedCommit) {
+	clear(r.claims)
+	if staged.External() || len(staged.Added()) > 0 {
+		r.newest = staged.Epoch()
+	}
 }
 
 // references lists the references of a commit that are to no pending proposal.
@@ -154,15 +180,23 @@ func (r *Room) allowed(ctx context.Context, staged *mls.StagedCommit, told *Join
 	if err != nil {
 		return nil, err
 	}
+	var came []*mls.LeafNode
 	for _, m := range staged.Added() {
-		if err := r.meets(m.Node); err != nil {
-			return nil, err
-		}
+		came = append(came, m.Node)
 	}
 	if leaf := staged.Committer().New; leaf != nil {
+		came = append(came, leaf)
+	}
+	for _, leaf := range came {
 		if err := r.meets(leaf); err != nil {
 			return nil, err
 		}
+	}
+	for _, u := range staged.Updated() {
+		came = append(came, u.New)
+	}
+	if err := r.names_.within(ctx, effect, came); err != nil {
+		return nil, err
 	}
 	return effect, r.sendersStay(staged)
 }
@@ -250,6 +284,7 @@ func (r *Room) accept(ctx context.Context, u *mimi.HandshakeBundle, staged *mls.
 		return nil, fmt.Errorf("hub: applying an allowed effect: %w", err)
 	}
 	r.pending, r.silenced = nil, make(map[mimi.URI]bool)
+	r.begun(staged)
 	r.settle()
 	if err := r.recast(ctx, staged, out); err != nil {
 		return nil, err

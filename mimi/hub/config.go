@@ -8,6 +8,7 @@ import (
 	"github.com/privyseal/privyseal/mimi"
 	"github.com/privyseal/privyseal/mimi/identity"
 	"github.com/privyseal/privyseal/mimi/policy"
+	"github.com/privyseal/privyseal/mimi/room"
 	"github.com/privyseal/privyseal/mls"
 )
 
@@ -21,11 +22,19 @@ type Question struct {
 	// Voucher is the provider that brought the credential over an authenticated
 	// connection; a basic credential of another host is not believed.
 	Voucher string
+	// Member is set for a leaf that the room has already. Then only what every
+	// member finds alike refuses it: whether it is still valid, and not revoked,
+	// is for whoever expels it.
+	Member bool
 }
 
 // A Verdict is what an Evaluator believes.
 type Verdict struct {
 	Identity *identity.Identity
+	// MaxRole is the highest role that the user may have, if Bounded: no issuer
+	// has proven who it is (the trust configuration's basic_max_role).
+	MaxRole mimi.RoleIndex
+	Bounded bool
 	// Claims are the credentials that preauthorisation may look at.
 	Claims []policy.Credential
 }
@@ -35,9 +44,9 @@ type Verdict struct {
 // found out; both refuse.
 type Evaluator interface {
 	Evaluate(ctx context.Context, q *Question) (*Verdict, error)
-	// Sender returns the provider or user that an entry of external_senders
-	// may speak for.
-	Sender(ctx context.Context, suite mls.CipherSuite, s mls.ExternalSender, room mimi.URI) (mimi.URI, error)
+	// Sender returns the provider that may speak for an entry of
+	// external_senders which is not the hub's own.
+	Sender(ctx context.Context, suite mls.CipherSuite, s mls.ExternalSender) (room.Sender, error)
 }
 
 // A SenderKey is the hub's key for external proposals and for

@@ -105,6 +105,10 @@ func (r *Room) found(ctx context.Context, from From) (*Outcome, error) {
 		if err := r.meets(m.Node); err != nil {
 			return nil, err
 		}
+		n.fresh[idOf(m.Node)] = v
+		if err := n.mayHave(ctx, m.Node, v.Identity.User, r.state.RoleOf(v.Identity.User)); err != nil {
+			return nil, err
+		}
 		next := memberOf(uint32(m.Leaf), idOf(m.Node), v)
 		r.put(next)
 		out.Came, out.Leaves = append(out.Came, next), append(out.Leaves, m.Node)

@@ -3,6 +3,9 @@ package hub
 import (
 	"errors"
 	"fmt"
+
+	"github.com/privyseal/privyseal/credentials"
+	"github.com/privyseal/privyseal/mimi"
 )
 
 // Errors of requests that get no code in a body.
@@ -24,6 +27,11 @@ func (e *CredentialError) Error() string { return "credential: " + e.Err.Error()
 
 // Unwrap returns the reason.
 func (e *CredentialError) Unwrap() error { return e.Err }
+
+// errSuspended refuses a member whose credential is suspended.
+func errSuspended(user mimi.URI) error {
+	return &CredentialError{credentials.Errorf(credentials.CodeSuspended, "leaf", "%s is not heard until it is valid again", user)}
+}
 
 // A reason is why an update is refused, with the code that says so.
 type reason struct {

@@ -71,6 +71,9 @@ func (r *Room) mayJoin(v *Verdict, code policy.JoinCode) bool {
 		return false
 	}
 	for _, role := range r.rolesToTry(v, code) {
+		if v.Bounded && max(role, r.state.RoleOf(v.Identity.User)) > v.MaxRole {
+			continue
+		}
 		by := policy.Actor{Sender: policy.NewMemberCommit, User: v.Identity.User, Client: v.Identity.Client, Credentials: v.Claims}
 		c := &policy.Commit{Committer: by, Code: code, Proposals: []policy.Proposed{{By: by, Proposal: policy.ExternalInit{}}}}
 		if m, ok := r.MemberOf(v.Identity.Client); ok {

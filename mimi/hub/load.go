@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/privyseal/privyseal/mimi"
+	"github.com/privyseal/privyseal/mimi/policy"
 	"github.com/privyseal/privyseal/mls"
 )
 
@@ -13,10 +14,12 @@ import (
 func (r *Room) Snapshot() ([]byte, error) { return r.group.MarshalBinary() }
 
 // Load makes a room from a snapshot, the timestamp that the room had then, the
-// members it has now, and the events since the snapshot in their order.
-// Nothing is judged: what was accepted stays so.
-func Load(ctx context.Context, cfg *Config, uri mimi.URI, snapshot []byte, at uint64, members []Member, events []Event) (*Room, error) {
+// members it has now, the epoch in which the last of them came (Room.Newest),
+// and the events since the snapshot in their order. Nothing is judged: what was
+// accepted stays so.
+func Load(ctx context.Context, cfg *Config, uri mimi.URI, snapshot []byte, at uint64, members []Member, newest uint64, events []Event) (*Room, error) {
 	r := newRoom(cfg, uri)
+	r.newest = newest
 	group, err := mls.UnmarshalPublicGroup(snapshot, r.publicConfig())
 	if err != nil {
 		return nil, fmt.Errorf("hub: snapshot of %s: %w", uri, err)
@@ -66,15 +69,35 @@ func (r *Room) resume(ctx context.Context) error {
 		return err
 	}
 	for _, b := range r.pending {
-		effect, err := r.judgeProposals(ctx, b.proposals)
-		if err != nil {
-			return fmt.Errorf("hub: a bundle that was accepted: %w", err)
-		}
-		for _, user := range effect.Silenced() {
-			r.silenced[user] = true
+		for _, v := range b.proposals {
+			for _, user := range r.silencedBy(v.Proposal()) {
+				r.silenced[user] = true
+			}
 		}
 	}
 	return nil
+}
+
+// silencedBy are the users whom a proposal removes from the list or bans. The
+// proposal was judged when it was accepted, and what it says of them does not
+// depend on what is believed now.
+func (r *Room) silencedBy(p mls.Proposal) []mimi.URI {
+	update, ok := p.(*mls.AppDataUpdate)
+	if !ok || update.Component != mls.ComponentID(policy.ComponentParticipantList) {
+		return nil
+	}
+	users := r.removedBy(update)
+	u, err := mimi.ParseParticipantListUpdate(update.Update)
+	if err != nil {
+		return nil
+	}
+	list := r.state.ParticipantList().Participants
+	for _, c := range u.ChangedRoleParticipants {
+		if c.Role == mimi.RoleBanned && int(c.UserIndex) < len(list) {
+			users = append(users, list[c.UserIndex].User)
+		}
+	}
+	return users
 }
 
 func (r *Room) replay(ctx context.Context, e *Event) error {
@@ -133,5 +156,6 @@ func (r *Room) replayCommit(ctx context.Context, m *mimi.MLSMessage, partial []b
 		return err
 	}
 	r.pending = nil
+	r.begun(staged)
 	return r.group.Merge(staged)
 }

@@ -31,7 +31,7 @@ func (r *Room) Submit(from From, q *mimi.SubmitMessageRequest) (*Submission, err
 		return nil, fmt.Errorf("%w: sendingUri is %s", ErrForeign, q.SendingURI)
 	}
 	s := &Submission{Epoch: q.AppMessage.Epoch, Suite: r.suite(), Message: q.AppMessage}
-	tag, err := r.submittable(q)
+	tag, err := r.submittable(from, q)
 	var old *tooOldError
 	switch {
 	case errors.As(err, &old):
@@ -63,12 +63,15 @@ func (*tooOldError) Error() string { return "the epoch of the message is too old
 
 // submittable checks all that a hub can see of a message, and returns the
 // franking tag.
-func (r *Room) submittable(q *mimi.SubmitMessageRequest) (*mimi.FrankingTag, error) {
+func (r *Room) submittable(from From, q *mimi.SubmitMessageRequest) (*mimi.FrankingTag, error) {
 	if string(q.AppMessage.GroupID) != string(r.GroupID()) {
 		return nil, errors.New("group_id is not the room's")
 	}
 	if r.silenced[q.SendingURI] {
 		return nil, errors.New("the user is being removed")
+	}
+	if r.held(from, q.SendingURI) {
+		return nil, errSuspended(q.SendingURI)
 	}
 	if _, err := policy.Authorize(r.state, &policy.Message{Sender: q.SendingURI}); err != nil {
 		return nil, err
@@ -83,8 +86,26 @@ func (r *Room) submittable(q *mimi.SubmitMessageRequest) (*mimi.FrankingTag, err
 	return r.frankingTag(m.PrivateMessage)
 }
 
-// epochFits allows the epochs that the room's policy tolerates. A newer one
-// than the hub's cannot be.
+// held reports whether the client that sends is suspended. A client of another
+// provider is not known by its message: there, a user is held when all of its
+// clients are.
+func (r *Room) held(from From, user mimi.URI) bool {
+	leaves := r.state.LeavesOf(user)
+	for _, i := range leaves {
+		switch m := r.members[i]; {
+		case from.Client.IsZero() && !m.Suspended:
+			return false
+		case m.Client == from.Client:
+			return m.Suspended
+		}
+	}
+	return from.Client.IsZero() && len(leaves) > 0
+}
+
+// epochFits allows the epochs that the room's policy tolerates, but none before
+// the one in which the last client came: it could never read the message, and
+// the sender, who is told the epoch, can send it again. A newer epoch than the
+// hub's cannot be.
 func (r *Room) epochFits(epoch uint64) error {
 	tolerance := uint64(policy.DefaultEpochTolerance)
 	if r.ops != nil {
@@ -93,7 +114,7 @@ func (r *Room) epochFits(epoch uint64) error {
 	switch now := r.Epoch(); {
 	case epoch > now:
 		return fmt.Errorf("epoch %d has not begun", epoch)
-	case now-epoch > tolerance:
+	case now-epoch > tolerance, epoch < r.newest:
 		return &tooOldError{}
 	}
 	return nil

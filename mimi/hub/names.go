@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/privyseal/privyseal/credentials"
 	"github.com/privyseal/privyseal/internal/tlsvec"
 	"github.com/privyseal/privyseal/mimi"
 	"github.com/privyseal/privyseal/mimi/identity"
@@ -41,7 +42,13 @@ type Member struct {
 	Level      identity.Level
 	Issuer     string
 	NotAfter   time.Time // zero for never
+	// Suspended says that the credential is not believed for the time being: the
+	// leaf stays, and is not heard.
+	Suspended bool
 }
+
+// proven reports whether an issuer has said who the member is.
+func (m Member) proven() bool { return m.Level >= identity.Issued }
 
 func memberOf(leaf uint32, id CredentialID, v *Verdict) Member {
 	return Member{
@@ -71,13 +78,107 @@ func (n *names) Leaf(ctx context.Context, leaf *mls.LeafNode) (room.Identity, er
 	return room.Identity{Client: policy.Client{User: v.Identity.User, URI: v.Identity.Client}, Credentials: v.Claims}, nil
 }
 
+// Credentials implements room.Identities. They are asked for once in an epoch,
+// so that what was accepted in it stays so.
+func (n *names) Credentials(ctx context.Context, leaf *mls.LeafNode) ([]policy.Credential, error) {
+	id := idOf(leaf)
+	if known, ok := n.room.claims[id]; ok {
+		return known, nil
+	}
+	if m, ok := n.room.members[n.room.byCredential[id]]; ok && m.Credential == id && !m.proven() {
+		return nil, nil
+	}
+	q := n.question(leaf)
+	q.Member = true
+	v, err := n.room.cfg.Evaluator.Evaluate(ctx, q)
+	if err != nil {
+		return nil, &CredentialError{err}
+	}
+	n.room.claims[id] = v.Claims
+	return v.Claims, nil
+}
+
+// bound returns the highest role that trust allows whom a leaf stands for, if
+// there is such a bound.
+func (n *names) bound(ctx context.Context, leaf *mls.LeafNode) (mimi.RoleIndex, bool, error) {
+	id := idOf(leaf)
+	if v := n.fresh[id]; v != nil {
+		return v.MaxRole, v.Bounded, nil
+	}
+	m, ok := n.room.members[n.room.byCredential[id]]
+	if !ok || m.Credential != id || m.proven() {
+		return 0, false, nil
+	}
+	q := n.question(leaf)
+	q.Member, q.Voucher = true, m.Client.Host() // which vouched for it when it came
+	v, err := n.room.cfg.Evaluator.Evaluate(ctx, q)
+	if err != nil {
+		return 0, true, &CredentialError{err}
+	}
+	return v.MaxRole, v.Bounded, nil
+}
+
+// within checks that nobody gets a role, or comes with one, that trust does not
+// allow without proof of who it is: those whose role changes with all their
+// clients, and the users of leaves that come. State is that before the effect.
+func (n *names) within(ctx context.Context, e *policy.Effect, came []*mls.LeafNode) error {
+	role := make(map[mimi.URI]mimi.RoleIndex)
+	for _, p := range e.Roles() {
+		role[p.User] = p.Role
+	}
+	for user, r := range role {
+		for _, i := range n.room.state.LeavesOf(user) {
+			if err := n.mayHave(ctx, n.room.group.Current().Member(mls.LeafIndex(i)), user, r); err != nil {
+				return err
+			}
+		}
+	}
+	for _, leaf := range came {
+		v, err := n.verdict(ctx, leaf)
+		if err != nil {
+			return err
+		}
+		user := v.Identity.User
+		r, ok := role[user]
+		if !ok {
+			r = n.room.state.RoleOf(user)
+		}
+		if err := n.mayHave(ctx, leaf, user, r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (n *names) mayHave(ctx context.Context, leaf *mls.LeafNode, user mimi.URI, role mimi.RoleIndex) error {
+	if leaf == nil || role <= mimi.RoleBanned {
+		return nil
+	}
+	most, bounded, err := n.bound(ctx, leaf)
+	if err != nil || !bounded || role <= most {
+		return err
+	}
+	return &CredentialError{credentials.Errorf(credentials.CodePolicy, "leaf",
+		"%s would have role %d, and no issuer has proven who it is: its role is at most %d (basic_max_role)", user, role, most)}
+}
+
 // ExternalSender implements room.Identities. The hub's own entry needs no
 // evaluation: it has the hub's key.
-func (n *names) ExternalSender(ctx context.Context, s mls.ExternalSender) (mimi.URI, error) {
+func (n *names) ExternalSender(ctx context.Context, s mls.ExternalSender) (room.Sender, error) {
 	if n.room.ownSender(s) {
-		return n.room.cfg.Provider, nil
+		return room.Sender{URI: n.room.cfg.Provider}, nil
 	}
-	return n.room.cfg.Evaluator.Sender(ctx, n.room.suite(), s, n.room.uri)
+	sender, err := n.room.cfg.Evaluator.Sender(ctx, n.room.suite(), s)
+	if err != nil {
+		return sender, &CredentialError{err}
+	}
+	return sender, nil
+}
+
+func (n *names) question(leaf *mls.LeafNode) *Question {
+	return &Question{
+		Suite: n.room.suite(), Credential: leaf.Credential, SignatureKey: leaf.SignatureKey, Room: n.room.uri, Voucher: n.voucher,
+	}
 }
 
 func (n *names) verdict(ctx context.Context, leaf *mls.LeafNode) (*Verdict, error) {
@@ -96,10 +197,7 @@ func (n *names) verdict(ctx context.Context, leaf *mls.LeafNode) (*Verdict, erro
 }
 
 func (n *names) evaluate(ctx context.Context, leaf *mls.LeafNode) (*Verdict, error) {
-	q := &Question{
-		Suite: n.room.suite(), Credential: leaf.Credential, SignatureKey: leaf.SignatureKey, Room: n.room.uri, Voucher: n.voucher,
-	}
-	v, err := n.room.cfg.Evaluator.Evaluate(ctx, q)
+	v, err := n.room.cfg.Evaluator.Evaluate(ctx, n.question(leaf))
 	if err != nil {
 		return nil, &CredentialError{err}
 	}

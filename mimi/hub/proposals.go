@@ -57,6 +57,9 @@ func (r *Room) proposal(ctx context.Context, from From, m *mimi.MLSMessage) (*ml
 	if r.silenced[user] && !r.ownRemoval(v, user) {
 		return nil, refuse("%s is being removed, and may propose nothing but to remove its own clients", user)
 	}
+	if r.suspended(v.Sender(), newLeaf(v)) && !r.ownRemoval(v, user) {
+		return nil, errSuspended(user)
+	}
 	return v, r.leafOf(ctx, v)
 }
 
@@ -147,6 +150,9 @@ func (r *Room) authorize(ctx context.Context, b *bundle) (*policy.Effect, error)
 	if err != nil {
 		return nil, err
 	}
+	if err := r.names_.within(ctx, alone, leavesOf(b.proposals)); err != nil {
+		return nil, err
+	}
 	if len(r.pending) == 0 {
 		return alone, nil
 	}
@@ -157,13 +163,26 @@ func (r *Room) authorize(ctx context.Context, b *bundle) (*policy.Effect, error)
 	return alone, nil
 }
 
+// leavesOf are the leaves that proposals bring.
+func leavesOf(list []*mls.VerifiedProposal) (leaves []*mls.LeafNode) {
+	for _, v := range list {
+		switch p := v.Proposal().(type) {
+		case *mls.Add:
+			leaves = append(leaves, p.KeyPackage.LeafNode)
+		case *mls.Update:
+			leaves = append(leaves, p.LeafNode)
+		}
+	}
+	return leaves
+}
+
 func (r *Room) judgeProposals(ctx context.Context, list []*mls.VerifiedProposal) (*policy.Effect, error) {
 	gc := r.group.Current().Context()
 	n := r.names_
 	if n == nil {
 		n = r.names("")
 	}
-	action, err := room.Bundle(ctx, gc.Extensions, list, n)
+	action, err := room.Bundle(ctx, gc.Extensions, r.group.Current().Member, list, n)
 	if err != nil {
 		return nil, err
 	}

@@ -30,9 +30,11 @@ type Room struct {
 	providers    map[string]int // leaves by host
 	last         uint64         // newest accepted timestamp
 	base         policy.BaseRoomPolicy
-	ops          *policy.OperationalParameters // nil if the room has none
-	deaf         *[]string                     // nil when it has to be found out anew
-	names_       *names                        // of the decision under way, for judge
+	ops          *policy.OperationalParameters        // nil if the room has none
+	deaf         *[]string                            // nil when it has to be found out anew
+	claims       map[CredentialID][]policy.Credential // of members, as found in this epoch
+	newest       uint64                               // the epoch that began with the last client that came
+	names_       *names                               // of the decision under way, for judge
 }
 
 // A bundle is proposals that were accepted as one intent.
@@ -60,7 +62,7 @@ func (r *Room) publicConfig() mls.PublicConfig {
 func newRoom(cfg *Config, uri mimi.URI) *Room {
 	return &Room{
 		cfg: cfg, uri: uri, silenced: make(map[mimi.URI]bool), members: make(map[uint32]Member),
-		byCredential: make(map[CredentialID]uint32), providers: make(map[string]int),
+		byCredential: make(map[CredentialID]uint32), providers: make(map[string]int), claims: make(map[CredentialID][]policy.Credential),
 	}
 }
 
@@ -76,6 +78,10 @@ func (r *Room) GroupID() []byte { return r.group.Current().ID() }
 // State returns the policy state of the epoch, which the caller must not
 // change.
 func (r *Room) State() *policy.State { return r.state }
+
+// Newest is the epoch in which the last client that came was there first.
+// Messages of earlier epochs are not taken, since it could never read them.
+func (r *Room) Newest() uint64 { return r.newest }
 
 // LastTimestamp returns the newest accepted timestamp.
 func (r *Room) LastTimestamp() uint64 { return r.last }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/privyseal/privyseal/mimi"
 	"github.com/privyseal/privyseal/mimi/identity"
+	"github.com/privyseal/privyseal/mimi/room"
 	"github.com/privyseal/privyseal/mls"
 )
 
@@ -17,12 +18,15 @@ func (t TrustEvaluator) Evaluate(ctx context.Context, q *Question) (*Verdict, er
 	v, err := t.Evaluator.Evaluate(ctx, identity.Question{
 		Suite: q.Suite, Credential: q.Credential, SignatureKey: q.SignatureKey, Role: identity.RoleClient, Room: q.Room, Voucher: q.Voucher,
 		Expect: identity.Expected{Pseudonyms: true}, // the room's own policy is asked by the Room
-		Acting: true,
+		Acting: !q.Member,
 	})
 	if err != nil {
 		return nil, err
 	}
-	out := &Verdict{Identity: v.Identity}
+	if v.Identity == nil { // of a member: its issuer is not known any more
+		return nil, v.Trouble
+	}
+	out := &Verdict{Identity: v.Identity, MaxRole: mimi.RoleIndex(v.MaxRole), Bounded: v.Bounded}
 	if v.MayPreauthorize() {
 		out.Claims = v.Claims
 	}
@@ -30,12 +34,12 @@ func (t TrustEvaluator) Evaluate(ctx context.Context, q *Question) (*Verdict, er
 }
 
 // Sender implements Evaluator.
-func (t TrustEvaluator) Sender(ctx context.Context, suite mls.CipherSuite, s mls.ExternalSender, room mimi.URI) (mimi.URI, error) {
+func (t TrustEvaluator) Sender(ctx context.Context, suite mls.CipherSuite, s mls.ExternalSender) (room.Sender, error) {
 	v, err := t.Evaluator.Evaluate(ctx, identity.Question{
-		Suite: suite, Credential: s.Credential, SignatureKey: s.SignatureKey, Role: identity.RoleHub, Room: room, Acting: true,
+		Suite: suite, Credential: s.Credential, SignatureKey: s.SignatureKey, Role: identity.RoleHub, Acting: true,
 	})
 	if err != nil {
-		return mimi.URI{}, err
+		return room.Sender{}, err
 	}
-	return v.Hub, nil
+	return room.Sender{URI: v.Hub, Credentials: v.Claims}, nil
 }

@@ -192,7 +192,8 @@ func (r *Room) externalSender(ctx context.Context, from From, index uint32) (mim
 	if err != nil || int(index) >= len(senders) {
 		return mimi.URI{}, invalid(nil, "external sender %d is not there", index)
 	}
-	uri, err := r.names_.ExternalSender(ctx, senders[index])
+	s, err := r.names_.ExternalSender(ctx, senders[index])
+	uri := s.URI
 	if err != nil {
 		return uri, err
 	}

@@ -92,8 +92,9 @@ const (
 
 // Follow rechecks what held returns until ctx ends: at once, whenever the trust
 // configuration, the keys or the known revocations change, when a credential is
-// due, and every five minutes. report is given the changes of each look, and
-// is told of each again and again until held returns it no more.
+// due, and every five minutes. report is given the changes of each look, or none:
+// it is told of each again and again until held returns it no more, and of a
+// suspension no more once that has ended.
 //
 // With List.Run beside it, a revocation is reported within the time that its
 // issuer states for its list (ttl, or four fifths of a CRL's interval), and after
@@ -110,10 +111,8 @@ func (e *Evaluator) Follow(ctx context.Context, held func(context.Context) ([]He
 		if err != nil {
 			return err
 		}
-		if len(changes) > 0 {
-			if err := report(ctx, changes); err != nil {
-				return err
-			}
+		if err := report(ctx, changes); err != nil {
+			return err
 		}
 		if err := pause(ctx, e.wait(next), changed); err != nil {
 			return err

@@ -46,6 +46,10 @@ func (e *Effect) Silenced() []mimi.URI {
 	return users
 }
 
+// Roles returns who gets which role: the users who come onto the list, and the
+// participants whose role changes.
+func (e *Effect) Roles() []mimi.UserRolePair { return slices.Concat(e.roles, e.added) }
+
 // Value returns the new value of a component other than the participant list,
 // and whether the action changes it. The value of a component that is removed is
 // nil.

@@ -12,13 +12,16 @@ import (
 // the GroupContext extensions of the epoch that it ends.
 func Action(ctx context.Context, staged *mls.StagedCommit, who Identities) (*policy.Commit, error) {
 	before, _ := staged.Extensions()
-	a := &actors{ctx, who, before}
+	a := &actors{ctx: ctx, who: who, ext: before, leaf: staged.Before}
+	for _, p := range staged.Proposals() {
+		a.note(p.Sender, p.Proposal)
+	}
 	c := new(policy.Commit)
 	var err error
 	if staged.External() {
 		c.Committer, err = a.joiner(staged.Committer().New)
 	} else {
-		c.Committer = member(staged.Sender())
+		c.Committer = policy.Actor{Sender: policy.Member, Leaf: staged.Sender().Index}
 		c.Path, err = a.path(staged.Committer())
 	}
 	if err != nil {
@@ -26,7 +29,7 @@ func Action(ctx context.Context, staged *mls.StagedCommit, who Identities) (*pol
 	}
 	for _, p := range staged.Proposals() {
 		by := c.Committer
-		if p.ByReference {
+		if p.ByReference || by.Sender == policy.Member {
 			if by, err = a.actor(p.Sender, p.Proposal); err != nil {
 				return nil, err
 			}
@@ -41,9 +44,13 @@ func Action(ctx context.Context, staged *mls.StagedCommit, who Identities) (*pol
 }
 
 // Bundle turns bare proposals into what policy.Authorize judges as one
-// intent. ext are the extensions of the GroupContext.
-func Bundle(ctx context.Context, ext mls.Extensions, proposals []*mls.VerifiedProposal, who Identities) (*policy.Bundle, error) {
-	a := &actors{ctx, who, ext}
+// intent. ext are the extensions of the GroupContext, and leaf returns a leaf of
+// the group.
+func Bundle(ctx context.Context, ext mls.Extensions, leaf func(mls.LeafIndex) *mls.LeafNode, proposals []*mls.VerifiedProposal, who Identities) (*policy.Bundle, error) {
+	a := &actors{ctx: ctx, who: who, ext: ext, leaf: leaf}
+	for _, v := range proposals {
+		a.note(v.Sender(), v.Proposal())
+	}
 	b := new(policy.Bundle)
 	for _, v := range proposals {
 		by, err := a.actor(v.Sender(), v.Proposal())
@@ -64,9 +71,43 @@ type actors struct {
 	ctx context.Context
 	who Identities
 	ext mls.Extensions
+	// leaf returns a leaf of the group as the epoch began.
+	leaf func(mls.LeafIndex) *mls.LeafNode
+	// listers are the members who change the participant list.
+	listers map[uint32]bool
 }
 
-func member(s mls.Sender) policy.Actor { return policy.Actor{Sender: policy.Member, Leaf: s.Index} }
+func (a *actors) note(s mls.Sender, p mls.Proposal) {
+	u, ok := p.(*mls.AppDataUpdate)
+	if !ok || s.Type != mls.SenderMember || u.Component != mls.ComponentID(policy.ComponentParticipantList) {
+		return
+	}
+	if a.listers == nil {
+		a.listers = make(map[uint32]bool)
+	}
+	a.listers[s.Index] = true
+}
+
+// member is a member who proposes. Its credentials count only where it gives
+// itself a role for which it is preauthorised (row 10), so that they are asked
+// for only if it changes the participant list of a room that has a preauth_list.
+func (a *actors) member(s mls.Sender) (policy.Actor, error) {
+	actor := policy.Actor{Sender: policy.Member, Leaf: s.Index}
+	if !a.listers[s.Index] {
+		return actor, nil
+	}
+	d, err := a.ext.AppData()
+	if err != nil {
+		return actor, err
+	}
+	if _, ok := d.Find(mls.ComponentID(policy.ComponentPreauth)); !ok {
+		return actor, nil
+	}
+	if leaf := a.leaf(mls.LeafIndex(s.Index)); leaf != nil {
+		actor.Credentials, err = a.who.Credentials(a.ctx, leaf)
+	}
+	return actor, err
+}
 
 func (a *actors) joiner(leaf *mls.LeafNode) (policy.Actor, error) {
 	id, err := a.who.Leaf(a.ctx, leaf)
@@ -86,7 +127,7 @@ func (a *actors) path(r mls.Replaced) (policy.Client, error) {
 func (a *actors) actor(s mls.Sender, p mls.Proposal) (policy.Actor, error) {
 	switch s.Type {
 	case mls.SenderMember:
-		return member(s), nil
+		return a.member(s)
 	case mls.SenderExternal:
 		return a.external(s.Index)
 	case mls.SenderNewMemberProposal:
@@ -108,8 +149,8 @@ func (a *actors) external(index uint32) (policy.Actor, error) {
 	if int64(index) >= int64(len(senders)) {
 		return policy.Actor{}, fmt.Errorf("room: external sender %d of %d", index, len(senders))
 	}
-	uri, err := a.who.ExternalSender(a.ctx, senders[index])
-	return policy.Actor{Sender: policy.External, User: uri}, err
+	s, err := a.who.ExternalSender(a.ctx, senders[index])
+	return policy.Actor{Sender: policy.External, User: s.URI, Credentials: s.Credentials}, err
 }
 
 func (a *actors) proposal(p mls.Proposal) (policy.Proposal, error) {

@@ -27,8 +27,13 @@ func (names) Leaf(_ context.Context, leaf *mls.LeafNode) (room.Identity, error) 
 	return room.Identity{Client: policy.Client{User: id.User, URI: id.Client}}, nil
 }
 
-func (names) ExternalSender(_ context.Context, s mls.ExternalSender) (mimi.URI, error) {
-	return mimi.ParseURI(string(s.Credential.Identity()))
+func (names) Credentials(context.Context, *mls.LeafNode) ([]policy.Credential, error) {
+	return nil, nil
+}
+
+func (names) ExternalSender(_ context.Context, s mls.ExternalSender) (room.Sender, error) {
+	uri, err := mimi.ParseURI(string(s.Credential.Identity()))
+	return room.Sender{URI: uri}, err
 }
 
 func must[T any](t *testing.T) func(T, error) T {
@@ -125,7 +130,7 @@ func TestProposalOfTheHub(t *testing.T) {
 	gc := g.Context()
 	raw := must[[]byte](t)(mls.ProposeExternally(t.Context(), hub, &gc, 0, addition(t, 2, "mimi://b.example/u/bob"), nil))
 	v := must[mls.Verified](t)(g.Verify(must[*mls.Message](t)(mls.ParseMessage(raw)))).(*mls.VerifiedProposal)
-	b := must[*policy.Bundle](t)(room.Bundle(t.Context(), gc.Extensions, []*mls.VerifiedProposal{v}, names{}))
+	b := must[*policy.Bundle](t)(room.Bundle(t.Context(), gc.Extensions, g.Member, []*mls.VerifiedProposal{v}, names{}))
 	if by := b.Proposals[0].By; by.Sender != policy.External || by.User != uri(t, "mimi://a.example") {
 		t.Errorf("proposed by %+v", by)
 	}

@@ -15,9 +15,20 @@ import (
 // status, and that its issuer is believed for the name.
 type Identities interface {
 	Leaf(ctx context.Context, leaf *mls.LeafNode) (Identity, error)
-	// ExternalSender returns the URI of the provider, or of the user, that
-	// may speak for an entry of external_senders.
-	ExternalSender(ctx context.Context, sender mls.ExternalSender) (mimi.URI, error)
+	// Credentials returns what preauthorisation may look at in the credential of
+	// a leaf that is in the group. Its validity was judged when the leaf came and
+	// is the business of who may remove it: all ends must find the same.
+	Credentials(ctx context.Context, leaf *mls.LeafNode) ([]policy.Credential, error)
+	// ExternalSender returns who may speak for an entry of external_senders.
+	ExternalSender(ctx context.Context, sender mls.ExternalSender) (Sender, error)
+}
+
+// A Sender is who may speak for an entry of external_senders.
+type Sender struct {
+	URI mimi.URI // of the provider
+	// Credentials are those by which it may be preauthorised for a role. The
+	// room's hub needs none.
+	Credentials []policy.Credential
 }
 
 // An Identity is whom policy sees in a leaf. Credentials are those that

@@ -105,7 +105,7 @@ func (h *Hub) configure(tb testing.TB) {
 	h.keys.AddMAC(0, mimi.MaxTimestamp, mac)
 	h.keys.AddSignatureKey(0, mimi.MaxTimestamp, suite, h.agent.SignatureKey)
 	h.config = hub.Config{
-		Provider: uri, Evaluator: judge{h.Evaluator}, Now: time.Now,
+		Provider: uri, Evaluator: hub.TrustEvaluator{Evaluator: h.Evaluator}, Now: time.Now,
 		SenderKey: func(s mls.CipherSuite) *hub.SenderKey {
 			if s != suite {
 				return nil
@@ -136,30 +136,6 @@ func (h *Hub) ClientTLS(tb testing.TB) *tls.Config {
 
 // ServerCertificate is the certificate of the hub's server in DER.
 func (h *Hub) ServerCertificate() []byte { return h.server.Certificate().Raw }
-
-// judge is the hub's view of an identity.Evaluator.
-type judge struct{ e *identity.Evaluator }
-
-func (j judge) Evaluate(ctx context.Context, q *hub.Question) (*hub.Verdict, error) {
-	v, err := j.e.Evaluate(ctx, identity.Question{
-		Suite: q.Suite, Credential: q.Credential, SignatureKey: q.SignatureKey, Role: identity.RoleClient, Room: q.Room, Voucher: q.Voucher,
-		Expect: identity.Expected{Pseudonyms: true}, Acting: true,
-	})
-	if err != nil {
-		return nil, err
-	}
-	return &hub.Verdict{Identity: v.Identity, Claims: v.Claims}, nil
-}
-
-func (j judge) Sender(ctx context.Context, s mls.CipherSuite, sender mls.ExternalSender, room mimi.URI) (mimi.URI, error) {
-	v, err := j.e.Evaluate(ctx, identity.Question{
-		Suite: s, Credential: sender.Credential, SignatureKey: sender.SignatureKey, Role: identity.RoleHub, Room: room, Acting: true,
-	})
-	if err != nil {
-		return mimi.URI{}, err
-	}
-	return v.Hub, nil
-}
 
 // Room gives a test the hub's view of a room. No request may be under way.
 func (h *Hub) Room(uri mimi.URI) *hub.Room {

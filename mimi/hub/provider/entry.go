@@ -87,10 +87,10 @@ func (s *Service) fresh(ctx context.Context, e *entry) error {
 
 func (s *Service) load(ctx context.Context, tx *sqldb.Tx, e *entry) error {
 	var row roomRow
-	var id, lastTS, closed int64
-	err := tx.QueryRow(ctx, `SELECT r.id, r.version, r.head, r.last_ts, r.snapshot_seq, r.snapshot_ts, r.snapshot_len, r.log_len, r.log_commits, r.closed
+	var id, lastTS, newest, closed int64
+	err := tx.QueryRow(ctx, `SELECT r.id, r.version, r.head, r.last_ts, r.snapshot_seq, r.snapshot_ts, r.snapshot_len, r.log_len, r.log_commits, r.newest, r.closed
 		FROM room r WHERE r.uri = ? AND r.hub = ''`, e.uri.String()).
-		Scan(&id, &row.version, &row.head, &lastTS, &row.snapshotSeq, &row.snapshotTS, &row.snapshotLen, &row.logLen, &row.logN, &closed)
+		Scan(&id, &row.version, &row.head, &lastTS, &row.snapshotSeq, &row.snapshotTS, &row.snapshotLen, &row.logLen, &row.logN, &newest, &closed)
 	switch {
 	case errors.Is(err, sql.ErrNoRows) || err == nil && closed != 0:
 		return ErrNoRoom
@@ -109,7 +109,7 @@ func (s *Service) load(ctx context.Context, tx *sqldb.Tx, e *entry) error {
 	if err != nil {
 		return err
 	}
-	room, err := hub.Load(ctx, &s.hub, e.uri, data, uint64(row.snapshotTS), members, events)
+	room, err := hub.Load(ctx, &s.hub, e.uri, data, uint64(row.snapshotTS), members, uint64(newest), events)
 	if err != nil {
 		return err
 	}

@@ -52,12 +52,7 @@ func TestHostileFollower(t *testing.T) {
 	alice.create(clubhouse, bob)
 	bob.say(clubhouse, "one")
 	alice.hears(clubhouse, "one")
-	var message *mimi.MLSMessage
-	for _, e := range w.events(bob.URI(), "b.example") {
-		if f, err := e.Fanout(); err == nil && f.Message.ContentType == mls.ContentApplication {
-			message = f.Message
-		}
-	}
+	message := w.messageAt(bob, "b.example")
 	submit := func(by *peer.Client, sender string, m *mimi.MLSMessage) (*mimi.SubmitMessageResponse, error) {
 		q := mimi.SubmitMessageRequest{Protocol: mimi.ProtocolMLS10, AppMessage: m, SendingURI: uri(t, sender)}
 		b, err := by.Do(t.Context(), "a.example", peer.SubmitMessage, clubhouse, q.Marshal())
@@ -104,6 +99,21 @@ func TestHostileFollower(t *testing.T) {
 	if err != nil || p.StatusCode != mimi.SubmitEpochTooOld || p.CurrentEpoch != alice.epoch(clubhouse) {
 		t.Errorf("a message of a stale epoch: %+v %v", p, err)
 	}
+}
+
+// messageAt waits until a provider has an application message for a client, and
+// returns it.
+func (w *world) messageAt(p *person, host string) (message *mimi.MLSMessage) {
+	w.t.Helper()
+	p.until("its provider has a message", func() bool {
+		for _, e := range w.events(p.URI(), host) {
+			if f, err := e.Fanout(); err == nil && f.Message.ContentType == mls.ContentApplication {
+				message = f.Message
+			}
+		}
+		return message != nil
+	})
+	return message
 }
 
 // rewrite returns a message that differs in its last octet, which the hub

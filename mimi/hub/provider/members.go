@@ -13,8 +13,8 @@ import (
 )
 
 func readMembers(ctx context.Context, tx *sqldb.Tx, room int64) (members []hub.Member, err error) {
-	rows, err := tx.Query(ctx, `SELECT leaf, client, user_uri, credential, type, level, issuer, not_after
-		FROM member WHERE room = ? AND until IS NULL ORDER BY leaf`, room)
+	rows, err := tx.Query(ctx, `SELECT m.leaf, m.client, m.user_uri, m.credential, m.type, m.level, m.issuer, m.not_after, coalesce(h.suspended, 0)
+		FROM member m LEFT JOIN held h ON h.credential = m.credential WHERE m.room = ? AND m.until IS NULL ORDER BY m.leaf`, room)
 	if err != nil {
 		return nil, err
 	}
@@ -23,8 +23,8 @@ func readMembers(ctx context.Context, tx *sqldb.Tx, room int64) (members []hub.M
 		var m hub.Member
 		var client, user string
 		var credential []byte
-		var kind, level, notAfter int64
-		if err := rows.Scan(&m.Leaf, &client, &user, &credential, &kind, &level, &m.Issuer, &notAfter); err != nil {
+		var kind, level, notAfter, suspended int64
+		if err := rows.Scan(&m.Leaf, &client, &user, &credential, &kind, &level, &m.Issuer, &notAfter, &suspended); err != nil {
 			return nil, err
 		}
 		if m.Client, err = mimi.ParseURI(client); err != nil {
@@ -35,6 +35,7 @@ func readMembers(ctx context.Context, tx *sqldb.Tx, room int64) (members []hub.M
 		}
 		copy(m.Credential[:], credential)
 		m.Type, m.Level, m.NotAfter = mls.CredentialType(kind), identity.Level(level), fromUnix(notAfter)
+		m.Suspended = suspended != 0
 		members = append(members, m)
 	}
 	return members, rows.Err()

@@ -184,22 +184,120 @@ func roomsWith(ctx context.Context, tx *sqldb.Tx, where string, arg any, rooms m
 
 // Follow asks again and again whether the credentials of leaves are believed,
 // at once when the trust configuration or what is known of revocations changes,
-// and expels those that are not, until ctx ends.
+// until ctx ends. It expels those that are not believed any more, and holds them
+// until they are gone, and those that are suspended until they are valid again.
 func (s *Service) Follow(ctx context.Context, e *identity.Evaluator) error {
+	warned := make(map[hub.CredentialID]identity.AlertKind)
 	return e.Follow(ctx, s.held, func(ctx context.Context, alerts []identity.Alert) error {
 		var gone []hub.CredentialID
+		suspended := make(map[hub.CredentialID]bool)
+		now := make(map[hub.CredentialID]identity.AlertKind, len(alerts))
 		for _, a := range alerts {
 			id := a.Ref.(hub.CredentialID)
-			s.cfg.Log.Warn("a credential in our rooms has changed", "kind", string(a.Kind), "credential", fmt.Sprintf("%x", id[:8]), "err", a.Err)
+			now[id] = a.Kind
+			if warned[id] != a.Kind {
+				s.cfg.Log.Warn("a credential in our rooms has changed", "kind", string(a.Kind), "credential", fmt.Sprintf("%x", id[:8]), "err", a.Err)
+			}
 			if a.Kind.Remove() {
 				gone = append(gone, id)
 			}
+			suspended[id] = a.Kind.Remove() || a.Kind == identity.AlertSuspended
+		}
+		warned = now
+		if err := s.Suspend(ctx, suspended); err != nil {
+			s.cfg.Log.Error("suspended credentials could not be noted; it is tried again", "err", err)
 		}
 		if err := s.Expel(ctx, gone...); err != nil {
 			s.cfg.Log.Error("leaves could not be removed; it is tried again", "err", err)
 		}
 		return nil
 	})
+}
+
+// Suspend makes the suspended credentials of leaves exactly these. Their leaves
+// stay in the rooms, since a suspension may end: until then they may send
+// nothing, and propose or commit nothing but the removal of their user's own
+// clients.
+func (s *Service) Suspend(ctx context.Context, now map[hub.CredentialID]bool) error {
+	rooms := make(map[string]bool)
+	err := s.db.Write(ctx, func(tx *sqldb.Tx) error {
+		clear(rooms)
+		if _, err := advance(ctx, tx, 0); err != nil { // the counter first, like everybody
+			return err
+		}
+		changed, err := suspensions(ctx, tx, now)
+		if err != nil {
+			return err
+		}
+		for id, on := range changed {
+			var at int64
+			if on {
+				at = s.nowMS()
+			}
+			if _, err := tx.Exec(ctx, `UPDATE held SET suspended = ? WHERE credential = ?`, at, id[:]); err != nil {
+				return err
+			}
+			if err := roomsWith(ctx, tx, `m.credential = ?`, id[:], rooms); err != nil {
+				return err
+			}
+		}
+		for uri := range rooms { // other nodes have to decide anew
+			if _, err := tx.Exec(ctx, `UPDATE room SET version = version + 1 WHERE uri = ?`, uri); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for uri := range rooms {
+		s.reload(uri)
+	}
+	return nil
+}
+
+// suspensions compares what is stored with what is so: true where a suspension
+// begins, false where one ends.
+func suspensions(ctx context.Context, tx *sqldb.Tx, now map[hub.CredentialID]bool) (map[hub.CredentialID]bool, error) {
+	changed := make(map[hub.CredentialID]bool)
+	for id, on := range now {
+		if on {
+			changed[id] = true
+		}
+	}
+	rows, err := tx.Query(ctx, `SELECT credential FROM held WHERE suspended <> 0`)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var raw []byte
+		if err := rows.Scan(&raw); err != nil {
+			return nil, err
+		}
+		var id hub.CredentialID
+		copy(id[:], raw)
+		if now[id] {
+			delete(changed, id)
+		} else {
+			changed[id] = false
+		}
+	}
+	return changed, rows.Err()
+}
+
+// reload has a room of ours loaded again before anything else is decided in it.
+func (s *Service) reload(uri string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for u, e := range s.rooms {
+		if u.String() == uri {
+			e.queue.mu.Lock()
+			e.queue.reload = true
+			e.queue.mu.Unlock()
+		}
+	}
 }
 
 // held lists the distinct credentials that leaves of our rooms have now.

@@ -1,0 +1,16 @@
+-- The epoch in which the last client that came to a room was there first: no
+-- message of an earlier one is taken. 0 for rooms that were stored without.
+ALTER TABLE room ADD COLUMN newest INTEGER NOT NULL DEFAULT 0;
+
+-- When a credential was found to be suspended, milliseconds, or 0.
+ALTER TABLE held ADD COLUMN suspended INTEGER NOT NULL DEFAULT 0;
+
+-- The node whose worker has the lease.
+ALTER TABLE follower ADD COLUMN holder TEXT NOT NULL DEFAULT '';
+
+-- The nodes of the provider. Each counts its beats; one that stops counting has
+-- died, and the others take over what it delivered.
+CREATE TABLE node (
+	id TEXT PRIMARY KEY,
+	beat INTEGER NOT NULL
+) STRICT;
