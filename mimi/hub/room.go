@@ -107,6 +107,14 @@ func (r *Room) MemberOf(client mimi.URI) (Member, bool) {
 // Providers returns the hosts that have clients in the group.
 func (r *Room) Providers() []string { return slices.Sorted(maps.Keys(r.providers)) }
 
+// Followed reports whether other providers have clients in the group.
+func (r *Room) Followed() bool {
+	if r.providers[r.uri.Host()] > 0 {
+		return len(r.providers) > 1
+	}
+	return len(r.providers) > 0
+}
+
 func (r *Room) suite() mls.CipherSuite { return r.group.Current().CipherSuite() }
 
 // ownSender reports whether an entry of external_senders has the hub's key.

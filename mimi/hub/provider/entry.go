@@ -46,7 +46,7 @@ func (s *Service) room(_ context.Context, uri mimi.URI) (*entry, error) {
 	if e == nil {
 		s.evict()
 		e = &entry{uri: uri}
-		e.queue.entry, e.queue.service = e, s
+		e.queue.entry, e.queue.w = e, &s.writer
 		s.rooms[uri] = e
 	}
 	e.used = s.clock

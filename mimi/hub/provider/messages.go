@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/privyseal/privyseal/internal/sqldb"
 	"github.com/privyseal/privyseal/mimi"
@@ -77,7 +78,7 @@ func (s *Service) decideMessage(ctx context.Context, e *entry, from hub.From, q 
 	if err != nil || !sub.Accepted {
 		return &decided{sub}, nil, err
 	}
-	t := &ticket{room: e.id, version: e.row.version, hash: string(hash), done: make(chan error, 1)}
+	t := &ticket{room: e.id, version: e.row.version, followed: e.room.Followed(), hash: string(hash), begun: time.Now(), done: make(chan error, 1)}
 	t.event.Timestamp = sub.Context.AcceptedTimestamp
 	t.event.deaf = e.deafProviders()
 	e.queue.add(t)
@@ -125,21 +126,24 @@ func (s *Service) afterFailure(ctx context.Context, t *ticket, hash []byte, err 
 
 // A ticket is an accepted message on its way to the store.
 type ticket struct {
-	room    int64
-	version int64
-	hash    string
-	event   stored
-	ready   bool // franked
-	gone    bool // withdrawn
-	done    chan error
+	room     int64
+	version  int64
+	followed bool // by other providers
+	hash     string
+	event    stored
+	begun    time.Time
+	ready    bool // franked
+	gone     bool // withdrawn
+	done     chan error
 }
 
-// A queue stores the messages of a room in the order of their timestamps,
-// whatever the order in which the device franks them. What is ready at one time
-// is stored together.
+// A queue has the messages of a room until they are stored in the order of
+// their timestamps, whatever the order in which the device franks them. The
+// service's writer stores them.
 type queue struct {
-	entry   *entry
-	service *Service
+	entry *entry
+	w     *writer
+	dirty bool // guarded by the writer
 
 	mu       sync.Mutex // guards what follows
 	tickets  []*ticket
@@ -149,6 +153,7 @@ type queue struct {
 }
 
 func (q *queue) add(t *ticket) {
+	q.w.accepted()
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.tickets = append(q.tickets, t)
@@ -172,7 +177,7 @@ func (q *queue) withdraw(t *ticket, err error) {
 	t.gone = true
 	t.done <- err
 	q.mu.Unlock()
-	q.flush()
+	q.w.withdrawn(q)
 }
 
 // settle marks a message as franked and returns when it is stored.
@@ -180,7 +185,7 @@ func (q *queue) settle(ctx context.Context, t *ticket) error {
 	q.mu.Lock()
 	t.ready = true
 	q.mu.Unlock()
-	q.flush()
+	q.w.franked(q, time.Since(t.begun))
 	select {
 	case err := <-t.done:
 		return err
@@ -189,28 +194,32 @@ func (q *queue) settle(ctx context.Context, t *ticket) error {
 	}
 }
 
-// flush stores what is ready at the head of the queue, until nothing is. One
-// caller does it for all.
-func (q *queue) flush() {
+// begin takes what can be stored now, or nil.
+func (q *queue) begin() *outgoing {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.flushing {
-		return
+	list := q.head()
+	if len(list) == 0 {
+		q.tellEmpty()
+		return nil
 	}
 	q.flushing = true
-	for {
-		list := q.head()
-		if len(list) == 0 {
-			break
-		}
-		q.mu.Unlock()
-		err := q.service.flushMessages(q.entry, list)
-		q.mu.Lock()
-		for i, t := range list {
-			t.done <- outcomeOf(err, i)
-		}
+	return &outgoing{queue: q, tickets: list}
+}
+
+// end tells those who wait for a list, and reports whether more can be stored.
+func (q *queue) end(list *outgoing) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for i, t := range list.tickets {
+		t.done <- outcomeOf(list.err, i)
 	}
 	q.flushing = false
+	q.tellEmpty()
+	return len(q.tickets) > 0 && (q.tickets[0].ready || q.tickets[0].gone)
+}
+
+func (q *queue) tellEmpty() {
 	if q.empty != nil && len(q.tickets) == 0 {
 		q.empty.Broadcast()
 	}
@@ -244,26 +253,6 @@ func outcomeOf(err error, i int) error {
 	if errors.As(err, &each) {
 		return each[i]
 	}
-	return err
-}
-
-// flushMessages stores messages together; if one of them is there already, each
-// by itself.
-func (s *Service) flushMessages(e *entry, list []*ticket) error {
-	ctx := context.Background() // the messages belong to several callers
-	err := s.storeMessages(ctx, e, list)
-	if sqldb.IsUnique(err) && len(list) > 1 {
-		each := make(outcomes, len(list))
-		for i := range list {
-			each[i] = s.storeMessages(ctx, e, list[i:i+1])
-		}
-		err = each
-	}
-	if err == nil {
-		s.announce(list[0].room)
-		return nil
-	}
-	s.lost(e, err)
 	return err
 }
 

@@ -41,6 +41,8 @@ type Service struct {
 	rooms map[mimi.URI]*entry
 	clock uint64 // of uses, to find the room that was not used for longest
 
+	writer writer
+
 	wake  waiters
 	work  chan struct{} // a follower has something due
 	fault func(step string) error
@@ -53,6 +55,7 @@ func New(cfg Config) (*Service, error) {
 		return nil, fmt.Errorf("provider: %w", err)
 	}
 	s := &Service{cfg: cfg.withDefaults(), db: cfg.DB, rooms: make(map[mimi.URI]*entry), work: make(chan struct{}, 1)}
+	s.writer = writer{s: s, enough: make(chan struct{}, 1)}
 	s.hub = hub.Config{
 		Provider: uri, Evaluator: cfg.Evaluator, SenderKey: s.senderKey, FrankingKey: s.frankingKey, ReceiverKey: cfg.ReceiverKey,
 		Parent: s.parent, Envelope: cfg.Envelope, AdmitBasic: cfg.AdmitBasic, MaxMembers: cfg.MaxMembers, Now: s.cfg.Now,

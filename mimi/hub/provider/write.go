@@ -39,10 +39,49 @@ type stored struct {
 	deaf      []string
 }
 
+// A numbered event has its place among all.
+type numbered struct {
+	seq, room int64
+	*stored
+}
+
 func (s *Service) putEvent(ctx context.Context, tx *sqldb.Tx, room, seq int64, e *stored) error {
-	_, err := tx.Exec(ctx, `INSERT INTO event (seq, room, kind, ts, epoch, hash, body, partial, providers, deaf, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		seq, room, int64(e.Kind), int64(e.Timestamp), int64(e.Epoch), e.hash, e.Fanout, e.Partial, hostList(e.providers), hostList(e.deaf), s.nowMS())
-	return err
+	return s.putEvents(ctx, tx, []numbered{{seq, room, e}})
+}
+
+// putEvents stores events, with few statements for many and with few texts of
+// statements, which stay prepared.
+func (s *Service) putEvents(ctx context.Context, tx *sqldb.Tx, events []numbered) error {
+	now := s.nowMS()
+	for len(events) > 0 {
+		i := slices.IndexFunc(insertEvents, func(q insert) bool { return q.rows <= len(events) })
+		q := insertEvents[i]
+		args := make([]any, 0, q.rows*eventColumns)
+		for _, e := range events[:q.rows] {
+			args = append(args, e.seq, e.room, int64(e.Kind), int64(e.Timestamp), int64(e.Epoch), e.hash, e.Fanout, e.Partial, hostList(e.providers), hostList(e.deaf), now)
+		}
+		if _, err := tx.Exec(ctx, q.text, args...); err != nil {
+			return err
+		}
+		events = events[q.rows:]
+	}
+	return nil
+}
+
+// An insert is a statement for so many rows.
+type insert struct {
+	rows int
+	text string
+}
+
+const eventColumns = 11
+
+// insertEvents has the statements, from many rows to one.
+var insertEvents = []insert{eventRows(32), eventRows(8), eventRows(2), eventRows(1)}
+
+func eventRows(n int) insert {
+	row := "(?" + strings.Repeat(", ?", eventColumns-1) + ")"
+	return insert{n, `INSERT INTO event (seq, room, kind, ts, epoch, hash, body, partial, providers, deaf, at) VALUES ` + row + strings.Repeat(", "+row, n-1)}
 }
 
 // hostList writes hosts so that each can be found with its commas around it.
@@ -57,30 +96,6 @@ func hostList(hosts []string) string {
 func (s *Service) wakeFollowers(ctx context.Context, tx *sqldb.Tx, room int64) error {
 	_, err := tx.Exec(ctx, `UPDATE follower SET due = ? WHERE room = ? AND due IS NULL`, s.nowMS(), room)
 	return err
-}
-
-// storeMessages stores accepted messages of one room, in the order of their
-// timestamps.
-func (s *Service) storeMessages(ctx context.Context, e *entry, list []*ticket) error {
-	return s.db.Batch(ctx, func(tx *sqldb.Tx) error {
-		ctx := context.WithoutCancel(ctx) // a query that is broken off takes the batch of all with it
-		seq, err := advance(ctx, tx, len(list))
-		if err != nil {
-			return err
-		}
-		first, last := list[0].event.Timestamp, list[len(list)-1].event.Timestamp
-		err = tx.ExecOne(ctx, hub.ErrStale, `UPDATE room SET last_ts = ?, head = ? WHERE id = ? AND version = ? AND last_ts < ? AND closed = 0`,
-			int64(last), seq+int64(len(list))-1, list[0].room, list[0].version, int64(first))
-		if err != nil {
-			return err
-		}
-		for i, t := range list {
-			if err := s.putEvent(ctx, tx, t.room, seq+int64(i), &t.event); err != nil {
-				return err
-			}
-		}
-		return s.wakeFollowers(ctx, tx, list[0].room)
-	})
 }
 
 // An updateWrite is an accepted update on its way to the store.
