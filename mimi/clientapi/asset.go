@@ -18,8 +18,8 @@ const MaxAsset = 1 << 30
 // encrypted asset.
 //
 // With a room the upload is judged by its asset policy. The media type is that
-// of the plaintext; without it the limits for attachments hold, and nothing of
-// what the asset is becomes known to the provider.
+// of the plaintext; without it the largest of the room's limits holds, and
+// nothing of what the asset is becomes known to the provider.
 type AssetQuery struct {
 	Room     mimi.URI      // zero for no room
 	Type     string        // such as image/png, or empty

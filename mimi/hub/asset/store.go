@@ -101,8 +101,11 @@ func (s *Store) limit(ctx context.Context, user mimi.URI, q *clientapi.AssetQuer
 	if q.Type != "" && !p.AllowsMediaType(policy.MediaType{Type: q.Type}) {
 		return 0, problem.New(http.StatusForbidden, "media-type", "the room does not allow assets of type %q", q.Type)
 	}
-	most := p.MaxSize(q.Type) + sealing
-	return int64(min(most, uint64(s.cfg.MaxSize))), nil
+	most := p.MaxAny() // whoever fetches it knows the type
+	if q.Type != "" {
+		most = p.MaxSize(q.Type)
+	}
+	return min(int64(min(most, uint64(s.cfg.MaxSize)))+sealing, s.cfg.MaxSize), nil
 }
 
 // sealing is by how much encryption lengthens an asset (an AEAD's tag), since

@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"io"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -136,7 +137,7 @@ func TestNamesThatAreNone(t *testing.T) {
 
 func TestRoomPolicy(t *testing.T) {
 	room := uri("mimi://h.example/r/x")
-	p := &policy.AssetPolicy{MaxImage: 100, MaxAttachment: 10, ForbiddenMediaTypes: []policy.MediaType{{Type: "image/gif"}}}
+	p := &policy.AssetPolicy{MaxImage: 100, MaxAudio: math.MaxUint64, MaxAttachment: 10, ForbiddenMediaTypes: []policy.MediaType{{Type: "image/gif"}}}
 	s := openStore(t, filepath.Join(t.TempDir(), "x.db"), asset.StoreConfig{
 		MaxSize: 1000,
 		Policy: func(_ context.Context, user, r mimi.URI) (*policy.AssetPolicy, error) {
@@ -156,7 +157,10 @@ func TestRoomPolicy(t *testing.T) {
 		"image":             {alice, clientapi.AssetQuery{Room: room, Type: "image/png"}, 116, 0, ""},
 		"large image":       {alice, clientapi.AssetQuery{Room: room, Type: "IMAGE/PNG"}, 117, 413, "too-large"},
 		"attachment":        {alice, clientapi.AssetQuery{Room: room, Type: "application/pdf"}, 26, 0, ""},
-		"large attachment":  {alice, clientapi.AssetQuery{Room: room}, 27, 413, "too-large"},
+		"large attachment":  {alice, clientapi.AssetQuery{Room: room, Type: "application/pdf"}, 27, 413, "too-large"},
+		"of no type":        {alice, clientapi.AssetQuery{Room: room}, 1000, 0, ""}, // it may be audio
+		"no bound":          {alice, clientapi.AssetQuery{Room: room, Type: "audio/ogg"}, 1000, 0, ""},
+		"large, no bound":   {alice, clientapi.AssetQuery{Room: room, Type: "audio/ogg"}, 1001, 413, "too-large"},
 		"forbidden":         {alice, clientapi.AssetQuery{Room: room, Type: "image/gif"}, 10, 403, "media-type"},
 		"video, of no size": {alice, clientapi.AssetQuery{Room: room, Type: "video/mp4"}, 17, 413, "too-large"},
 		"no room":           {bob, clientapi.AssetQuery{}, 1000, 0, ""},
