@@ -147,6 +147,15 @@ const (
 	KeyMaterialUserDeleted          KeyMaterialUserCode = 7
 )
 
+// String returns the draft's name of the code.
+func (c KeyMaterialUserCode) String() string {
+	names := [...]string{"success", "partialSuccess", "incompatibleProtocol", "noCompatibleMaterial", "userUnknown", "noConsent", "noConsentForThisRoom", "userDeleted"}
+	if int(c) < len(names) {
+		return names[c]
+	}
+	return fmt.Sprintf("code %d", uint8(c))
+}
+
 // mayHaveClients reports whether a response with the code may list clients.
 func (c KeyMaterialUserCode) mayHaveClients() bool {
 	return c == KeyMaterialSuccess || c == KeyMaterialPartialSuccess || c == KeyMaterialNoCompatible

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -41,6 +42,14 @@ const (
 	DownloadHubProxy DownloadPrivacyType = 1
 	DownloadOHTTP    DownloadPrivacyType = 2
 )
+
+// String returns the draft's name of the way.
+func (t DownloadPrivacyType) String() string {
+	if names := [...]string{"direct", "hubProxy", "ohttp"}; int(t) < len(names) {
+		return names[t]
+	}
+	return fmt.Sprintf("download type %d", uint8(t))
+}
 
 // DownloadPrivacy says which ways of downloading are acceptable.
 //
