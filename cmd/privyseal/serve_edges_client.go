@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -9,6 +10,7 @@ import (
 	problems "github.com/privyseal/privyseal/internal/problem"
 	"github.com/privyseal/privyseal/mimi"
 	"github.com/privyseal/privyseal/mimi/clientapi"
+	"github.com/privyseal/privyseal/mimi/hub/consent"
 	"github.com/privyseal/privyseal/mimi/hub/provider"
 	"github.com/privyseal/privyseal/mimi/peer"
 )
@@ -23,6 +25,7 @@ const (
 func (e *edges) clientRoutes() map[string]http.Handler {
 	routes := map[string]http.Handler{
 		"POST " + clientapi.PathConsent:                    e.serving(e.postConsent),
+		"GET " + clientapi.PathConsent:                     e.serving(e.getConsents),
 		"POST " + clientapi.PathIdentifier + "/{provider}": e.serving(e.postQuery),
 	}
 	if e.assets != nil {
@@ -92,6 +95,35 @@ func (e *edges) postConsent(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(http.StatusNoContent)
 	return nil
+}
+
+// getConsents lists what a user was asked, has said, asks and was told.
+func (e *edges) getConsents(w http.ResponseWriter, r *http.Request) error {
+	user := provider.CallerOf(r.Context()).User
+	var list clientapi.ConsentList
+	for _, part := range []struct {
+		read  func(context.Context, mimi.URI, int) ([]consent.Word, error)
+		asked bool
+	}{{e.consent.Pending, true}, {e.consent.Asked, true}, {e.consent.Words, false}, {e.consent.Told, false}} {
+		words, err := part.read(r.Context(), user, clientapi.MaxConsentsListed)
+		if err != nil {
+			return err
+		}
+		for _, word := range words {
+			c := clientapi.Consent{ConsentScope: word.ConsentScope, State: clientapi.ConsentRevoked, At: uint64(word.At.UnixMilli())}
+			switch {
+			case part.asked:
+				c.State = clientapi.ConsentAsked
+			case word.Granted:
+				c.State = clientapi.ConsentGranted
+			}
+			list = append(list, c)
+		}
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("Content-Type", clientapi.ContentType)
+	_, err := w.Write(list.Marshal())
+	return err
 }
 
 // postQuery searches here, or at another provider.

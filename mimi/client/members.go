@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -28,9 +29,15 @@ type KeyMaterialError struct {
 }
 
 func (e *KeyMaterialError) Error() string {
-	s := fmt.Sprintf("client: no KeyPackage of %s can be had (code %d)", e.User, e.Code)
-	for client, why := range e.Clients {
-		s += fmt.Sprintf("; %s: %s", client, why)
+	s := fmt.Sprintf("client: no KeyPackage of %s can be had: %s", e.User, e.Code)
+	switch e.Code {
+	case mimi.KeyMaterialNoConsent, mimi.KeyMaterialNoConsentForThisRoom:
+		s += ": ask for its consent, if it is there"
+	case mimi.KeyMaterialUserUnknown:
+		s += ": its provider has no such user, or no client of it"
+	}
+	for _, client := range slices.SortedFunc(maps.Keys(e.Clients), func(a, b mimi.URI) int { return strings.Compare(a.String(), b.String()) }) {
+		s += fmt.Sprintf("; %s: %s", client, e.Clients[client])
 	}
 	return s
 }

@@ -175,7 +175,7 @@ func (r *Room) Message(ctx context.Context, id content.MessageID) (*Message, err
 
 // A Refused is something that came and could not be taken in.
 type Refused struct {
-	Room   mimi.URI
+	Room   mimi.URI // zero for what is of no room
 	At     time.Time
 	Reason string
 }
@@ -190,9 +190,8 @@ func (c *Client) Refused(ctx context.Context) (list []Refused, err error) {
 			return err
 		}
 		f.At = time.UnixMilli(at)
-		f.Room, err = mimi.ParseURI(room)
 		list = append(list, f)
-		return err
+		return list[len(list)-1].Room.UnmarshalText([]byte(room))
 	})
 	return list, err
 }

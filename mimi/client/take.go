@@ -89,23 +89,25 @@ func (t *taker) settle(ctx context.Context, r *Room) error {
 // event takes in one event. It fails only for reasons of this side; what is
 // wrong with an event is recorded.
 func (t *taker) event(ctx context.Context, u *unit, e *clientapi.Event) error {
+	var err error
 	switch e.Kind {
 	case clientapi.EventKeyPackagesLow:
 		t.low = true
-		return nil
 	case clientapi.EventRoomClosed:
 		return t.closed(ctx, u, e)
+	case clientapi.EventConsent:
+		err = t.takeConsent(ctx, u, e)
 	case clientapi.EventFanout:
-		f, err := e.Fanout()
-		if err == nil {
+		var f *mimi.FanoutMessage
+		if f, err = e.Fanout(); err == nil {
 			err = t.fanout(ctx, u, e.Room, f)
 		}
-		if err == nil || ours(err) {
-			return err
-		}
-		t.c.log.Warn("an event is refused", "seq", e.Seq, "room", e.Room, "err", err)
-		t.refuse(ctx, u, e, err)
 	}
+	if err == nil || ours(err) {
+		return err
+	}
+	t.c.log.Warn("an event is refused", "seq", e.Seq, "room", e.Room, "err", err)
+	t.refuse(ctx, u, e, err)
 	return nil
 }
 

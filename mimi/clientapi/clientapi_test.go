@@ -99,6 +99,10 @@ func codecs(t testing.TB) []codec {
 		codecOf("JoinCodeRequest", &clientapi.JoinCodeRequest{Role: 2, Lifetime: 3600, Uses: 1}, clientapi.ParseJoinCodeRequest),
 		codecOf("JoinCode", &clientapi.JoinCode{Code: []byte("code"), Expires: 1}, clientapi.ParseJoinCode),
 		codecOf("AbuseVerdicts", clientapi.AbuseVerdicts{{Accepted: true}, {Reason: mimi.FrankMAC}}, clientapi.ParseAbuseVerdicts),
+		codecOf("ConsentList", clientapi.ConsentList{
+			{ConsentScope: mimi.ConsentScope{RequesterURI: uri(t, "mimi://b.example/u/bob"), TargetURI: uri(t, "mimi://a.example/u/alice"), RoomID: room}, State: clientapi.ConsentAsked, At: 7},
+			{ConsentScope: mimi.ConsentScope{RequesterURI: uri(t, "mimi://a.example/u/alice"), TargetURI: uri(t, "mimi://b.example/p/x")}, State: clientapi.ConsentRevoked},
+		}, clientapi.ParseConsentList),
 		codecOf("Event", &clientapi.Event{Seq: 1, Time: 2, Kind: clientapi.EventFanout, Room: room, Payload: []byte("x")}, clientapi.ParseEvent),
 	}
 }

@@ -26,6 +26,7 @@
 //	DELETE /client/v1/rooms/{roomId}/subscription     no more events of the room
 //	GET    /client/v1/events                          -> events; see EventQuery
 //	POST   /client/v1/consent                         mimi.ConsentEntry -> empty
+//	GET    /client/v1/consent                         -> ConsentList
 //	POST   /client/v1/identifier-query/{domain}       mimi.IdentifierRequest -> mimi.IdentifierResponse
 //	GET    /client/v1/download/{assetUrl}             the asset, fetched by the provider
 //	POST   /client/v1/ohttp/{gateway}                 message/ohttp-req -> message/ohttp-res

@@ -158,6 +158,12 @@ func (s *Service) Pending(ctx context.Context, target mimi.URI, limit int) ([]Wo
 	return s.words(ctx, `SELECT requester, target, room, 0, at FROM consent_request WHERE sent = 0 AND target = ? ORDER BY at, requester, room LIMIT ?`, target.String(), limit)
 }
 
+// Asked returns the requests of a user of ours that wait for an answer, oldest
+// first, at most limit. Their Granted is false.
+func (s *Service) Asked(ctx context.Context, requester mimi.URI, limit int) ([]Word, error) {
+	return s.words(ctx, `SELECT requester, target, room, 0, at FROM consent_request WHERE sent = 1 AND requester = ? ORDER BY at, target, room LIMIT ?`, requester.String(), limit)
+}
+
 func (s *Service) words(ctx context.Context, query string, args ...any) (words []Word, err error) {
 	err = s.db.Read(ctx, func(tx *sqldb.Tx) error {
 		words = nil
