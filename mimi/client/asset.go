@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"mime"
-	"strings"
 
 	"github.com/privyseal/privyseal/mimi"
 	"github.com/privyseal/privyseal/mimi/content"
@@ -43,7 +43,7 @@ func (r *Room) Attach(ctx context.Context, a Attachment) (*Sent, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := checkAsset(p, a.ContentType, uint64(len(a.Octets))); err != nil {
+	if _, err := checkAsset(p, a.ContentType, uint64(len(a.Octets))); err != nil {
 		return nil, err
 	}
 	sealed, part, err := content.SealAsset(a.Octets, a.ContentType)
@@ -60,40 +60,121 @@ func (r *Room) Attach(ctx context.Context, a Attachment) (*Sent, error) {
 	return r.Send(ctx, &content.Message{Body: content.NestedPart{Disposition: content.Attachment, Content: part}})
 }
 
+// FetchOptions say how an asset is fetched. The zero value fetches the first
+// asset of a message in the way that the room prefers.
+type FetchOptions struct {
+	// By is a way to fetch that the room must allow; nil is the room's default,
+	// which is through the own provider where the room says nothing.
+	By *policy.DownloadPrivacyType
+	// Part is the index of the part, as content.NestedPart.Walk counts; 0 is the
+	// first that is an asset.
+	Part int
+	// Unasked marks a fetch that no person has just asked for. It begins after
+	// a random part of Config.FetchJitter, so that neither hub nor sender learn
+	// from its time who reads at once, and is refused for what was deleted or
+	// is expired (ErrNotFetched).
+	Unasked bool
+}
+
+// ErrNotFetched is returned for an asset that nobody asked for and that its
+// sender has taken back, or that is expired.
+var ErrNotFetched = errors.New("client: the message was deleted or is expired; its asset is not fetched unasked")
+
 // Fetch downloads and decrypts the asset of a message, and checks that it is
 // the one that the sender meant.
-func (r *Room) Fetch(ctx context.Context, id content.MessageID) (*Attachment, error) {
+func (r *Room) Fetch(ctx context.Context, id content.MessageID, opts FetchOptions) (*Attachment, error) {
+	if opts.Unasked {
+		if err := r.fetchLater(ctx, id); err != nil {
+			return nil, err
+		}
+	}
 	m, err := r.Message(ctx, id)
 	if err != nil {
 		return nil, fmt.Errorf("client: message %x: %w", id, err)
 	}
-	part, ok := m.Content.Body.Content.(*content.ExternalPart)
-	if !ok {
-		return nil, fmt.Errorf("client: message %x has no asset", id)
+	part := assetIn(&m.Content.Body, opts.Part)
+	if part == nil {
+		return nil, fmt.Errorf("%w: message %x", ErrNoAsset, id)
 	}
 	p, err := r.assetPolicy(ctx)
+	if err != nil {
+		return nil, err
+	}
+	how, err := howToFetch(p, opts.By)
 	if err != nil {
 		return nil, err
 	}
 	if err := r.checkHost(p, part, m.Sender); err != nil {
 		return nil, err
 	}
-	if err := checkAsset(p, part.ContentType, part.Size); err != nil {
+	most, err := checkAsset(p, part.ContentType, part.Size)
+	if err != nil {
 		return nil, err
 	}
-	how, most := policy.DownloadHubProxy, part.Size
-	if p != nil {
-		how = p.DownloadPrivacy.Default
-	}
-	if most == 0 || most > maxAsset {
-		most = maxAsset
-	}
-	octets, err := r.c.cfg.Assets.Download(ctx, r.uri, part.URL, how, most+64)
+	octets, err := r.c.cfg.Assets.Download(ctx, r.uri, part.URL, how, sealedSize(part, most))
 	if err != nil {
 		return nil, fmt.Errorf("client: downloading an asset: %w", err)
 	}
 	plain, err := part.Open(octets)
-	return &Attachment{plain, part.ContentType, part.Filename, part.Description}, err
+	if err != nil {
+		return nil, err
+	}
+	return &Attachment{plain, part.ContentType, part.Filename, part.Description}, nil
+}
+
+// Errors of fetching, beside those of package content.
+var (
+	ErrNoAsset       = errors.New("client: the message has no asset")
+	ErrAssetTooLarge = errors.New("client: the asset is too large")
+)
+
+// fetchLater waits, and looks if the asset is still wanted.
+func (r *Room) fetchLater(ctx context.Context, id content.MessageID) error {
+	if err := wait(ctx, rand.N(r.c.cfg.FetchJitter)); err != nil {
+		return err
+	}
+	t, err := r.Timeline(ctx)
+	if err != nil {
+		return err
+	}
+	t.Expire(r.c.now(), nil)
+	if e := t.Entry(id); e == nil || e.Deleted() {
+		return ErrNotFetched
+	}
+	return nil
+}
+
+// assetIn returns the part with an index if it is an asset, or the first asset
+// for index 0; nil if there is none.
+func assetIn(body *content.NestedPart, index int) *content.ExternalPart {
+	for i, part := range body.Walk() {
+		if asset, ok := part.Content.(*content.ExternalPart); ok && (index == 0 || index == i) {
+			return asset
+		}
+	}
+	return nil
+}
+
+func howToFetch(p *policy.AssetPolicy, by *policy.DownloadPrivacyType) (policy.DownloadPrivacyType, error) {
+	switch {
+	case by == nil && p == nil:
+		return policy.DownloadHubProxy, nil
+	case by == nil:
+		return p.DownloadPrivacy.Default, nil
+	case p != nil && !p.DownloadPrivacy.Allows(*by):
+		return 0, fmt.Errorf("%w: assets are not fetched by %s", ErrAssetPolicy, *by)
+	}
+	return *by, nil
+}
+
+// sealedSize is the most octets that an asset may have at its URL: what its
+// sender says, or what the room allows. Either may count the plaintext, so that
+// there may be a tag more.
+func sealedSize(part *content.ExternalPart, most uint64) uint64 {
+	if part.Size > 0 {
+		most = min(most, part.Size)
+	}
+	return min(most, maxAsset) + 64
 }
 
 func (r *Room) assetPolicy(ctx context.Context) (*policy.AssetPolicy, error) {
@@ -115,29 +196,25 @@ func (r *Room) checkHost(p *policy.AssetPolicy, part *content.ExternalPart, send
 	return nil
 }
 
-func checkAsset(p *policy.AssetPolicy, contentType string, size uint64) error {
+// checkAsset judges an asset by the room's policy, and returns how many octets
+// it may have.
+func checkAsset(p *policy.AssetPolicy, contentType string, size uint64) (most uint64, err error) {
 	if p == nil {
-		return nil
+		return maxAsset, nil
 	}
 	t, parameters, err := mime.ParseMediaType(contentType)
 	if err != nil {
-		return fmt.Errorf("client: content type %q: %w", contentType, err)
+		return 0, fmt.Errorf("client: content type %q: %w", contentType, err)
 	}
 	m := policy.MediaType{Type: t}
 	for name, value := range parameters {
 		m.Parameters = append(m.Parameters, policy.Parameter{Name: name, Value: value})
 	}
 	if !p.AllowsMediaType(m) {
-		return fmt.Errorf("%w: no assets of type %s", ErrAssetPolicy, t)
+		return 0, fmt.Errorf("%w: no assets of type %s", ErrAssetPolicy, t)
 	}
-	most := p.MaxAttachment
-	for prefix, limit := range map[string]uint64{"image/": p.MaxImage, "audio/": p.MaxAudio, "video/": p.MaxVideo} {
-		if strings.HasPrefix(t, prefix) {
-			most = limit
-		}
+	if most = p.MaxSize(t); size > most {
+		return 0, fmt.Errorf("%w: %d octets of %s, at most %d", ErrAssetPolicy, size, t, most)
 	}
-	if size > most {
-		return fmt.Errorf("%w: %d octets of %s, at most %d", ErrAssetPolicy, size, t, most)
-	}
-	return nil
+	return most, nil
 }

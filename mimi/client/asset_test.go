@@ -22,12 +22,12 @@ func TestAsset(t *testing.T) {
 	r := alice.create(clubhouse, bob)
 	sent := must[*client.Sent](t)(r.Attach(t.Context(), picture()))
 	bob.sync()
-	got := must[*client.Attachment](t)(bob.room(clubhouse).Fetch(t.Context(), sent.ID))
+	got := must[*client.Attachment](t)(bob.room(clubhouse).Fetch(t.Context(), sent.ID, client.FetchOptions{}))
 	if string(got.Octets) != string(picture().Octets) || got.Filename != "cat.png" {
 		t.Errorf("bob got %+v", got)
 	}
 	h.SpoilAssets()
-	if _, err := bob.room(clubhouse).Fetch(t.Context(), sent.ID); !errors.Is(err, content.ErrAssetHash) {
+	if _, err := bob.room(clubhouse).Fetch(t.Context(), sent.ID, client.FetchOptions{}); !errors.Is(err, content.ErrAssetHash) {
 		t.Errorf("a spoilt asset: %v", err)
 	}
 }

@@ -37,6 +37,9 @@ type Config struct {
 	KeyPackages  int
 	NoLastResort bool
 	Assets       Assets // nil: at and through the client's own provider
+	// FetchJitter is the longest that a fetch waits which nobody asked for, 30
+	// seconds if zero.
+	FetchJitter time.Duration
 
 	Log *slog.Logger     // nil logs nothing
 	Now func() time.Time // time.Now if nil
@@ -71,6 +74,8 @@ type Client struct {
 // behind them.
 const pastEpochs = 8
 
+const fetchJitter = 30 * time.Second
+
 // Open opens the state of a client, or makes it. It asks the device for the
 // key of the state and the provider for nothing.
 func Open(ctx context.Context, cfg Config) (*Client, error) {
@@ -79,6 +84,9 @@ func Open(ctx context.Context, cfg Config) (*Client, error) {
 	}
 	if cfg.KeyPackages == 0 {
 		cfg.KeyPackages = 20
+	}
+	if cfg.FetchJitter <= 0 {
+		cfg.FetchJitter = fetchJitter
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now

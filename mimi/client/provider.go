@@ -111,12 +111,17 @@ func (p *provider) once(ctx context.Context, method, path string, body []byte) (
 
 // do makes a request and returns its answer if it has a status of success.
 func (p *provider) do(ctx context.Context, method, path string, body []byte) (*http.Response, error) {
+	return p.send(ctx, method, path, clientapi.ContentType, body)
+}
+
+// send is do with a body of a media type.
+func (p *provider) send(ctx context.Context, method, path, mediaType string, body []byte) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, p.base+path, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
 	if len(body) > 0 {
-		req.Header.Set("Content-Type", clientapi.ContentType)
+		req.Header.Set("Content-Type", mediaType)
 	}
 	resp, err := p.http.Do(req)
 	if err != nil {

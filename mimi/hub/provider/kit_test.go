@@ -62,11 +62,18 @@ type world struct {
 	eval *identity.Evaluator
 	hubs map[string]*node
 	pg   bool
+	// edges, if it is set, gives a node what it has beside rooms.
+	edges func(*world, *node, *provider.Config)
 }
 
 func newWorld(t testing.TB, pg bool, hosts ...string) *world {
 	t.Helper()
-	w := &world{t: t, net: peertest.New(t), hubs: make(map[string]*node), pg: pg}
+	return newWorldWith(t, pg, nil, hosts...)
+}
+
+func newWorldWith(t testing.TB, pg bool, edges func(*world, *node, *provider.Config), hosts ...string) *world {
+	t.Helper()
+	w := &world{t: t, net: peertest.New(t), hubs: make(map[string]*node), pg: pg, edges: edges}
 	w.ca, w.eval = identitytest.NewEvaluator(t, hosts...)
 	for _, h := range hosts {
 		w.hubs[h] = w.start(h, w.source(), newHubKeys(t, w.ca, h))
@@ -117,6 +124,10 @@ type node struct {
 	peer   *peer.Client
 	roots  *x509.CertPool
 	stop   func()
+
+	endpoints []peer.Endpoint // beside those of the service
+	routes    func(*peer.Server)
+	watch     func(http.Handler) http.Handler // stands before what serves other providers
 }
 
 // start runs a provider on a database, which may have been used before.
@@ -132,6 +143,9 @@ func (w *world) start(host, source string, keys *hubKeys) *node {
 			return &keys.keys
 		},
 		Poll: 20 * time.Millisecond, Log: slog.New(slog.NewTextHandler(logTo{w.t}, &slog.HandlerOptions{Level: slog.LevelError})),
+	}
+	if w.edges != nil {
+		w.edges(w, n, &cfg)
 	}
 	n.Service = must[*provider.Service](w.t)(provider.New(cfg))
 	w.servePeers(n)
@@ -167,13 +181,20 @@ func (l logTo) Write(b []byte) (int, error) {
 }
 
 func (w *world) servePeers(n *node) {
-	directory := must[*peer.Directory](w.t)(peer.NewDirectory(n.host, provider.Endpoints()...))
+	directory := must[*peer.Directory](w.t)(peer.NewDirectory(n.host, append(provider.Endpoints(), n.endpoints...)...))
 	s := peer.NewServer(peer.ServerConfig{
 		Hosts: map[string]string{n.host: n.host}, Directories: map[string]*peer.Directory{n.host: directory}, Chains: w.net.Chains(),
 		Log: slog.New(slog.DiscardHandler),
 	})
 	n.ServePeers(s)
-	w.net.Serve(w.t, s, n.host)
+	if n.routes != nil {
+		n.routes(s)
+	}
+	var h http.Handler = s
+	if n.watch != nil {
+		h = n.watch(s)
+	}
+	w.net.Serve(w.t, h, n.host)
 }
 
 func selfSigned(t testing.TB) tls.Certificate {
