@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -31,6 +32,7 @@ func newClientCommand(a *app) *cobra.Command {
 		newClientRegister(a), newClientRoom(a, &f), newClientMembership(a, &f, "add"), newClientMembership(a, &f, "remove"),
 		newClientMembership(a, &f, "ban"), newClientMembership(a, &f, "kick"), newClientRole(a, &f), newClientJoin(a, &f), newClientCode(a, &f), newClientLeave(a, &f),
 		newClientSend(a, &f), newClientAnswer(a, &f, "reply"), newClientAnswer(a, &f, "react"), newClientAnswer(a, &f, "edit"), newClientDelete(a, &f),
+		newClientAttach(a, &f), newClientFetch(a, &f), newClientConsent(a, &f),
 		newClientRecv(a, &f), newClientWatch(a, &f), newClientMembers(a, &f), newClientPolicy(a, &f), newClientReport(a, &f), newClientVerify(a, &f), newClientStatus(a, &f))
 	c.PersistentFlags().StringVar(&f.name, "client", "", "`name` that the client was registered with; may be left out if there is one")
 	return c
@@ -109,13 +111,28 @@ func clientError(err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case is[*policy.Refusal](err), is[*client.RefusedError](err), is[*client.KeyMaterialError](err),
-		errors.Is(err, client.ErrNotAllowed), errors.Is(err, client.ErrQuarantined), errors.Is(err, client.ErrAssetPolicy):
+	case is[*policy.Refusal](err), is[*client.RefusedError](err), is[*client.KeyMaterialError](err), isAny(err, refusals), forbidden(err):
 		return refusedError{err}
 	case is[*client.LostError](err), is[*problems.Problem](err), errors.Is(err, client.ErrUnknownOutcome):
 		return remoteError{err}
 	}
 	return err
+}
+
+// refusals are the errors of a client by which it, or the hub, refuses.
+var refusals = []error{
+	client.ErrNotAllowed, client.ErrQuarantined, client.ErrAssetPolicy, client.ErrAssetTooLarge, client.ErrNotFetched,
+	content.ErrAssetHash, content.ErrAssetSize, content.ErrAssetKey, content.ErrAssetURL, content.ErrAssetAlgorithm,
+}
+
+// forbidden reports whether a provider refused, as against failed.
+func forbidden(err error) bool {
+	p, ok := errors.AsType[*problems.Problem](err)
+	return ok && p.Status == http.StatusForbidden
+}
+
+func isAny(err error, list []error) bool {
+	return slices.ContainsFunc(list, func(target error) bool { return errors.Is(err, target) })
 }
 
 func parseRoom(s string) (mimi.URI, error) { return parseKind(s, mimi.KindRoom, "mimi://host/r/name") }

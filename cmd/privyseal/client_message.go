@@ -30,6 +30,7 @@ type shownMessage struct {
 	Target     string            `json:"target,omitempty"`
 	Type       string            `json:"content_type,omitempty"`
 	Text       string            `json:"text,omitempty"`
+	Asset      *shownAsset       `json:"asset,omitempty"`
 	Franked    bool              `json:"franked"`
 	NotFranked string            `json:"not_franked,omitempty"`
 	Quarantine string            `json:"quarantine,omitempty"`
@@ -49,11 +50,17 @@ func showMessage(room mimi.URI, m *client.Message) shownMessage {
 			s.Target = hex.EncodeToString(t[:])
 		}
 	}
-	switch c := m.Content.Body.Content.(type) {
-	case *content.SinglePart:
-		s.Type, s.Text = c.ContentType, string(c.Content)
-	case *content.ExternalPart:
-		s.Type, s.Text = c.ContentType, c.Filename
+	for _, part := range m.Content.Body.Walk() {
+		switch c := part.Content.(type) {
+		case *content.SinglePart:
+			if s.Text == "" {
+				s.Type, s.Text = c.ContentType, string(c.Content)
+			}
+		case *content.ExternalPart:
+			if s.Asset == nil {
+				s.Asset = &shownAsset{c.ContentType, c.Filename, c.Description, c.Size}
+			}
+		}
 	}
 	for user, status := range m.Statuses {
 		if s.Statuses == nil {
@@ -79,6 +86,9 @@ func (s *shownMessage) writeText(w io.Writer) {
 	if s.Quarantine != "" {
 		fmt.Fprintf(w, "    SENDER IN DOUBT: %s\n", s.Quarantine)
 	}
+	if f := s.Asset; f != nil {
+		fmt.Fprintf(w, "    asset %s\n", oneLine(fmt.Sprintf("%s, %s, %d octets  %s", f.Filename, f.Type, f.Size, f.Description)))
+	}
 	for line := range strings.Lines(harmless(s.Text)) {
 		fmt.Fprintf(w, "    %s\n", strings.TrimRight(line, "\n"))
 	}
@@ -93,6 +103,9 @@ func harmless(s string) string {
 		return r
 	}, s)
 }
+
+// oneLine is harmless and has no line feeds.
+func oneLine(s string) string { return strings.TrimSpace(strings.ReplaceAll(harmless(s), "\n", " ")) }
 
 func (a *app) printSent(r *client.Room, s *client.Sent) error {
 	id := hex.EncodeToString(s.ID[:])
@@ -241,51 +254,9 @@ func reportRead(ctx context.Context, c *client.Client, r *client.Room, list []*c
 	return r.Report(ctx, rows)
 }
 
-func newClientWatch(a *app, f *clientFlags) *cobra.Command {
-	var limit time.Duration
-	c := &cobra.Command{Use: "watch", Short: "Follow all rooms and print messages as they come", Args: noArgs,
-		Long: "Prints messages until it is interrupted; with --json one object a line.",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.withClient(cmd.Context(), f, func(ctx context.Context, c *client.Client) error {
-				if limit > 0 { // of watching: opening a device may take longer
-					var cancel context.CancelFunc
-					ctx, cancel = context.WithTimeout(ctx, limit)
-					defer cancel()
-				}
-				return a.clientWatch(ctx, c)
-			})
-		}}
-	c.Flags().DurationVar(&limit, "for", 0, "end after this time")
-	return c
-}
-
-func (a *app) clientWatch(ctx context.Context, c *client.Client) error {
-	seen := make(map[mimi.URI]time.Time)
-	show := func() {
-		if err := a.printNew(ctx, c, seen); err != nil {
-			a.note("privyseal: %v", err)
-		}
-	}
-	err := eachNew(ctx, c, seen, func(mimi.URI, *client.Message) error { return nil }) // what was there before
-	if err == nil {
-		err = c.Watch(ctx, show)
-	}
-	if ctx.Err() != nil {
-		return nil
-	}
-	return err
-}
-
-func (a *app) printNew(ctx context.Context, c *client.Client, seen map[mimi.URI]time.Time) error {
-	return eachNew(ctx, c, seen, func(room mimi.URI, m *client.Message) error {
-		s := showMessage(room, m)
-		return a.print(s, s.writeText)
-	})
-}
-
 // eachNew gives do the messages of every room that came after those seen, and
 // marks them as seen before it does.
-func eachNew(ctx context.Context, c *client.Client, seen map[mimi.URI]time.Time, do func(room mimi.URI, m *client.Message) error) error {
+func eachNew(ctx context.Context, c *client.Client, seen map[mimi.URI]time.Time, do func(*client.Room, *client.Message) error) error {
 	rooms, err := c.Rooms(ctx)
 	if err != nil {
 		return err
@@ -297,7 +268,7 @@ func eachNew(ctx context.Context, c *client.Client, seen map[mimi.URI]time.Time,
 		}
 		for _, m := range list {
 			seen[r.URI()] = m.Accepted
-			if err := do(r.URI(), m); err != nil {
+			if err := do(r, m); err != nil {
 				return err
 			}
 		}

@@ -41,17 +41,7 @@ type edgesTest struct {
 func newEdgesTest(t *testing.T) *edgesTest {
 	t.Helper()
 	e := &edgesTest{providerTest: newProviderTest(t), net: peertest.New(t)}
-	address := freeAddress(t)
-	e.peerFiles(t)
-	_, port, _ := net.SplitHostPort(address)
-	serve := e.config.Serve
-	serve.Listeners["peers"] = &ListenerSection{Address: address, Certificate: "peers.pem", Key: "peers.key", ClientAuth: "asked"}
-	serve.Provider.Peers, serve.Provider.PeerRoots = "peers", "roots.pem"
-	serve.Provider.EdgesSection = EdgesSection{
-		Assets: &AssetsSection{BaseURL: "https://localhost:" + port + assetsPath, AllowPrivate: []string{"127.0.0.0/8", "::1/128"}, CAFile: "roots.pem"},
-		OHTTP:  &OHTTPSection{Gateways: []string{"a.example"}},
-	}
-	e.dialPeers = e.net.DialContext
+	e.open(t)
 	e.served = serveTest(t, e.wiring)
 	e.net.Name("a.example", e.addr["peers"])
 	e.peer = e.net.Client(t, "b.example")
@@ -60,6 +50,22 @@ func newEdgesTest(t *testing.T) *edgesTest {
 	member(t, e.ca, e.served, e.judge, config, "alice")
 	e.alice = &http.Client{Transport: &http.Transport{TLSClientConfig: config.Clone(), ForceAttemptHTTP2: true}, Timeout: 30 * time.Second}
 	return e
+}
+
+// open configures all edges of the provider.
+func (e *edgesTest) open(t *testing.T) {
+	t.Helper()
+	address := freeAddress(t)
+	serve := e.config.Serve
+	e.peerFiles(t, serve.Provider.Domain)
+	_, port, _ := net.SplitHostPort(address)
+	serve.Listeners["peers"] = &ListenerSection{Address: address, Certificate: "peers.pem", Key: "peers.key", ClientAuth: "asked"}
+	serve.Provider.Peers, serve.Provider.PeerRoots = "peers", "roots.pem"
+	serve.Provider.EdgesSection = EdgesSection{
+		Assets: &AssetsSection{BaseURL: "https://localhost:" + port + assetsPath, AllowPrivate: []string{"127.0.0.0/8", "::1/128"}, CAFile: "roots.pem"},
+		OHTTP:  &OHTTPSection{Gateways: []string{"a.example"}},
+	}
+	e.dialPeers = e.net.DialContext
 }
 
 func freeAddress(t *testing.T) string {
@@ -72,11 +78,11 @@ func freeAddress(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// peerFiles writes what a.example shows to other providers. Its certificate is
+// peerFiles writes what a provider shows to other providers. Its certificate is
 // one for servers, as public CAs issue them.
-func (e *edgesTest) peerFiles(t *testing.T) {
+func (e *edgesTest) peerFiles(t *testing.T, host string) {
 	t.Helper()
-	cert := e.net.Certificate(t, "a.example", "localhost")
+	cert := e.net.Certificate(t, host, "localhost")
 	key, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
 	if err != nil {
 		t.Fatal(err)

@@ -25,14 +25,14 @@ import (
 	"github.com/privyseal/privyseal/signer"
 )
 
-// certifyHub writes the certificate of a hub for a key of the ring.
-func certifyHub(t testing.TB, w *wiring, ca *identitytest.CA, id signer.KeyID, purpose signer.Purpose) string {
+// certifyHub writes the certificate of a host's hub for a key of the ring.
+func certifyHub(t testing.TB, w *wiring, ca *identitytest.CA, host string, id signer.KeyID, purpose signer.Purpose) string {
 	t.Helper()
 	key, err := w.ring.Signer(t.Context(), id, purpose)
 	if err != nil {
 		t.Fatal(err)
 	}
-	cert := ca.Issue(t, key.Public(), identitytest.Day, "mimi://a.example")
+	cert := ca.Issue(t, key.Public(), identitytest.Day, "mimi://"+host)
 	name := string(id) + ".pem"
 	if err := os.WriteFile(filepath.Join(w.config.dir, name), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw}), 0o644); err != nil {
 		t.Fatal(err)
@@ -92,6 +92,15 @@ func newProviderTest(t testing.TB) *providerTest {
 // configuration.
 func newProviderOn(t testing.TB, w *wiring, device string) *providerTest {
 	t.Helper()
+	ca := identitytest.NewCA(t, "providers", time.Now)
+	dir := t.TempDir()
+	return newProviderOf(t, w, device, "a.example", ca, identitytest.WriteConfig(t, dir, nil, ca.Entry(t, dir, "ca", "a.example")))
+}
+
+// newProviderOf is newProviderOn for a host whose hub a CA certifies, and which
+// goes by a trust configuration.
+func newProviderOf(t testing.TB, w *wiring, device, host string, ca *identitytest.CA, trustFile string) *providerTest {
+	t.Helper()
 	for id, purpose := range map[signer.KeyID]signer.Purpose{
 		"web": signer.PurposeTLS, "hub": signer.PurposeHubSender, "frank": signer.PurposeFrankSign, "mac": signer.PurposeFrankMAC,
 	} {
@@ -100,9 +109,6 @@ func newProviderOn(t testing.TB, w *wiring, device string) *providerTest {
 		}
 	}
 	pool := certify(t, w, "web", filepath.Join(w.config.dir, "server.pem"))
-	ca := identitytest.NewCA(t, "providers", time.Now)
-	dir := t.TempDir()
-	trustFile := identitytest.WriteConfig(t, dir, nil, ca.Entry(t, dir, "ca", "a.example"))
 	_, evaluator := identitytest.Open(t, trustFile, time.Now)
 	w.config.Serve = &ServeConfig{
 		Operator: "operator",
@@ -111,11 +117,11 @@ func newProviderOn(t testing.TB, w *wiring, device string) *providerTest {
 			"clients":  {Address: "127.0.0.1:0", Certificate: "server.pem", KeyID: "web", ClientAuth: "any"},
 		},
 		Provider: &ProviderSection{
-			Domain: "a.example", Clients: "clients", Trust: trustFile, MACKey: "mac",
+			Domain: host, Clients: "clients", Trust: trustFile, MACKey: "mac",
 			Keys: []ProviderKeys{{
 				Suite:     uint16(mls.P256AES128SHA256P256),
-				SenderKey: "hub", SenderCertificate: certifyHub(t, w, ca, "hub", signer.PurposeHubSender),
-				FrankKey: "frank", FrankCertificate: certifyHub(t, w, ca, "frank", signer.PurposeFrankSign),
+				SenderKey: "hub", SenderCertificate: certifyHub(t, w, ca, host, "hub", signer.PurposeHubSender),
+				FrankKey: "frank", FrankCertificate: certifyHub(t, w, ca, host, "frank", signer.PurposeFrankSign),
 			}},
 		},
 	}
