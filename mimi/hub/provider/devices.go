@@ -51,6 +51,7 @@ func (s *Service) Register(ctx context.Context, tlsKey [32]byte, q *clientapi.Re
 		return nil, err
 	}
 	err = s.db.Batch(ctx, func(tx *sqldb.Tx) error { return s.register(context.WithoutCancel(ctx), tx, tlsKey, q, v) })
+	s.callers.forget()
 	if sqldb.IsUnique(err) {
 		return nil, clientapi.Problemf(clientapi.CodeClientTaken, "the TLS key is another client's")
 	}
@@ -133,33 +134,10 @@ func oldestCursor(ctx context.Context, tx *sqldb.Tx) (oldest int64, err error) {
 	return oldest, err
 }
 
-// Caller returns the client that is registered with a TLS key.
-func (s *Service) Caller(ctx context.Context, tlsKey [32]byte) (*Caller, error) {
-	c := new(Caller)
-	err := s.db.Read(ctx, func(tx *sqldb.Tx) error {
-		var client, user string
-		var suite, kind int64
-		err := tx.QueryRow(ctx, `SELECT client, user_uri, suite, signature_key, credential_type, credential FROM device WHERE tls_key = ?`, tlsKey[:]).
-			Scan(&client, &user, &suite, &c.Key, &kind, &c.Credential.Body)
-		if errors.Is(err, sql.ErrNoRows) {
-			return clientapi.Problemf(clientapi.CodeNotRegistered, "the TLS key is of no client; register first")
-		}
-		if err != nil {
-			return err
-		}
-		c.Suite, c.Credential.Type = mls.CipherSuite(suite), mls.CredentialType(kind)
-		if c.Client, err = mimi.ParseURI(client); err != nil {
-			return err
-		}
-		c.User, err = mimi.ParseURI(user)
-		return err
-	})
-	return c, err
-}
-
 // Unregister forgets a client. Its leaves stay until its user's other clients,
 // or the hub, remove them.
 func (s *Service) Unregister(ctx context.Context, client mimi.URI) error {
+	defer s.callers.forget()
 	return s.db.Batch(ctx, func(tx *sqldb.Tx) error {
 		ctx := context.WithoutCancel(ctx) // a query that is broken off takes the batch of all with it
 		for _, q := range []string{

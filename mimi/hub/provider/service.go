@@ -41,7 +41,8 @@ type Service struct {
 	rooms map[mimi.URI]*entry
 	clock uint64 // of uses, to find the room that was not used for longest
 
-	writer writer
+	writer  writer
+	callers callers
 
 	wake  waiters
 	work  chan struct{} // a follower has something due

@@ -16,7 +16,7 @@ import (
 // A flush costs as much for one message as for many. So while others are with
 // the device, the writer waits for some of them, until half of those that are
 // on their way are ready; but no longer than a quarter of the time that the
-// device took for the first one. A message that is on its way alone does not
+// device took for one of them. A message that is on its way alone does not
 // wait.
 type writer struct {
 	s *Service
@@ -26,7 +26,7 @@ type writer struct {
 	dirty   []*queue      // those that may have messages to store
 	flight  int           // messages that are accepted and not stored
 	ready   int           // those of them that are franked
-	until   time.Time     // when what is ready has waited long enough
+	took    time.Duration // what the device took for the first that is ready
 	enough  chan struct{} // has an element when there is nothing to wait for
 }
 
@@ -45,7 +45,7 @@ func (w *writer) franked(q *queue, took time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.ready == 0 {
-		w.until = time.Now().Add(min(took/4, maxPace))
+		w.took = took
 	}
 	w.ready++
 	w.look(q)
@@ -101,7 +101,7 @@ func (w *writer) run() {
 // pace waits while it is worth it.
 func (w *writer) pace() {
 	w.mu.Lock()
-	wait := time.Until(w.until)
+	wait := min(w.took/4, maxPace)
 	if w.full() {
 		wait = 0
 	}
