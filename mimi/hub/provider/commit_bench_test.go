@@ -1,0 +1,77 @@
+package provider_test
+
+import (
+	"fmt"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/privyseal/privyseal/mimi"
+)
+
+// cpuTime returns the CPU time of this process so far.
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		panic(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// quantile returns the value below which the part q of a list is.
+func quantile[T int | float64 | time.Duration](list []T, q float64) T {
+	slices.Sort(list)
+	return list[int(q*float64(len(list)-1))]
+}
+
+// engines runs a benchmark on SQLite and on PostgreSQL.
+func engines(b *testing.B, f func(b *testing.B, pg bool)) {
+	b.Run("SQLite", func(b *testing.B) { f(b, false) })
+	b.Run("PostgreSQL", func(b *testing.B) { f(b, true) })
+}
+
+// BenchmarkCommit has rooms of 10, 1,000 and 10,000 clients, each of a user of
+// its own, take turns in accepting commits of one member: one that refreshes its
+// leaf, and one that adds a client. It reports the CPU of the hub for each and
+// its growth over the room of 10.
+func BenchmarkCommit(b *testing.B) {
+	engines(b, func(b *testing.B, pg bool) {
+		w := newWorld(b, pg, "a.example")
+		sizes := []int{10, 1000, 10_000}
+		var rooms []*crowd
+		for _, n := range sizes {
+			rooms = append(rooms, w.crowd("a.example", fmt.Sprint(n), n))
+		}
+		cpu, wall := make(map[string][]time.Duration), make(map[string][]time.Duration)
+		next := 1 << 20
+		for b.Loop() {
+			for i, c := range rooms {
+				measure := func(name string, u *mimi.HandshakeBundle) {
+					name = fmt.Sprintf("%s-%d", name, sizes[i])
+					before, begin := cpuTime(), time.Now()
+					c.send(u)
+					cpu[name], wall[name] = append(cpu[name], cpuTime()-before), append(wall[name], time.Since(begin))
+					c.merge()
+				}
+				for range 5 {
+					measure("refresh", c.commit())
+				}
+				next++
+				_, user := clientNames("a.example", next)
+				measure("add", c.commit(c.adding(w.newcomers("a.example", next, 1), []mimi.URI{uri(b, user)})...))
+			}
+		}
+		for name, list := range cpu {
+			b.ReportMetric(float64(quantile(list, 0.5).Microseconds()), name+"-cpu-µs")
+			b.ReportMetric(float64(quantile(wall[name], 0.5).Microseconds()), name+"-µs")
+		}
+		for _, what := range []string{"refresh", "add"} {
+			small := quantile(cpu[what+"-10"], 0.5)
+			for _, n := range sizes[1:] {
+				b.ReportMetric(float64(quantile(cpu[fmt.Sprintf("%s-%d", what, n)], 0.5))/float64(small), fmt.Sprintf("%s-x-10-at-%d", what, n))
+			}
+		}
+		b.ReportMetric(0, "ns/op")
+	})
+}
