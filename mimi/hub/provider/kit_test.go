@@ -73,11 +73,20 @@ func newWorld(t testing.TB, pg bool, hosts ...string) *world {
 
 func newWorldWith(t testing.TB, pg bool, edges func(*world, *node, *provider.Config), hosts ...string) *world {
 	t.Helper()
-	w := &world{t: t, net: peertest.New(t), hubs: make(map[string]*node), pg: pg, edges: edges}
-	w.ca, w.eval = identitytest.NewEvaluator(t, hosts...)
+	w := knownWorld(t, pg, hosts...)
+	w.edges = edges
 	for _, h := range hosts {
 		w.hubs[h] = w.start(h, w.source(), newHubKeys(t, w.ca, h))
 	}
+	return w
+}
+
+// knownWorld is a world in which credentials of the hosts are believed, and no
+// provider runs.
+func knownWorld(t testing.TB, pg bool, hosts ...string) *world {
+	t.Helper()
+	w := &world{t: t, net: peertest.New(t), hubs: make(map[string]*node), pg: pg}
+	w.ca, w.eval = identitytest.NewEvaluator(t, hosts...)
 	return w
 }
 
