@@ -172,18 +172,19 @@ func (s *Scheme) RawSignature(sig []byte) ([]byte, error) {
 		return sig, nil
 	}
 	var inner cryptobyte.String
-	r, t := new(big.Int), new(big.Int)
+	var r, t []byte // without sign octets; empty or {0} for zero
 	in := cryptobyte.String(sig)
 	if !in.ReadASN1(&inner, asn1.SEQUENCE) || !in.Empty() ||
-		!inner.ReadASN1Integer(r) || !inner.ReadASN1Integer(t) || !inner.Empty() {
-		return nil, errors.New("ECDSA signature is not a DER SEQUENCE of two INTEGERs")
+		!inner.ReadASN1Integer(&r) || !inner.ReadASN1Integer(&t) || !inner.Empty() {
+		return nil, errors.New("ECDSA signature is not a DER SEQUENCE of two INTEGERs that are not negative")
 	}
-	if r.Sign() <= 0 || t.Sign() <= 0 || r.BitLen() > 8*s.coordinate || t.BitLen() > 8*s.coordinate {
+	r, t = bytes.TrimLeft(r, "\x00"), bytes.TrimLeft(t, "\x00")
+	if len(r) == 0 || len(t) == 0 || len(r) > s.coordinate || len(t) > s.coordinate {
 		return nil, errors.New("ECDSA signature value is out of range")
 	}
 	raw := make([]byte, 2*s.coordinate)
-	r.FillBytes(raw[:s.coordinate])
-	t.FillBytes(raw[s.coordinate:])
+	copy(raw[s.coordinate-len(r):], r)
+	copy(raw[2*s.coordinate-len(t):], t)
 	return raw, nil
 }
 
@@ -232,7 +233,8 @@ func (s *Scheme) PublicFromPoint(x, y []byte) (crypto.PublicKey, error) {
 	if len(x) != s.coordinate || len(y) != s.coordinate {
 		return nil, fmt.Errorf("coordinates of %d and %d octets, want %d", len(x), len(y), s.coordinate)
 	}
-	return s.ParseMLSPublicKey(append(append([]byte{4}, x...), y...))
+	var point [1 + 2*66]byte
+	return s.ParseMLSPublicKey(append(append(append(point[:0], 4), x...), y...))
 }
 
 // SamePublicKey reports whether a and b are the same key of a known scheme.

@@ -2,6 +2,7 @@ package sdcwt_test
 
 import (
 	"context"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -13,6 +14,8 @@ import (
 
 	"github.com/privyseal/privyseal/credentials"
 	"github.com/privyseal/privyseal/credentials/sdcwt"
+	"github.com/privyseal/privyseal/internal/cose"
+	"github.com/privyseal/privyseal/internal/dcbor"
 )
 
 // A sample of work: what we do, and the primitives in it alone.
@@ -22,6 +25,7 @@ type sample struct{ ours, primitives func() }
 // ratios of their times, so that a machine that slows down slows both.
 func (s sample) ratio(b *testing.B) {
 	const batch = 20
+	b.ReportAllocs()
 	var ratios []float64
 	var ours time.Duration
 	rounds := 0
@@ -73,8 +77,38 @@ func (k benchKeys) claims(b *testing.B, redacted int) []byte {
 
 var benchSizes = []int{0, 10, 100, 300}
 
-// BenchmarkIssue compares issuing with one signature over as many octets, one
-// draw of the salts and one hash for each redacted claim.
+// A primitives is what issuing a token cannot avoid: to draw the salts, to hash
+// each disclosure and to sign the Sig_structure.
+type primitives struct {
+	items  [][]byte
+	signed []byte
+	salts  []byte
+}
+
+func primitivesOf(b *testing.B, token []byte) primitives {
+	b.Helper()
+	s, err := cose.DecodeSign1(token, dcbor.Limits{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	var p primitives
+	members, _ := s.Unprotected.GetInt(17).Elements()
+	for _, m := range members {
+		p.items = append(p.items, m.Raw())
+	}
+	p.salts = make([]byte, 16*len(members))
+	p.signed = dcbor.Encode(dcbor.NewArray(dcbor.NewText("Signature1"),
+		dcbor.NewBytes(s.ProtectedOctets), dcbor.NewBytes(nil), dcbor.NewBytes(s.Payload)))
+	return p
+}
+
+func (p primitives) hash() {
+	for _, item := range p.items {
+		sha256.Sum256(item)
+	}
+}
+
+// BenchmarkIssue compares issuing with its primitives.
 func BenchmarkIssue(b *testing.B) {
 	for _, n := range benchSizes {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
@@ -85,17 +119,16 @@ func BenchmarkIssue(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			signed, entry, salts := make([]byte, len(token)-50*n), make([]byte, 45), make([]byte, 16*n)
+			p := primitivesOf(b, token)
 			sample{func() {
 				if _, err := issuer.IssueCBOR(context.Background(), claims); err != nil {
 					b.Fatal(err)
 				}
 			}, func() {
-				rand.Read(salts)
-				for range n {
-					sha256.Sum256(entry)
-				}
-				if _, err := credentials.ECDSAP256.Sign(rand.Reader, k.issuer, signed); err != nil {
+				rand.Read(p.salts)
+				p.hash()
+				digest := sha256.Sum256(p.signed)
+				if _, err := k.issuer.Sign(rand.Reader, digest[:], crypto.SHA256); err != nil {
 					b.Fatal(err)
 				}
 			}}.ratio(b)
@@ -125,12 +158,12 @@ func BenchmarkVerify(b *testing.B) {
 			v := exampleVerifier()
 			v.Issuers = &sdcwt.StaticIssuer{Issuer: exampleIssuer, Keys: []sdcwt.StaticKey{{Public: k.issuer.Public()}}}
 			v.MaxDisclosures = 1000
-			inner, outer, entry := make([]byte, len(token)-50*n), make([]byte, len(kbt)), make([]byte, 45)
+			p, outer := primitivesOf(b, token), make([]byte, len(kbt))
 			sigs := [2][]byte{}
 			for i, x := range []struct {
 				key *ecdsa.PrivateKey
 				msg []byte
-			}{{k.issuer, inner}, {k.holder, outer}} {
+			}{{k.issuer, p.signed}, {k.holder, outer}} {
 				if sigs[i], err = credentials.ECDSAP256.Sign(rand.Reader, x.key, x.msg); err != nil {
 					b.Fatal(err)
 				}
@@ -140,10 +173,8 @@ func BenchmarkVerify(b *testing.B) {
 					b.Fatal(err)
 				}
 			}, func() {
-				for range n {
-					sha256.Sum256(entry)
-				}
-				if !credentials.ECDSAP256.Verify(k.issuer.Public(), inner, sigs[0]) || !credentials.ECDSAP256.Verify(k.holder.Public(), outer, sigs[1]) {
+				p.hash()
+				if !credentials.ECDSAP256.Verify(k.issuer.Public(), p.signed, sigs[0]) || !credentials.ECDSAP256.Verify(k.holder.Public(), outer, sigs[1]) {
 					b.Fatal("a signature does not verify")
 				}
 			}}.ratio(b)

@@ -22,35 +22,53 @@ type Disclosure struct {
 	top   bool // its place is a top-level claims map
 }
 
-// parseDisclosure parses one member of sd_claims.
-func parseDisclosure(member dcbor.Value, h Hash) (*Disclosure, error) {
+// parseDisclosures parses members of sd_claims.
+func parseDisclosures(members []dcbor.Value, h Hash) ([]*Disclosure, error) {
+	var arena dcbor.Arena // what is in it lives as long as the Disclosures
+	together := make([]Disclosure, len(members))
+	hashes := make([]byte, 0, len(members)*h.size())
+	list := make([]*Disclosure, len(members))
+	for i, m := range members {
+		d := &together[i]
+		if err := d.parse(&arena, m); err != nil {
+			return nil, err
+		}
+		d.item = m.Raw()
+		hashes = h.appendSum(hashes, d.item)
+		d.hash = hashes[len(hashes)-h.size() : len(hashes) : len(hashes)]
+		list[i] = d
+	}
+	return list, nil
+}
+
+// parse reads key and value of one member of sd_claims.
+func (d *Disclosure) parse(arena *dcbor.Arena, member dcbor.Value) error {
 	const where = "disclosure"
 	content, ok := member.Bytes()
 	if !ok {
-		return nil, credentials.Errorf(credentials.CodeDisclosureShape, where, "a %s, want a byte string", member.Kind())
+		return credentials.Errorf(credentials.CodeDisclosureShape, where, "a %s, want a byte string", member.Kind())
 	}
-	v, err := dcbor.Decode(content)
+	v, err := dcbor.Limits{}.DecodeIn(arena, content)
 	if err != nil {
-		return nil, credentials.Errorf(codeOfDecoding(err, credentials.CodeDisclosureShape), where, "%w", err)
+		return credentials.Errorf(codeOfDecoding(err, credentials.CodeDisclosureShape), where, "%w", err)
 	}
 	parts, ok := v.Elements()
 	if !ok || len(parts) < 1 || len(parts) > 3 {
-		return nil, credentials.Errorf(credentials.CodeDisclosureShape, where, "want an array of 1 to 3")
+		return credentials.Errorf(credentials.CodeDisclosureShape, where, "want an array of 1 to 3")
 	}
 	if salt, ok := parts[0].Bytes(); !ok || len(salt) != saltSize {
-		return nil, credentials.Errorf(credentials.CodeDisclosureShape, where, "the salt is no byte string of %d octets", saltSize)
+		return credentials.Errorf(credentials.CodeDisclosureShape, where, "the salt is no byte string of %d octets", saltSize)
 	}
-	d := &Disclosure{item: member.Raw(), hash: h.sum(member.Raw())}
 	if len(parts) > 1 {
 		d.value = parts[1]
 	}
 	if len(parts) > 2 {
 		d.key = parts[2]
 		if checkKey(d.key, where) != nil {
-			return nil, credentials.Errorf(credentials.CodeDisclosureShape, where, "the claim key is neither an integer nor text of at most %d octets", maxKeyText)
+			return credentials.Errorf(credentials.CodeDisclosureShape, where, "the claim key is neither an integer nor text of at most %d octets", maxKeyText)
 		}
 	}
-	return d, nil
+	return nil
 }
 
 // IsDecoy reports whether there is only a salt in it.

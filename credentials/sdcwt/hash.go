@@ -33,22 +33,22 @@ func (h Hash) size() int {
 	return 0
 }
 
-// sum hashes a disclosure: the byte string item as it stands in sd_claims, head
-// included.
-func (h Hash) sum(item []byte) []byte {
+// appendSum appends the hash of a disclosure: of the byte string item as it
+// stands in sd_claims, head included.
+func (h Hash) appendSum(dst, item []byte) []byte {
 	switch h {
 	case SHA512_256:
 		d := sha512.Sum512_256(item)
-		return d[:]
+		return append(dst, d[:]...)
 	case SHA384:
 		d := sha512.Sum384(item)
-		return d[:]
+		return append(dst, d[:]...)
 	case SHA512:
 		d := sha512.Sum512(item)
-		return d[:]
+		return append(dst, d[:]...)
 	}
 	d := sha256.Sum256(item)
-	return d[:]
+	return append(dst, d[:]...)
 }
 
 // hashFrom reads the sd_alg header.

@@ -32,20 +32,24 @@ func (i *Issuer) Issue(ctx context.Context, claims Claims) ([]byte, error) {
 	if err != nil {
 		return nil, malformed(whereClaims, err)
 	}
-	return i.issue(ctx, v)
+	r := redactors.Get().(*redactor)
+	defer r.release()
+	return i.issue(ctx, r, v)
 }
 
 // IssueCBOR is Issue for a claims set in CBOR, with tags 58 and 62 as a holder
 // may have sent it.
 func (i *Issuer) IssueCBOR(ctx context.Context, claims []byte) ([]byte, error) {
-	v, err := limitsOf(0).Decode(claims)
+	r := redactors.Get().(*redactor)
+	defer r.release()
+	v, err := limitsOf(0).DecodeIn(&r.arena, claims)
 	if err != nil {
 		return nil, malformed(whereClaims, err)
 	}
-	return i.issue(ctx, v)
+	return i.issue(ctx, r, v)
 }
 
-func (i *Issuer) issue(ctx context.Context, claims dcbor.Value) ([]byte, error) {
+func (i *Issuer) issue(ctx context.Context, r *redactor, claims dcbor.Value) ([]byte, error) {
 	random := i.Rand
 	if random == nil {
 		random = rand.Reader
@@ -57,18 +61,20 @@ func (i *Issuer) issue(ctx context.Context, claims dcbor.Value) ([]byte, error) 
 	if hash.size() == 0 {
 		return nil, credentials.Errorf(credentials.CodeSDAlg, "issuer", "sd_alg %d is not supported", hash)
 	}
-	payload, items, err := redact(claims, hash, random)
+	r.hash = hash
+	payload, err := r.redact(claims, random)
 	if err != nil {
 		return nil, err
 	}
-	if err := i.check(payload, items, hash); err != nil {
+	if err := i.check(payload, r.count, hash); err != nil {
 		return nil, err
 	}
-	protected, err := i.protected()
+	protected, err := i.protected(r.arena.Make(10)[:0])
 	if err != nil {
 		return nil, err
 	}
-	out, err := cose.Sign(ctx, i.Key, protected, sdClaims(items), dcbor.Encode(payload))
+	r.scratch = payload.Append(r.scratch[:0])
+	out, err := cose.Sign(ctx, i.Key, protected, r.sdClaims(), r.scratch)
 	if err != nil {
 		return nil, err
 	}
@@ -79,8 +85,9 @@ func (i *Issuer) issue(ctx context.Context, claims dcbor.Value) ([]byte, error) 
 }
 
 // protected returns the protected header without alg. sd_alg is always written:
-// what a verifier need not infer it cannot infer wrongly.
-func (i *Issuer) protected() (dcbor.Value, error) {
+// what a verifier need not infer it cannot infer wrongly. The members are appended
+// to header, in the order of their labels.
+func (i *Issuer) protected(header []dcbor.Value) (dcbor.Value, error) {
 	typ := dcbor.NewInt(contentFormatSDCWT)
 	if i.Type != "" {
 		typ = dcbor.NewText(i.Type)
@@ -92,19 +99,20 @@ func (i *Issuer) protected() (dcbor.Value, error) {
 	if hash == 0 {
 		hash = SHA256
 	}
-	header := []dcbor.Value{dcbor.NewInt(cose.HeaderTyp), typ, dcbor.NewInt(headerSDAlg), dcbor.NewInt(int64(hash))}
 	if i.KeyID != nil {
 		header = append(header, dcbor.NewInt(cose.HeaderKid), dcbor.NewBytes(i.KeyID))
 	}
+	header = append(header, dcbor.NewInt(cose.HeaderTyp), typ)
+	if i.X5Chain != nil {
+		header = append(header, dcbor.NewInt(cose.HeaderX5Chain), x5chain(i.X5Chain))
+	}
+	header = append(header, dcbor.NewInt(headerSDAlg), dcbor.NewInt(int64(hash)))
 	if i.AEAD != 0 {
 		n := dcbor.NewUint(uint64(i.AEAD))
 		if _, err := aeadFrom(n); err != nil {
 			return n, err
 		}
 		header = append(header, dcbor.NewInt(headerSDAEAD), n)
-	}
-	if i.X5Chain != nil {
-		header = append(header, dcbor.NewInt(cose.HeaderX5Chain), x5chain(i.X5Chain))
 	}
 	return dcbor.NewMap(header...), nil
 }
@@ -120,28 +128,26 @@ func x5chain(chain [][]byte) dcbor.Value {
 	return dcbor.NewArray(list...)
 }
 
-// sdClaims returns the unprotected header with the given disclosures.
-func sdClaims(items [][]byte) dcbor.Value {
-	if len(items) == 0 {
+// sdClaims returns the unprotected header with the disclosures.
+func (r *redactor) sdClaims() dcbor.Value {
+	if r.count == 0 {
 		return dcbor.NewMap()
 	}
-	members := make([]dcbor.Value, len(items))
-	for i, item := range items {
-		members[i] = dcbor.Verbatim(item)
-	}
-	return dcbor.NewMap(dcbor.NewInt(headerSDClaims), dcbor.NewArray(members...))
+	members := r.arena.Make(2)
+	members[0], members[1] = dcbor.NewInt(headerSDClaims), dcbor.Verbatim(r.salted)
+	return dcbor.NewMap(members...)
 }
 
 // check refuses to sign what a verifier would refuse to accept.
-func (i *Issuer) check(payload dcbor.Value, items [][]byte, h Hash) error {
+func (i *Issuer) check(payload dcbor.Value, disclosures int, h Hash) error {
 	limit := i.MaxDisclosures
 	if limit == 0 {
 		limit = maxDisclosures
 	}
-	if len(items) > limit {
-		return credentials.Errorf(credentials.CodeMalformed, "issuer", "%d disclosures, want at most %d", len(items), limit)
+	if disclosures > limit {
+		return credentials.Errorf(credentials.CodeMalformed, "issuer", "%d disclosures, want at most %d", disclosures, limit)
 	}
-	t := &token{payload: payload, hash: h, shape: newClaimsShape(h, len(items))}
+	t := &token{payload: payload, hash: h, shape: newClaimsShape(h, disclosures)}
 	if err := t.shape.claimsMap(payload); err != nil {
 		return err
 	}

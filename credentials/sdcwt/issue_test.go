@@ -3,7 +3,11 @@ package sdcwt_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"maps"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -80,10 +84,21 @@ func TestIssuerRefuses(t *testing.T) {
 		want   credentials.Code
 		change func(c sdcwt.Claims, i *sdcwt.Issuer)
 	}{
-		"redacted iss":            {"disclosure-forbidden-key", func(c sdcwt.Claims, _ *sdcwt.Issuer) { delete(c, 1); c[sdcwt.Redact(1)] = exampleIssuer }},
-		"redacted status":         {"disclosure-forbidden-key", func(c sdcwt.Claims, _ *sdcwt.Issuer) { c[sdcwt.Redact(65535)] = map[any]any{} }},
-		"redacted inside status":  {"disclosure-forbidden-key", func(c sdcwt.Claims, _ *sdcwt.Issuer) { c[65535] = map[any]any{sdcwt.Redact("x"): 1} }},
-		"key and redacted key":    {"malformed", func(c sdcwt.Claims, _ *sdcwt.Issuer) { c[500] = 1; c[sdcwt.Redact(500)] = 2 }},
+		"redacted iss":           {"disclosure-forbidden-key", func(c sdcwt.Claims, _ *sdcwt.Issuer) { delete(c, 1); c[sdcwt.Redact(1)] = exampleIssuer }},
+		"redacted status":        {"disclosure-forbidden-key", func(c sdcwt.Claims, _ *sdcwt.Issuer) { c[sdcwt.Redact(65535)] = map[any]any{} }},
+		"redacted inside status": {"disclosure-forbidden-key", func(c sdcwt.Claims, _ *sdcwt.Issuer) { c[65535] = map[any]any{sdcwt.Redact("x"): 1} }},
+		"key and redacted key":   {"malformed", func(c sdcwt.Claims, _ *sdcwt.Issuer) { c[500] = 1; c[sdcwt.Redact(500)] = 2 }},
+		"key and redacted key among many": {"malformed", func(c sdcwt.Claims, _ *sdcwt.Issuer) {
+			for n := range 40 {
+				c[fmt.Sprint(n)], c[sdcwt.Redact(1000+n)] = n, n
+			}
+			c[sdcwt.Redact("39")] = 2
+		}},
+		"simple(59) as a redacted value": {"hash-shape", func(c sdcwt.Claims, _ *sdcwt.Issuer) { c[sdcwt.Redact(600)] = simple59 }},
+		"no randomness": {"hash-duplicate", func(c sdcwt.Claims, i *sdcwt.Issuer) {
+			c[600], i.Rand = []any{sdcwt.Decoy(1), map[any]any{sdcwt.Decoy(2): nil}}, zeros{}
+		}},
+		"no salts":                {"", func(c sdcwt.Claims, i *sdcwt.Issuer) { c[sdcwt.Decoy(1)], i.Rand = nil, strings.NewReader("short") }},
 		"decoy number twice":      {"malformed", func(c sdcwt.Claims, _ *sdcwt.Issuer) { c[600] = []any{sdcwt.Decoy(1)}; c[sdcwt.Decoy(1)] = nil }},
 		"decoy zero":              {"claims-key", func(c sdcwt.Claims, _ *sdcwt.Issuer) { c[sdcwt.Decoy(0)] = nil }},
 		"decoy with a value":      {"claim-type", func(c sdcwt.Claims, _ *sdcwt.Issuer) { c[sdcwt.Decoy(1)] = 1 }},
@@ -361,6 +376,58 @@ func TestPresentRefuses(t *testing.T) {
 	}
 	_, err = c.Present(ctx, edKey, sdcwt.Presentation{Audience: "a", IssuedAt: exampleNow})
 	wantCode(t, err, credentials.CodeCnfLeafMismatch)
+}
+
+// zeros is a random source that is not one.
+type zeros struct{}
+
+func (zeros) Read(b []byte) (int, error) { clear(b); return len(b), nil }
+
+// Tokens of one Issuer that are made at the same time, and after one that was
+// refused half-way, have nothing of each other.
+func TestIssueAtTheSameTime(t *testing.T) {
+	issuer := exampleIssuerWith(func(i *sdcwt.Issuer) { i.Key = edKey })
+	verifier := exampleVerifier()
+	verifier.Issuers = &sdcwt.StaticIssuer{Issuer: exampleIssuer, Keys: []sdcwt.StaticKey{{Public: edKey.Public()}}}
+	base := baseClaims(t)
+	issue := func(who int) error {
+		for n := range 30 {
+			claims, want := maps.Clone(base), maps.Clone(base)
+			for i := range 1 + (who*7+n)%20 {
+				text := fmt.Sprintf("%d of token %d of %d", i, n, who)
+				claims[sdcwt.Redact(1000+i)], want[1000+i] = []any{sdcwt.Redact(text), i}, []any{text, i}
+			}
+			if n%5 == 4 {
+				claims[sdcwt.Redact("bad")] = []any{simple59}
+				if _, err := issuer.Issue(t.Context(), claims); err == nil {
+					return errors.New("simple(59) was issued")
+				}
+				continue
+			}
+			token, err := issuer.Issue(t.Context(), claims)
+			if err != nil {
+				return err
+			}
+			got, err := verifier.VerifyIssued(t.Context(), token)
+			if err != nil {
+				return err
+			}
+			all, err := sdcwt.EncodeClaims(want)
+			if err != nil || !bytes.Equal(got.Claims.CBOR(), all) {
+				return fmt.Errorf("claims %v, want %x (%v)", got.Claims, all, err)
+			}
+		}
+		return nil
+	}
+	var all sync.WaitGroup
+	for who := range 4 {
+		all.Go(func() {
+			if err := issue(who); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
 }
 
 // Issued tokens are in core deterministic encoding throughout.

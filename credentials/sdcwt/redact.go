@@ -2,42 +2,79 @@ package sdcwt
 
 import (
 	"bytes"
+	"cmp"
+	"encoding/binary"
+	"errors"
 	"io"
 	"slices"
+	"sync"
 
 	"github.com/privyseal/privyseal/credentials"
 	"github.com/privyseal/privyseal/internal/dcbor"
 )
 
 // A redactor replaces what is tagged To Be Redacted or To Be Decoy by hashes,
-// children before parents (section 6.1, section 11).
+// children before parents (section 6.1, section 11). One redactor serves many
+// tokens, one after the other, since its memory is most of what they cost.
 type redactor struct {
 	hash    Hash
-	salts   []byte
 	decoys  map[uint64]bool
-	items   [][]byte // the disclosures, each the byte string item that is hashed
+	arena   dcbor.Arena
+	drawn   []byte   // salts
+	salts   []byte   // those of drawn that are not used yet
+	hashes  []byte   // one after the other
+	order   []hashAt // those of the maps that are being redacted
+	salted  []byte   // sd_claims: an array of byte strings, each hashed as it is
+	count   int      // of its members
 	scratch []byte
+}
+
+var redactors = sync.Pool{New: func() any { return new(redactor) }}
+
+// release forgets the token and keeps the memory.
+func (r *redactor) release() {
+	const most = 1 << 18
+	clear(r.drawn)
+	r.arena.Reset()
+	r.decoys, r.salts, r.count, r.order = nil, nil, 0, r.order[:0]
+	for _, b := range []*[]byte{&r.drawn, &r.hashes, &r.salted, &r.scratch} {
+		if *b = (*b)[:0]; cap(*b) > most {
+			*b = nil
+		}
+	}
+	redactors.Put(r)
 }
 
 const whereClaims = "claims"
 
-// redact returns the claims set with hashes, and the disclosures.
-func redact(claims dcbor.Value, h Hash, rand io.Reader) (dcbor.Value, [][]byte, error) {
+// A hashAt is where in hashes a hash begins, and the octets that tell it from
+// most others.
+type hashAt struct {
+	first uint64
+	at    int
+}
+
+// redact returns the claims set with hashes, and keeps the disclosures.
+func (r *redactor) redact(claims dcbor.Value, rand io.Reader) (dcbor.Value, error) {
 	if claims.Kind() != dcbor.Map {
-		return dcbor.Value{}, nil, credentials.Errorf(credentials.CodeMalformed, whereClaims, "a %s, want a map", claims.Kind())
+		return dcbor.Value{}, credentials.Errorf(credentials.CodeMalformed, whereClaims, "a %s, want a map", claims.Kind())
 	}
 	if err := checkNeverRedacted(claims); err != nil {
-		return dcbor.Value{}, nil, err
+		return dcbor.Value{}, err
 	}
-	r := &redactor{hash: h, decoys: make(map[uint64]bool)}
-	n := countMarks(claims)
-	r.salts = make([]byte, n*saltSize)
-	r.items = make([][]byte, 0, n)
+	n := countMarks(&claims)
+	r.drawn = slices.Grow(r.drawn[:0], n*saltSize)[:n*saltSize]
+	r.salts = r.drawn
+	r.hashes = slices.Grow(r.hashes[:0], n*r.hash.size()) // which stay where they are
+	r.salted = dcbor.AppendHead(r.salted[:0], 0x80, uint64(n))
 	if _, err := io.ReadFull(rand, r.salts); err != nil {
-		return dcbor.Value{}, nil, err
+		return dcbor.Value{}, err
 	}
 	v, err := r.claims(claims, 1)
-	return v, r.items, err
+	if err == nil && r.count != n {
+		return v, errors.New("sdcwt: a mark was passed over")
+	}
+	return v, err
 }
 
 // checkNeverRedacted refuses marks on or inside the claims that stand in the
@@ -60,25 +97,18 @@ func checkNeverRedacted(claims dcbor.Value) error {
 }
 
 // countMarks returns how many salts are needed.
-func countMarks(v dcbor.Value) (n int) {
-	if tag, content, ok := v.Tagged(); ok {
-		if tag == tagToBeRedacted || tag == tagToBeDecoy {
-			n++
-		}
-		return n + countMarks(content)
+func countMarks(v *dcbor.Value) (n int) {
+	if tag, _, ok := v.Tagged(); ok && (tag == tagToBeRedacted || tag == tagToBeDecoy) {
+		n++
 	}
-	for key, value := range v.Pairs() {
-		n += countMarks(key) + countMarks(value)
-	}
-	elements, _ := v.Elements()
-	for _, e := range elements {
-		n += countMarks(e)
+	for i := range v.Inside() {
+		n += countMarks(&v.Inside()[i])
 	}
 	return n
 }
 
 // disclose salts parts, keeps the disclosure and returns its hash.
-func (r *redactor) disclose(parts ...dcbor.Value) []byte {
+func (r *redactor) disclose(parts ...dcbor.Value) hashAt {
 	salt := r.salts[:saltSize]
 	r.salts = r.salts[saltSize:]
 	content := dcbor.AppendHead(r.scratch[:0], 0x80, uint64(len(parts)+1))
@@ -87,10 +117,18 @@ func (r *redactor) disclose(parts ...dcbor.Value) []byte {
 		content = p.Append(content)
 	}
 	r.scratch = content
-	item := dcbor.WrapBytes(content)
-	r.items = append(r.items, item)
-	return r.hash.sum(item)
+	item := len(r.salted)
+	r.salted = dcbor.AppendBytes(r.salted, content)
+	r.count++
+	hash := len(r.hashes)
+	r.hashes = r.hash.appendSum(r.hashes, r.salted[item:])
+	return hashAt{binary.BigEndian.Uint64(r.hashes[hash:]), hash}
 }
+
+// bytes returns the hash as a Value.
+func (r *redactor) bytes(h hashAt) dcbor.Value { return dcbor.NewBytes(r.hashOf(h)) }
+
+func (r *redactor) hashOf(h hashAt) []byte { return r.hashes[h.at : h.at+r.hash.size()] }
 
 // value redacts inside v, which stands at level.
 func (r *redactor) value(v dcbor.Value, level int) (dcbor.Value, error) {
@@ -108,18 +146,25 @@ func (r *redactor) value(v dcbor.Value, level int) (dcbor.Value, error) {
 			return v, credentials.Errorf(credentials.CodeHashShape, whereClaims, "tag %d outside its place", n)
 		}
 		inner, err := r.value(content, level+1)
-		return dcbor.NewTag(n, inner), err
+		return r.arena.Tag(n, inner), err
+	case dcbor.Simple:
+		if v.IsSimple(simpleRedactedKeys) {
+			return v, credentials.Errorf(credentials.CodeHashShape, whereClaims, "simple(59) as a value")
+		}
 	}
 	return v, nil
 }
 
 // claims redacts a map whose values stand at level.
 func (r *redactor) claims(m dcbor.Value, level int) (dcbor.Value, error) {
-	if err := noKeyTwice(m); err != nil {
-		return m, err
+	clear := 0
+	for key := range m.Pairs() {
+		if key.Kind() != dcbor.Tag {
+			clear++
+		}
 	}
-	pairs := make([]dcbor.Value, 0, 2*m.Size()+2)
-	var hashes [][]byte
+	pairs := r.arena.Make(2 * (clear + 1))[:0] // with simple(59)
+	from := len(r.order)
 	for key, value := range m.Pairs() {
 		tag, inner, tagged := key.Tagged()
 		if tagged && tag == tagToBeDecoy {
@@ -127,7 +172,7 @@ func (r *redactor) claims(m dcbor.Value, level int) (dcbor.Value, error) {
 			if err != nil {
 				return m, err
 			}
-			hashes = append(hashes, hash)
+			r.order = append(r.order, hash)
 			continue
 		}
 		if err := markedKey(key); err != nil {
@@ -138,44 +183,52 @@ func (r *redactor) claims(m dcbor.Value, level int) (dcbor.Value, error) {
 			return m, err
 		}
 		if tagged {
-			hashes = append(hashes, r.disclose(redacted, inner))
+			r.order = append(r.order, r.disclose(redacted, inner))
 			continue
 		}
 		pairs = append(pairs, key, redacted)
 	}
-	if hashes != nil {
-		pairs = append(pairs, dcbor.NewSimple(simpleRedactedKeys), dcbor.NewArray(sorted(hashes)...))
+	if err := noKeyTwice(m, dcbor.NewMap(pairs...)); err != nil {
+		return m, err
+	}
+	if len(r.order) > from {
+		pairs = append(pairs, dcbor.NewSimple(simpleRedactedKeys), r.sorted(r.order[from:]))
+		r.order = r.order[:from]
 	}
 	return dcbor.NewMap(pairs...), nil
 }
 
-// noKeyTwice refuses a map with k and 58(k): they are duplicates.
-func noKeyTwice(m dcbor.Value) error {
-	var clear map[string]struct{}
-	var scratch []byte
+// noKeyTwice refuses a map with k and 58(k): they are duplicates. clear has the
+// keys without a mark.
+func noKeyTwice(m, clear dcbor.Value) error {
+	const few = 24 // are compared one by one
+	var keys map[string]struct{}
+	if clear.Size() > few {
+		keys = keysOf(clear)
+	}
 	for key := range m.Pairs() {
 		tag, inner, tagged := key.Tagged()
 		if !tagged || tag != tagToBeRedacted {
 			continue
 		}
-		if clear == nil {
-			clear = clearKeys(m)
+		twice := false
+		if keys == nil {
+			twice = clear.Get(inner).Exists()
+		} else {
+			_, twice = keys[string(dcbor.Encode(inner))]
 		}
-		scratch = inner.Append(scratch[:0])
-		if _, twice := clear[string(scratch)]; twice {
+		if twice {
 			return credentials.Errorf(credentials.CodeMalformed, whereClaims, "a map has key %v and 58(%v)", inner, inner)
 		}
 	}
 	return nil
 }
 
-// clearKeys returns the encodings of the keys that have no tag.
-func clearKeys(m dcbor.Value) map[string]struct{} {
-	keys := make(map[string]struct{})
+// keysOf returns the encodings of the keys of a map.
+func keysOf(m dcbor.Value) map[string]struct{} {
+	keys := make(map[string]struct{}, m.Size())
 	for key := range m.Pairs() {
-		if key.Kind() != dcbor.Tag {
-			keys[string(key.Append(nil))] = struct{}{}
-		}
+		keys[string(dcbor.Encode(key))] = struct{}{}
 	}
 	return keys
 }
@@ -193,25 +246,33 @@ func markedKey(key dcbor.Value) error {
 }
 
 // sorted orders hashes bytewise, so that their order says nothing.
-func sorted(hashes [][]byte) []dcbor.Value {
-	slices.SortFunc(hashes, bytes.Compare)
-	list := make([]dcbor.Value, len(hashes))
+func (r *redactor) sorted(hashes []hashAt) dcbor.Value {
+	slices.SortFunc(hashes, func(a, b hashAt) int {
+		if a.first != b.first {
+			return cmp.Compare(a.first, b.first)
+		}
+		return bytes.Compare(r.hashOf(a), r.hashOf(b))
+	})
+	list := r.arena.Make(len(hashes))
 	for i, h := range hashes {
-		list[i] = dcbor.NewBytes(h)
+		list[i] = r.bytes(h)
 	}
-	return list
+	return dcbor.NewArray(list...)
 }
 
 // decoy makes the decoy that 62(number) asks for.
-func (r *redactor) decoy(number dcbor.Value, valueOK bool) ([]byte, error) {
+func (r *redactor) decoy(number dcbor.Value, valueOK bool) (hashAt, error) {
 	n, ok := number.Uint()
 	switch {
 	case !ok || n == 0:
-		return nil, credentials.Errorf(credentials.CodeClaimsKey, whereClaims, "tag 62 around %v, want a positive integer", number)
+		return hashAt{}, credentials.Errorf(credentials.CodeClaimsKey, whereClaims, "tag 62 around %v, want a positive integer", number)
 	case !valueOK:
-		return nil, credentials.Errorf(credentials.CodeClaimType, whereClaims, "the value of 62(%d) is not null", n)
+		return hashAt{}, credentials.Errorf(credentials.CodeClaimType, whereClaims, "the value of 62(%d) is not null", n)
 	case r.decoys[n]:
-		return nil, credentials.Errorf(credentials.CodeMalformed, whereClaims, "62(%d) is used twice", n)
+		return hashAt{}, credentials.Errorf(credentials.CodeMalformed, whereClaims, "62(%d) is used twice", n)
+	}
+	if r.decoys == nil {
+		r.decoys = make(map[uint64]bool)
 	}
 	r.decoys[n] = true
 	return r.disclose(), nil
@@ -220,7 +281,7 @@ func (r *redactor) decoy(number dcbor.Value, valueOK bool) ([]byte, error) {
 // elements redacts an array whose elements stand at level.
 func (r *redactor) elements(a dcbor.Value, level int) (dcbor.Value, error) {
 	from, _ := a.Elements()
-	to := make([]dcbor.Value, len(from))
+	to := r.arena.Make(len(from))
 	for i, e := range from {
 		var err error
 		if to[i], err = r.element(e, level); err != nil {
@@ -235,13 +296,16 @@ func (r *redactor) element(e dcbor.Value, level int) (dcbor.Value, error) {
 	switch {
 	case ok && tag == tagToBeDecoy:
 		hash, err := r.decoy(content, true)
-		return dcbor.NewTag(tagRedacted, dcbor.NewBytes(hash)), err
+		if err != nil {
+			return e, err
+		}
+		return r.arena.Tag(tagRedacted, r.bytes(hash)), nil
 	case ok && tag == tagToBeRedacted:
 		redacted, err := r.value(content, level)
 		if err != nil {
 			return e, err
 		}
-		return dcbor.NewTag(tagRedacted, dcbor.NewBytes(r.disclose(redacted))), nil
+		return r.arena.Tag(tagRedacted, r.bytes(r.disclose(redacted))), nil
 	}
 	return r.value(e, level)
 }

@@ -1,6 +1,7 @@
 package sdcwt
 
 import (
+	"bytes"
 	"slices"
 
 	"github.com/privyseal/privyseal/credentials"
@@ -11,14 +12,15 @@ import (
 // keys, depth, and the two places where a hash may stand. One claimsShape
 // serves all claims maps of a token, since no hash may occur twice in it.
 type claimsShape struct {
-	where string
-	size  int // octets of a hash
-	seen  map[string]struct{}
+	where  string
+	size   int                 // octets of a hash
+	hashes [][]byte            // all that were met
+	seen   map[string]struct{} // the same, once distinct needs it
 }
 
 // newClaimsShape returns a claimsShape for about the given number of hashes.
 func newClaimsShape(h Hash, about int) *claimsShape {
-	return &claimsShape{where: "claims", size: h.size(), seen: make(map[string]struct{}, about)}
+	return &claimsShape{where: "claims", size: h.size(), hashes: make([][]byte, 0, about)}
 }
 
 // claimsMap checks a top-level claims map.
@@ -26,7 +28,11 @@ func (c *claimsShape) claimsMap(v dcbor.Value) error {
 	if v.Kind() != dcbor.Map {
 		return credentials.Errorf(credentials.CodeMalformed, c.where, "the claims set is a %s, want a map", v.Kind())
 	}
+	before := len(c.hashes)
 	if err := c.value(v, 0); err != nil {
+		return err
+	}
+	if err := c.distinct(before); err != nil {
 		return err
 	}
 	for _, key := range neverRedacted {
@@ -37,7 +43,47 @@ func (c *claimsShape) claimsMap(v dcbor.Value) error {
 	return nil
 }
 
-// value checks v, which stands at level.
+// disclosed checks the value of a disclosure, which stands at level.
+func (c *claimsShape) disclosed(v dcbor.Value, level int) error {
+	before := len(c.hashes)
+	if err := c.value(v, level); err != nil {
+		return err
+	}
+	return c.distinct(before)
+}
+
+// distinct refuses a hash, from the given index of hashes on, that stands in
+// two places. All hashes of most tokens are in one claims map, in order; those
+// are sorted, which needs no table.
+func (c *claimsShape) distinct(from int) error {
+	twice := false
+	if from == 0 {
+		slices.SortFunc(c.hashes, bytes.Compare)
+		for i := 1; i < len(c.hashes); i++ {
+			twice = twice || bytes.Equal(c.hashes[i-1], c.hashes[i])
+		}
+	} else if from < len(c.hashes) {
+		if c.seen == nil {
+			c.seen = make(map[string]struct{}, len(c.hashes))
+			for _, h := range c.hashes[:from] {
+				c.seen[string(h)] = struct{}{}
+			}
+		}
+		for _, h := range c.hashes[from:] {
+			if _, before := c.seen[string(h)]; before {
+				twice = true
+			}
+			c.seen[string(h)] = struct{}{}
+		}
+	}
+	if twice {
+		return credentials.Errorf(credentials.CodeHashDuplicate, c.where, "a redacted claim hash stands in two places")
+	}
+	return nil
+}
+
+// value checks v, which stands at level. The caller makes sure that the hashes
+// it met are distinct.
 func (c *claimsShape) value(v dcbor.Value, level int) error {
 	if err := c.level(level); err != nil {
 		return err
@@ -123,10 +169,7 @@ func (c *claimsShape) hash(v dcbor.Value, level int) error {
 	if !ok || len(h) != c.size {
 		return credentials.Errorf(credentials.CodeHashShape, c.where, "a redacted claim hash is no byte string of %d octets", c.size)
 	}
-	if _, twice := c.seen[string(h)]; twice {
-		return credentials.Errorf(credentials.CodeHashDuplicate, c.where, "a redacted claim hash stands in two places")
-	}
-	c.seen[string(h)] = struct{}{}
+	c.hashes = append(c.hashes, h)
 	return nil
 }
 

@@ -67,7 +67,7 @@ func (o *opener) take(hash dcbor.Value) *Disclosure {
 
 // disclosed returns the opened value of d, which was put at level.
 func (o *opener) disclosed(d *Disclosure, level int) (dcbor.Value, error) {
-	if err := o.shape.value(d.value, level); err != nil {
+	if err := o.shape.disclosed(d.value, level); err != nil {
 		return dcbor.Value{}, err
 	}
 	defer func(above *Disclosure) { o.above = above }(o.above)
@@ -93,11 +93,10 @@ func (o *opener) value(v dcbor.Value, level int) (dcbor.Value, error) {
 
 // claims opens a map whose values stand at level.
 func (o *opener) claims(m dcbor.Value, level int, top bool) (dcbor.Value, error) {
-	pairs := make([]dcbor.Value, 0, 2*m.Size())
-	var hashes []dcbor.Value
+	hashes, _ := m.Get(dcbor.NewSimple(simpleRedactedKeys)).Elements()
+	pairs := make([]dcbor.Value, 0, 2*(m.Size()+len(hashes)))
 	for key, value := range m.Pairs() {
 		if key.IsSimple(simpleRedactedKeys) {
-			hashes, _ = value.Elements()
 			continue
 		}
 		o.enter(key)
@@ -136,7 +135,7 @@ func keyOf(key dcbor.Value) any {
 func keySet(pairs []dcbor.Value, more int) map[string]struct{} {
 	keys := make(map[string]struct{}, len(pairs)/2+more)
 	for i := 0; i < len(pairs); i += 2 {
-		keys[string(pairs[i].Append(nil))] = struct{}{}
+		keys[string(dcbor.Encode(pairs[i]))] = struct{}{}
 	}
 	return keys
 }
@@ -150,7 +149,7 @@ func (o *opener) claim(d *Disclosure, keys map[string]struct{}, level int, top b
 	if n, ok := d.key.Int(); ok && top && slices.Contains(neverRedacted, n) {
 		return key, value, credentials.Errorf(credentials.CodeDisclosureForbiddenKey, where, "claim %d must never be redacted", n)
 	}
-	encoded := string(d.key.Append(nil))
+	encoded := string(dcbor.Encode(d.key))
 	if _, collides := keys[encoded]; collides {
 		return key, value, credentials.Errorf(credentials.CodeDisclosureKeyCollision, where, "the map has the disclosed key already")
 	}

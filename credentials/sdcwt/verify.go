@@ -363,15 +363,9 @@ func (v *Verifier) open(ctx context.Context, t *token, track bool) (*opened, err
 	if err != nil {
 		return nil, err
 	}
-	disclosures := make([]*Disclosure, 0, len(t.disclosures)+len(decrypted))
-	for _, members := range [][]dcbor.Value{t.disclosures, decrypted} {
-		for _, m := range members {
-			d, err := parseDisclosure(m, t.hash)
-			if err != nil {
-				return nil, err
-			}
-			disclosures = append(disclosures, d)
-		}
+	disclosures, err := parseDisclosures(slices.Concat(t.disclosures, decrypted), t.hash)
+	if err != nil {
+		return nil, err
 	}
 	return t.open(disclosures, track)
 }

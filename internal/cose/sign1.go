@@ -221,7 +221,8 @@ func Sign(ctx context.Context, key crypto.Signer, protected, unprotected dcbor.V
 	if protected.GetInt(HeaderAlg).Exists() {
 		return nil, errors.New("cose: alg is set from the key")
 	}
-	members := []dcbor.Value{dcbor.NewInt(HeaderAlg), dcbor.NewInt(scheme.COSE)}
+	members := make([]dcbor.Value, 0, 2*protected.Size()+2)
+	members = append(members, dcbor.NewInt(HeaderAlg), dcbor.NewInt(scheme.COSE))
 	for label, value := range protected.Pairs() {
 		members = append(members, label, value)
 	}
@@ -230,7 +231,7 @@ func Sign(ctx context.Context, key crypto.Signer, protected, unprotected dcbor.V
 	if err != nil {
 		return nil, err
 	}
-	out := make([]byte, 0, len(header)+len(payload)+len(signature)+256)
+	out := make([]byte, 0, len(header)+unprotected.MaxEncoded()+len(payload)+len(signature)+32)
 	out = append(out, 0xd2, 0x84)
 	out = dcbor.AppendBytes(out, header)
 	out = unprotected.Append(out)

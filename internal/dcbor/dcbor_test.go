@@ -83,6 +83,8 @@ func TestRefused(t *testing.T) {
 		{"same key apart", "a3 02 00 01 00 02 00", dcbor.ErrDuplicateKey},
 		{"same text key in two encodings", "a2 6161 00 7801 61 00", dcbor.ErrDuplicateKey},
 		{"same float key in two widths", "a2 f93c00 00 fa3f800000 00", dcbor.ErrDuplicateKey},
+		{"same key in two encodings, far in", "82 1817 a2 01 00 1801 00", dcbor.ErrDuplicateKey},
+		{"same float key in two widths, unsorted", "a3 02 00 f93c00 00 fa3f800000 00", dcbor.ErrDuplicateKey},
 		{"same simple key", "a2 f83b 00 f83b 00", dcbor.ErrDuplicateKey},
 		{"same map as key in two orders", "a2 a201000200 00 a202000100 00", dcbor.ErrDuplicateKey},
 		{"33 levels", strings.Repeat("81", 33) + "00", dcbor.ErrTooDeep},
@@ -238,4 +240,49 @@ func FuzzDecode(f *testing.F) {
 		_ = v.String()
 		_ = v.Native()
 	})
+}
+
+func TestMaxEncoded(t *testing.T) {
+	for _, c := range appendixA {
+		v, err := dcbor.Decode(unhex(c.octets))
+		if err != nil {
+			t.Fatal(err)
+		}
+		most := v.MaxEncoded()
+		if n := len(dcbor.Encode(v)); n > most || n < most && !strings.ContainsAny(c.diagnostic, ".+NI") {
+			t.Errorf("%s: %d octets, MaxEncoded says %d", c.octets, n, most)
+		}
+		if whole := dcbor.NewArray(dcbor.Verbatim(unhex(c.octets)), dcbor.NewText("text"), dcbor.NewTag(300, v)); len(dcbor.Encode(whole)) > whole.MaxEncoded() {
+			t.Errorf("an array around %s is longer than MaxEncoded", c.octets)
+		}
+	}
+}
+
+// An Arena gives the same Values again and again, of which nothing is left.
+func TestArena(t *testing.T) {
+	var a dcbor.Arena
+	for range 3 {
+		var all []dcbor.Value
+		for _, c := range appendixA {
+			v, err := dcbor.Limits{}.DecodeIn(&a, unhex(c.octets))
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, v, a.Tag(7, v))
+		}
+		for i, c := range appendixA {
+			if got := all[2*i].String(); got != c.diagnostic {
+				t.Errorf("%s became %s", c.diagnostic, got)
+			}
+			if got := all[2*i+1].String(); got != "7("+c.diagnostic+")" {
+				t.Errorf("the tag around %s became %s", c.diagnostic, got)
+			}
+		}
+		for i, v := range a.Make(3000) {
+			if v.Exists() {
+				t.Fatalf("value %d of Make exists", i)
+			}
+		}
+		a.Reset()
+	}
 }

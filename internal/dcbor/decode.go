@@ -47,8 +47,12 @@ func (l Limits) withDefaults() Limits {
 func Decode(data []byte) (Value, error) { return Limits{}.Decode(data) }
 
 // Decode decodes data, which must be exactly one item.
-func (l Limits) Decode(data []byte) (Value, error) {
-	d := decoder{data: data, limits: l.withDefaults()}
+func (l Limits) Decode(data []byte) (Value, error) { return l.DecodeIn(nil, data) }
+
+// DecodeIn is Decode with the parts of the Value in an Arena, unless that is
+// nil.
+func (l Limits) DecodeIn(a *Arena, data []byte) (Value, error) {
+	d := decoder{data: data, limits: l.withDefaults(), arena: a}
 	if len(data) > d.limits.Size {
 		return Value{}, d.fail(ErrTooLarge)
 	}
@@ -67,6 +71,9 @@ type decoder struct {
 	off    int
 	items  int // announced so far
 	limits Limits
+	arena  *Arena
+	loose  bool    // something so far was not in deterministic encoding
+	spare  []Value // made together with others, for the next array, map or tag
 }
 
 func (d *decoder) fail(err error) error { return &SyntaxError{Offset: d.off, Err: err} }
@@ -103,8 +110,11 @@ func (d *decoder) head() (major, info byte, n uint64, err error) {
 	default:
 		n, shortest = binary.BigEndian.Uint64(rest), math.MaxUint32+1
 	}
-	if d.limits.Deterministic && major != majorSimple && n < shortest {
-		return 0, 0, 0, d.fail(ErrNotDeterministic)
+	if major != majorSimple && n < shortest {
+		if d.limits.Deterministic {
+			return 0, 0, 0, d.fail(ErrNotDeterministic)
+		}
+		d.loose = true
 	}
 	d.off += 1 + size
 	return major, info, n, nil
@@ -117,7 +127,7 @@ func (d *decoder) item(v *Value, depth int) error {
 	if err != nil {
 		return err
 	}
-	v.n = n
+	v.n, v.received, v.head = n, true, uint8(d.off-start)
 	switch major {
 	case majorUint:
 		v.kind = Uint
@@ -125,11 +135,11 @@ func (d *decoder) item(v *Value, depth int) error {
 		v.kind = Nint
 	case majorBytes:
 		v.kind, v.n = Bytes, 0
-		v.b, err = d.take(n)
+		_, err = d.take(n)
 	case majorText:
 		v.kind, v.n = Text, 0
-		v.b, err = d.take(n)
-		if err == nil && !utf8.Valid(v.b) {
+		var text []byte
+		if text, err = d.take(n); err == nil && !utf8.Valid(text) {
 			err = d.fail(ErrUTF8)
 		}
 	case majorArray:
@@ -146,7 +156,7 @@ func (d *decoder) item(v *Value, depth int) error {
 	default:
 		err = d.simpleOrFloat(v, info, n)
 	}
-	v.raw = d.data[start:d.off:d.off]
+	v.data = d.data[start:d.off:d.off]
 	return err
 }
 
@@ -180,13 +190,31 @@ func (d *decoder) children(v *Value, n uint64, width, limit, depth int) error {
 	if count == 0 {
 		return nil
 	}
-	v.kids = make([]Value, count)
+	v.kids = d.values(count)
 	for i := range v.kids {
 		if err := d.item(&v.kids[i], depth+1); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// values returns n Values. Few at a time are made together with those of the
+// next items, if much of the input is left.
+func (d *decoder) values(n int) []Value {
+	const together = 32
+	if d.arena != nil {
+		return d.arena.Make(n)
+	}
+	if n > len(d.spare) {
+		if n >= together {
+			return make([]Value, n)
+		}
+		d.spare = make([]Value, max(n, min(together, (len(d.data)-d.off)/8)))
+	}
+	v := d.spare[:n:n]
+	d.spare = d.spare[n:]
+	return v
 }
 
 func (d *decoder) simpleOrFloat(v *Value, info byte, n uint64) error {
@@ -208,10 +236,13 @@ func (d *decoder) simpleOrFloat(v *Value, info byte, n uint64) error {
 	if v.kind == Float && math.IsNaN(math.Float64frombits(v.n)) {
 		v.n = math.Float64bits(math.NaN()) // there is one NaN in the data model
 	}
-	if v.kind == Float && d.limits.Deterministic {
+	if v.kind == Float {
 		size := 1 + 1<<(info-24)
-		if !bytes.Equal(v.Append(nil), d.data[d.off-size:d.off]) {
-			return d.fail(ErrNotDeterministic)
+		if !bytes.Equal(v.append(make([]byte, 0, 9)), d.data[d.off-size:d.off]) {
+			if d.limits.Deterministic {
+				return d.fail(ErrNotDeterministic)
+			}
+			d.loose = true
 		}
 	}
 	return nil
@@ -222,21 +253,17 @@ func (d *decoder) simpleOrFloat(v *Value, info byte, n uint64) error {
 func (d *decoder) checkKeys(kids []Value) error {
 	var keys map[string]struct{}
 	var last []byte
-	scratch := make([]byte, 0, 32)
 	for i := 0; i < len(kids); i += 2 {
-		key := kids[i].raw
-		if !d.limits.Deterministic {
-			scratch = kids[i].Append(scratch[:0])
-			if !bytes.Equal(scratch, key) {
-				key = bytes.Clone(scratch)
-			}
+		key := kids[i].data
+		if d.loose {
+			key = kids[i].append(nil)
 		}
 		ascends := i == 0 || bytes.Compare(last, key) < 0
 		last = key
 		switch {
 		case ascends && keys == nil:
 			continue
-		case d.limits.Deterministic && !bytes.Equal(kids[i-2].raw, key):
+		case d.limits.Deterministic && !bytes.Equal(kids[i-2].data, key):
 			return d.fail(ErrNotDeterministic)
 		case keys == nil:
 			keys = preferredKeys(kids[:i])
@@ -246,13 +273,14 @@ func (d *decoder) checkKeys(kids []Value) error {
 		}
 		keys[string(key)] = struct{}{}
 	}
+	d.loose = d.loose || keys != nil
 	return nil
 }
 
 func preferredKeys(kids []Value) map[string]struct{} {
 	keys := make(map[string]struct{}, len(kids)/2+1)
 	for i := 0; i < len(kids); i += 2 {
-		keys[string(kids[i].Append(nil))] = struct{}{}
+		keys[string(kids[i].append(nil))] = struct{}{}
 	}
 	return keys
 }

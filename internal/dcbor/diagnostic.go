@@ -25,9 +25,9 @@ func (v Value) diagnose(b *strings.Builder) {
 		}
 		b.WriteString("-" + strconv.FormatUint(v.n+1, 10))
 	case Bytes:
-		b.WriteString("h'" + hex.EncodeToString(v.b) + "'")
+		b.WriteString("h'" + hex.EncodeToString(v.content()) + "'")
 	case Text:
-		b.WriteString(strconv.Quote(string(v.b)))
+		b.WriteString(strconv.Quote(string(v.content())))
 	case Array:
 		v.diagnoseAll(b, "[", "]", 1)
 	case Map:

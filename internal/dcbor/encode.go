@@ -20,72 +20,126 @@ const (
 )
 
 // Encode returns v in core deterministic encoding.
-func Encode(v Value) []byte { return v.Append(nil) }
+func Encode(v Value) []byte { return v.Append(make([]byte, 0, v.MaxEncoded())) }
 
 // Append appends v to dst in core deterministic encoding: shortest heads,
 // definite lengths, shortest floats that keep the value, map keys in bytewise
 // order of their encodings.
-func (v Value) Append(dst []byte) []byte {
+func (v Value) Append(dst []byte) []byte { return v.append(dst) }
+
+func (v *Value) append(dst []byte) []byte {
 	switch v.kind {
 	case Uint:
 		return AppendHead(dst, majorUint, v.n)
 	case Nint:
 		return AppendHead(dst, majorNint, v.n)
 	case Bytes:
-		return append(AppendHead(dst, majorBytes, uint64(len(v.b))), v.b...)
+		return AppendBytes(dst, v.content())
 	case Text:
-		return append(AppendHead(dst, majorText, uint64(len(v.b))), v.b...)
+		return append(AppendHead(dst, majorText, uint64(len(v.content()))), v.content()...)
 	case Array:
 		dst = AppendHead(dst, majorArray, uint64(len(v.kids)))
-		for _, e := range v.kids {
-			dst = e.Append(dst)
+		for i := range v.kids {
+			dst = v.kids[i].append(dst)
 		}
 		return dst
 	case Map:
 		return v.appendMap(dst)
 	case Tag:
-		return v.kids[0].Append(AppendHead(dst, majorTag, v.n))
+		return v.kids[0].append(AppendHead(dst, majorTag, v.n))
 	case Simple:
 		return AppendHead(dst, majorSimple, v.n)
 	case Float:
 		return appendFloat(dst, math.Float64frombits(v.n))
 	case verbatim:
-		return append(dst, v.raw...)
+		return append(dst, v.data...)
 	}
 	panic("dcbor: encoding the zero Value")
 }
 
 // appendMap writes the pairs in place, and moves them if they turn out to be
 // unsorted, which most maps of a decoder or a careful caller are not.
-func (v Value) appendMap(dst []byte) []byte {
+func (v *Value) appendMap(dst []byte) []byte {
 	dst = AppendHead(dst, majorMap, uint64(len(v.kids)/2))
-	type pair struct{ key, item []byte }
-	var few [16]pair
-	pairs, sorted, start := few[:0], true, len(dst)
-	ends := make([][2]int, 0, 16)
-	for i := 0; i < len(v.kids); i += 2 {
-		from := len(dst)
-		dst = v.kids[i].Append(dst)
-		ends = append(ends, [2]int{from, len(dst)})
-		dst = v.kids[i+1].Append(dst)
+	var few [16]keyAt
+	keys, sorted, start := few[:0], true, len(dst)
+	if n := len(v.kids) / 2; n > len(few) {
+		keys = make([]keyAt, 0, n)
 	}
-	for i, e := range ends {
-		to := len(dst)
-		if i+1 < len(ends) {
-			to = ends[i+1][0]
-		}
-		pairs = append(pairs, pair{dst[e[0]:e[1]], dst[e[0]:to]})
-		sorted = sorted && (i == 0 || bytes.Compare(pairs[i-1].key, pairs[i].key) < 0)
+	for i := 0; i < len(v.kids); i += 2 {
+		key := keyAt{from: len(dst)}
+		dst = v.kids[i].append(dst)
+		key.to = len(dst)
+		sorted = sorted && (i == 0 || bytes.Compare(keys[i/2-1].in(dst), key.in(dst)) < 0)
+		keys = append(keys, key)
+		dst = v.kids[i+1].append(dst)
 	}
 	if sorted {
 		return dst
 	}
+	return sortPairs(dst, start, keys)
+}
+
+// A keyAt says where in an encoding a map key is. Its value follows it.
+type keyAt struct{ from, to int }
+
+func (k keyAt) in(b []byte) []byte { return b[k.from:k.to] }
+
+// sortPairs puts the pairs that b has from start on in the order of their keys.
+func sortPairs(b []byte, start int, keys []keyAt) []byte {
+	type pair struct{ key, item []byte }
+	pairs := make([]pair, len(keys))
+	for i, k := range keys {
+		end := len(b)
+		if i+1 < len(keys) {
+			end = keys[i+1].from
+		}
+		pairs[i] = pair{k.in(b), b[k.from:end]}
+	}
 	slices.SortFunc(pairs, func(a, b pair) int { return bytes.Compare(a.key, b.key) })
-	moved := make([]byte, 0, len(dst)-start)
+	moved := make([]byte, 0, len(b)-start)
 	for _, p := range pairs {
 		moved = append(moved, p.item...)
 	}
-	return append(dst[:start], moved...)
+	return append(b[:start], moved...)
+}
+
+// MaxEncoded returns how many octets Append adds at most: just as many, but for
+// floats, which may be shorter.
+func (v *Value) MaxEncoded() int {
+	switch v.kind {
+	case Bytes, Text:
+		n := len(v.content())
+		return headSize(uint64(n)) + n
+	case Array, Map, Tag:
+		n := headSize(v.n) // of a tag
+		if v.kind != Tag {
+			n = headSize(uint64(len(v.kids)))
+		}
+		for i := range v.kids {
+			n += v.kids[i].MaxEncoded()
+		}
+		return n
+	case verbatim:
+		return len(v.data)
+	case Float:
+		return 9
+	}
+	return headSize(v.n)
+}
+
+func headSize(n uint64) int {
+	switch {
+	case n < 24:
+		return 1
+	case n <= math.MaxUint8:
+		return 2
+	case n <= math.MaxUint16:
+		return 3
+	case n <= math.MaxUint32:
+		return 5
+	}
+	return 9
 }
 
 // AppendHead appends the shortest head of an item: a major type in the high

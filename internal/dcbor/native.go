@@ -117,9 +117,9 @@ func (v Value) Native() any {
 	case Uint, Nint:
 		return v.nativeInteger()
 	case Bytes:
-		return append([]byte{}, v.b...)
+		return append([]byte{}, v.content()...)
 	case Text:
-		return string(v.b)
+		return string(v.content())
 	case Array:
 		elements := make([]any, len(v.kids))
 		for i, e := range v.kids {
@@ -160,7 +160,7 @@ func (v Value) nativeMap() map[any]any {
 	for key, value := range v.Pairs() {
 		switch key.kind {
 		case Text:
-			m[string(key.b)] = value.Native()
+			m[string(key.content())] = value.Native()
 		case Uint, Nint:
 			if i, ok := key.Int(); ok {
 				m[i] = value.Native()

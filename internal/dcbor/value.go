@@ -40,12 +40,16 @@ const (
 // A Value is one data item. Values are immutable: what a Value returns must
 // not be changed.
 type Value struct {
-	kind Kind
-	n    uint64 // argument: integer, tag number, simple value, bits of the float
-	b    []byte // content of a string
-	kids []Value
-	raw  []byte // octets as received, nil if the Value was built
+	kind     Kind
+	received bool   // decoded, not built
+	head     uint8  // octets of the head in data
+	n        uint64 // argument: integer, tag number, simple value, bits of the float
+	data     []byte // the item as received; of a built Value the content of a string
+	kids     []Value
 }
+
+// content returns what is in a string.
+func (v *Value) content() []byte { return v.data[v.head:] }
 
 // NewUint returns the unsigned integer n.
 func NewUint(n uint64) Value { return Value{kind: Uint, n: n} }
@@ -59,10 +63,10 @@ func NewInt(n int64) Value {
 }
 
 // NewBytes returns a byte string.
-func NewBytes(b []byte) Value { return Value{kind: Bytes, b: b} }
+func NewBytes(b []byte) Value { return Value{kind: Bytes, data: b} }
 
 // NewText returns a text string, which must be UTF-8.
-func NewText(s string) Value { return Value{kind: Text, b: []byte(s)} }
+func NewText(s string) Value { return Value{kind: Text, data: []byte(s)} }
 
 // NewArray returns an array.
 func NewArray(elements ...Value) Value { return Value{kind: Array, kids: elements} }
@@ -104,7 +108,7 @@ func NewFloat(f float64) Value {
 
 // Verbatim returns a Value that is encoded as item, unchanged. item must be
 // one well-formed data item.
-func Verbatim(item []byte) Value { return Value{kind: verbatim, raw: item} }
+func Verbatim(item []byte) Value { return Value{kind: verbatim, data: item} }
 
 // Kind returns what v is.
 func (v Value) Kind() Kind { return v.kind }
@@ -114,7 +118,12 @@ func (v Value) Exists() bool { return v.kind != None }
 
 // Raw returns the octets of a decoded item as they were received. It is nil for
 // a Value that was built.
-func (v Value) Raw() []byte { return v.raw }
+func (v Value) Raw() []byte {
+	if !v.received {
+		return nil
+	}
+	return v.data
+}
 
 // Uint returns an unsigned integer.
 func (v Value) Uint() (uint64, bool) { return v.n, v.kind == Uint }
@@ -142,14 +151,19 @@ func (v Value) IsInt(n int64) bool {
 }
 
 // Bytes returns the content of a byte string.
-func (v Value) Bytes() ([]byte, bool) { return v.b, v.kind == Bytes }
+func (v Value) Bytes() ([]byte, bool) {
+	if v.kind != Bytes {
+		return nil, false
+	}
+	return v.content(), true
+}
 
 // Text returns a text string.
 func (v Value) Text() (string, bool) {
 	if v.kind != Text {
 		return "", false
 	}
-	return string(v.b), true
+	return string(v.content()), true
 }
 
 // Size returns the octets of a string, the elements of an array or the pairs
@@ -157,7 +171,7 @@ func (v Value) Text() (string, bool) {
 func (v Value) Size() int {
 	switch v.kind {
 	case Bytes, Text:
-		return len(v.b)
+		return len(v.content())
 	case Map:
 		return len(v.kids) / 2
 	}
@@ -166,6 +180,10 @@ func (v Value) Size() int {
 
 // Elements returns the elements of an array.
 func (v Value) Elements() ([]Value, bool) { return v.kids, v.kind == Array }
+
+// Inside returns the elements of an array, the keys and values of a map by
+// turns, or the content of a tagged item.
+func (v *Value) Inside() []Value { return v.kids }
 
 // Tagged returns the number and the content of a tagged item.
 func (v Value) Tagged() (uint64, Value, bool) {
@@ -239,8 +257,11 @@ func (v Value) Equal(w Value) bool {
 	if v.kind != w.kind || v.n != w.n || len(v.kids) != len(w.kids) {
 		return false
 	}
-	if len(v.kids) == 0 && v.kind != verbatim {
-		return bytes.Equal(v.b, w.b)
+	switch {
+	case v.kind == Bytes || v.kind == Text:
+		return bytes.Equal(v.content(), w.content())
+	case len(v.kids) == 0 && v.kind != verbatim:
+		return true
 	}
 	return bytes.Equal(v.Append(nil), w.Append(nil))
 }

@@ -11,6 +11,7 @@ import (
 	"context"
 	"crypto"
 	"crypto/rand"
+	"crypto/sha256"
 	"fmt"
 )
 
@@ -49,8 +50,12 @@ func Message(ctx context.Context, key crypto.Signer, msg []byte, hash crypto.Has
 }
 
 func digest(msg []byte, hash crypto.Hash) []byte {
-	if hash == 0 {
+	switch hash {
+	case 0:
 		return msg
+	case crypto.SHA256: // of most keys
+		sum := sha256.Sum256(msg)
+		return sum[:]
 	}
 	h := hash.New()
 	h.Write(msg)
