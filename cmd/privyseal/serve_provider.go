@@ -247,11 +247,15 @@ func (p *providerComponent) serviceConfig(ctx context.Context) (*provider.Config
 		return nil, err
 	}
 	franks.AddMAC(0, mimi.MaxTimestamp, mac)
+	node, err := nodeID(p.wiring.config)
+	if err != nil {
+		return nil, err
+	}
 	cfg := &provider.Config{
 		Domain: p.config.Domain, DB: p.db, Evaluator: hub.TrustEvaluator{Evaluator: p.evaluator},
 		Keys: func(s mls.CipherSuite) *provider.Keys { return bySuite[s] }, MAC: mac, Franks: franks,
 		AdmitBasic: p.config.AdmitBasic, OpenRegistration: p.config.OpenRegistration, Log: p.deps.log,
-		Consent: p.edges, Limiter: p.edges, Extra: p.edges.clientRoutes(),
+		Consent: p.edges, Limiter: p.edges, Extra: p.edges.clientRoutes(), NodeID: node,
 	}
 	if p.peers != nil {
 		cfg.Peers = p.peers
@@ -346,11 +350,18 @@ func (p *providerComponent) Run(ctx context.Context) error {
 	return errors.Join(err, p.close())
 }
 
-// again runs what should not end, and starts it anew when it does.
+// again runs what should not end, and starts it anew when it does. It is logged
+// when that begins, not each time that it is tried.
 func (p *providerComponent) again(ctx context.Context, what string, run func(context.Context) error) {
+	failed := 0
 	for ctx.Err() == nil {
-		if err := run(ctx); err != nil && ctx.Err() == nil {
-			p.deps.log.Error("it ended and is started again", "what", what, slog.Any("err", err))
+		begun := time.Now()
+		err := run(ctx)
+		if time.Since(begun) > time.Minute {
+			failed = 0
+		}
+		if failed++; err != nil && ctx.Err() == nil && failed == 1 {
+			p.deps.log.Error("it ended and is started again, until it stays", "what", what, slog.Any("err", err))
 		}
 		select {
 		case <-time.After(5 * time.Second):

@@ -310,9 +310,18 @@ func (r *Room) ownEntry(ext mls.Extensions, opts JoinOptions) ([]mls.Proposal, e
 	return []mls.Proposal{mls.UpdateAppData(mls.ComponentID(policy.ComponentParticipantList), update.Marshal())}, nil
 }
 
-// roleOffered is the first role to which the room lets somebody without a role
-// change.
+// roleOffered is the role for which this user is preauthorised, or else the first
+// to which the room lets somebody without a role change.
 func (c *Client) roleOffered(d mls.AppDataDictionary) (mimi.RoleIndex, error) {
+	if value, ok := d.Find(mls.ComponentID(policy.ComponentPreauth)); ok {
+		list, err := policy.ParsePreAuthData(value)
+		if err != nil {
+			return 0, err
+		}
+		if i := list.Match(c.who().preauthorizes()); i >= 0 {
+			return list.PreauthorizedEntries[i].TargetRole.Index, nil
+		}
+	}
 	value, _ := d.Find(mls.ComponentID(policy.ComponentRoles))
 	roles, err := policy.ParseRoleData(value)
 	if err != nil {
@@ -325,7 +334,7 @@ func (c *Client) roleOffered(d mls.AppDataDictionary) (mimi.RoleIndex, error) {
 			}
 		}
 	}
-	return 0, errors.New("client: the room offers no role to those who have none; ask a participant to be added, or say which role is preauthorised")
+	return 0, errors.New("client: the room offers no role to those who have none; ask a participant to be added")
 }
 
 // ownLeaf reports whether a leaf of this client is in the tree already.

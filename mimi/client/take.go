@@ -8,6 +8,7 @@ import (
 	"github.com/privyseal/privyseal/internal/sqldb"
 	"github.com/privyseal/privyseal/mimi"
 	"github.com/privyseal/privyseal/mimi/clientapi"
+	"github.com/privyseal/privyseal/mimi/room"
 	"github.com/privyseal/privyseal/mls"
 )
 
@@ -223,7 +224,11 @@ func (r *Room) takeProposals(ctx context.Context, u *unit, list []*mimi.MLSMessa
 		if raw.Epoch != r.group.Epoch() {
 			continue // a commit was faster
 		}
-		switch err := r.takeProposal(raw); {
+		switch err := r.takeProposal(ctx, raw); {
+		case errors.Is(err, errClosed):
+			r.setStatus(ctx, u, RoomClosed, "destroyed by its hub")
+			r.drop()
+			return nil
 		case errors.Is(err, mls.ErrOwnMessage):
 		case err != nil:
 			refused = err
@@ -239,7 +244,10 @@ func (r *Room) takeProposals(ctx context.Context, u *unit, list []*mimi.MLSMessa
 	return refused
 }
 
-func (r *Room) takeProposal(raw *mimi.MLSMessage) error {
+// errClosed is found when the hub says that the room is no more.
+var errClosed = errors.New("the room is closed")
+
+func (r *Room) takeProposal(ctx context.Context, raw *mimi.MLSMessage) error {
 	m, err := mls.ParseMessage(raw.Bytes())
 	if err != nil {
 		return err
@@ -252,9 +260,26 @@ func (r *Room) takeProposal(raw *mimi.MLSMessage) error {
 	if !ok {
 		return errors.New("it is no proposal")
 	}
+	if room.IsClosing(p.Sender(), p.Proposal()) {
+		return r.closedBy(ctx, p.Sender().Index)
+	}
 	if err := r.group.Keep(p); err != nil {
 		return err
 	}
 	r.c.duty.add(r.uri, r.c.now())
 	return nil
+}
+
+// closedBy returns errClosed if an external sender that says so is the room's
+// hub.
+func (r *Room) closedBy(ctx context.Context, index uint32) error {
+	gc := r.group.Context()
+	senders, err := gc.Extensions.ExternalSenders()
+	if err != nil || int64(index) >= int64(len(senders)) {
+		return errors.New("it is of no external sender")
+	}
+	if _, err := r.c.verdicts.in(r.uri).hub(ctx, senders[index]); err != nil {
+		return err
+	}
+	return errClosed
 }

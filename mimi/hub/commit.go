@@ -274,7 +274,7 @@ func (r *Room) welcomed(ctx context.Context, staged *mls.StagedCommit, w *mls.We
 
 // accept enters the new epoch.
 func (r *Room) accept(ctx context.Context, u *mimi.HandshakeBundle, staged *mls.StagedCommit, effect *policy.Effect, partial *mls.PartialGroupInfo, to []Addressee) (*Outcome, error) {
-	out := &Outcome{Suite: r.suite(), Before: r.Providers(), Heard: r.heard(effect), External: staged.External(), ByCode: slices.Contains(effect.Rows(), policy.RowJoinCode), Roles: touchesRoles(effect)}
+	out := &Outcome{Suite: r.suite(), Before: r.Providers(), Heard: r.heard(effect), External: staged.External(), ByCode: slices.Contains(effect.Rows(), policy.RowJoinCode), Roles: touchesRoles(effect), Departed: effect.Silenced()}
 	again := r.interrupted(staged)
 	epoch := r.Epoch()
 	if err := r.group.Merge(staged); err != nil {

@@ -2,11 +2,13 @@ package hub
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
 	"github.com/privyseal/privyseal/mimi"
 	"github.com/privyseal/privyseal/mimi/policy"
+	"github.com/privyseal/privyseal/mimi/room"
 	"github.com/privyseal/privyseal/mls"
 )
 
@@ -157,6 +159,55 @@ func (r *Room) proposeOwn(ctx context.Context, proposals []mls.Proposal, at uint
 // returns true and whose removal is not pending yet: a credential of theirs is
 // not believed any more. Without such leaves the outcome has no events.
 func (r *Room) ProposeRemoval(ctx context.Context, wanted func(Member) bool) (*Outcome, error) {
+	pending := r.going()
+	var proposals []mls.Proposal
+	for _, m := range r.Members() {
+		if wanted(m) && !pending[m.Leaf] {
+			proposals = append(proposals, &mls.Remove{Removed: mls.LeafIndex(m.Leaf)})
+		}
+	}
+	if len(proposals) == 0 {
+		return new(Outcome), nil
+	}
+	return r.proposeEvent(ctx, proposals)
+}
+
+// Pending reports how many proposals wait to be committed.
+func (r *Room) Pending() int { return len(r.group.PendingProposals()) }
+
+// ProposeLeave proposes, as the hub, to take users off the list with all of their
+// clients: they may not be in the room any more. Those whose going is pending are
+// left out; without others the outcome has no events. Where the room's roles do
+// not let a user off the list, as with its last administrator, only the clients
+// go.
+func (r *Room) ProposeLeave(ctx context.Context, users []mimi.URI) (*Outcome, error) {
+	gone := r.going()
+	var update mimi.ParticipantListUpdate
+	var removes []mls.Proposal
+	for _, user := range users {
+		i, ok := r.state.Index(user)
+		leaves := r.state.LeavesOf(user)
+		if !ok || r.silenced[user] || slices.ContainsFunc(leaves, func(l uint32) bool { return gone[l] }) {
+			continue
+		}
+		update.RemovedIndices = append(update.RemovedIndices, i)
+		for _, l := range leaves {
+			removes = append(removes, &mls.Remove{Removed: mls.LeafIndex(l)})
+		}
+	}
+	if len(update.RemovedIndices) == 0 {
+		return new(Outcome), nil
+	}
+	list := mls.UpdateAppData(mls.ComponentID(policy.ComponentParticipantList), update.Marshal())
+	out, err := r.proposeEvent(ctx, append([]mls.Proposal{list}, removes...))
+	if refusal := new(policy.Refusal); errors.As(err, &refusal) && len(removes) > 0 {
+		out, err = r.proposeEvent(ctx, removes)
+	}
+	return out, err
+}
+
+// going are the leaves whose removal is pending.
+func (r *Room) going() map[uint32]bool {
 	pending := make(map[uint32]bool)
 	for _, v := range r.allPending() {
 		switch p := v.Proposal().(type) {
@@ -166,26 +217,39 @@ func (r *Room) ProposeRemoval(ctx context.Context, wanted func(Member) bool) (*O
 			pending[v.Sender().Index] = true
 		}
 	}
-	var proposals []mls.Proposal
-	for _, m := range r.Members() {
-		if wanted(m) && !pending[m.Leaf] {
-			proposals = append(proposals, &mls.Remove{Removed: mls.LeafIndex(m.Leaf)})
-		}
-	}
-	out := new(Outcome)
-	if len(proposals) == 0 {
-		return out, nil
-	}
+	return pending
+}
+
+// proposeEvent makes proposals of the hub and the event that tells of them.
+func (r *Room) proposeEvent(ctx context.Context, proposals []mls.Proposal) (*Outcome, error) {
 	at := r.nextTimestamp()
 	silenced, messages, err := r.proposeOwn(ctx, proposals, at)
 	if err != nil {
 		return nil, err
 	}
 	event := mimi.FanoutMessage{Timestamp: at, Message: messages[0], MoreProposals: messages[1:]}
-	out.Silenced = silenced
-	out.Events = []Event{{Kind: EventProposal, Timestamp: at, Epoch: r.Epoch(), Fanout: mimi.Fanout{&event}.Marshal()}}
-	return out, nil
+	return &Outcome{
+		Silenced: silenced,
+		Events:   []Event{{Kind: EventProposal, Timestamp: at, Epoch: r.Epoch(), Fanout: mimi.Fanout{&event}.Marshal()}},
+	}, nil
 }
 
-// Pending reports how many proposals wait to be committed.
-func (r *Room) Pending() int { return len(r.group.PendingProposals()) }
+// Close ends the room. The event tells followers and members so, signed by the
+// hub; nothing can come after it.
+func (r *Room) Close(ctx context.Context) (*Outcome, error) {
+	key := r.cfg.SenderKey(r.suite())
+	if key == nil {
+		return nil, fmt.Errorf("hub: no key to propose with in cipher suite 0x%04x", uint16(r.suite()))
+	}
+	raw, err := r.group.Propose(ctx, key.Signer, room.Closing(), nil)
+	if err != nil {
+		return nil, fmt.Errorf("hub: proposing: %w", err)
+	}
+	m, err := mimi.ParseMLSMessage(raw)
+	if err != nil {
+		return nil, fmt.Errorf("hub: our own proposal: %w", err)
+	}
+	at := r.nextTimestamp()
+	f := mimi.FanoutMessage{Timestamp: at, Message: m}
+	return &Outcome{Events: []Event{{Kind: EventProposal, Timestamp: at, Epoch: r.Epoch(), Fanout: mimi.Fanout{&f}.Marshal()}}}, nil
+}

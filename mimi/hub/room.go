@@ -227,6 +227,19 @@ func (r *Room) String() string {
 	return fmt.Sprintf("%s in epoch %d with %d clients", r.uri, r.Epoch(), len(r.members))
 }
 
+// Parent returns the room on whose participants those of this room depend; zero
+// if there is none.
+func (r *Room) Parent() mimi.URI {
+	if !r.base.ParentDependant {
+		return mimi.URI{}
+	}
+	parent, err := mimi.ParseURI(r.base.ParentRoom)
+	if err != nil {
+		return mimi.URI{}
+	}
+	return parent
+}
+
 // FixedMembership reports whether nobody may come or go.
 func (r *Room) FixedMembership() bool { return r.base.FixedMembership }
 

@@ -67,6 +67,7 @@ type Outcome struct {
 	Roles    bool            // roles of participants who stay, or what roles may do, may have changed
 	Silenced []mimi.URI
 	Heard    []mimi.URI // who were silenced, and are not any more
+	Departed []mimi.URI // who do not participate any more, or are banned
 }
 
 // Joining is what the hub told a joiner before its external commit.

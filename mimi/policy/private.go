@@ -13,6 +13,11 @@ import (
 const (
 	ComponentPendingPreference ComponentID = 0xF0B0 // PendingProposalPreference
 	ComponentSelfRoleChanges   ComponentID = 0xF0B1 // SelfRoleChanges
+
+	// ComponentRoomClosed is ephemeral and empty. The hub proposes it when it has
+	// destroyed the room, so that followers and members hear of it by what the
+	// hub has signed; nobody commits it.
+	ComponentRoomClosed ComponentID = 0xF0B2
 )
 
 // PreferenceStrategy is a strategy for pending proposals that -02 of the draft

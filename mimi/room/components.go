@@ -1,6 +1,7 @@
 package room
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/privyseal/privyseal/mimi"
@@ -32,6 +33,7 @@ func Components() mls.Components {
 		mls.ComponentID(policy.ComponentParticipantList): {Update: updateParticipants, Remove: never},
 		mls.ComponentID(policy.ComponentJoinLinks):       {Update: updateLinks},
 		mls.ComponentID(policy.ComponentFrankingAgent):   franking(),
+		mls.ComponentID(policy.ComponentRoomClosed):      {Ephemeral: closed},
 	}
 	for _, id := range replaced {
 		all[mls.ComponentID(id)] = mls.ReplaceData(func(b []byte) error {
@@ -49,6 +51,28 @@ func franking() mls.ComponentHandler {
 	})
 	h.Remove = never
 	return h
+}
+
+// closed judges the proposal with which a hub says that the room is no more.
+func closed(c *mls.ComponentCall) error {
+	for _, in := range c.Inputs {
+		if in.Sender.Type != mls.SenderExternal || len(in.Data) > 0 {
+			return errors.New("only a hub says that the room is closed, and says nothing else with it")
+		}
+	}
+	return nil
+}
+
+// Closing is the proposal with which a hub says that the room is no more.
+func Closing() mls.Proposal {
+	return &mls.AppEphemeral{Component: mls.ComponentID(policy.ComponentRoomClosed)}
+}
+
+// IsClosing reports whether a proposal says that the room is no more. Whether
+// its sender is the hub is for the caller to find out.
+func IsClosing(s mls.Sender, p mls.Proposal) bool {
+	e, ok := p.(*mls.AppEphemeral)
+	return ok && s.Type == mls.SenderExternal && e.Component == mls.ComponentID(policy.ComponentRoomClosed)
 }
 
 func never(c *mls.ComponentCall) error {

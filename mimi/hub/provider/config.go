@@ -3,6 +3,7 @@ package provider
 import (
 	"context"
 	"crypto"
+	"crypto/rand"
 	"log/slog"
 	"net/http"
 	"time"
@@ -73,6 +74,14 @@ type Config struct {
 	Poll       time.Duration // how often work of other nodes is looked for; 1 s if 0
 	Retention  time.Duration // of events; clientapi.Retention if 0
 
+	// NodeID names this node among those that share the database, and stays with
+	// it over restarts: what it was delivering when it ended, it goes on with at
+	// once. A node that is given none has a new one each time.
+	NodeID string
+	// Beat is how often a node shows the others that it lives; 2 s if 0. One that
+	// has missed five beats has died, and others take over its deliveries.
+	Beat time.Duration
+
 	// Extra are further handlers of the client API, by pattern of http.ServeMux,
 	// for assets, consent and the directory. They find the caller with CallerOf.
 	Extra map[string]http.Handler
@@ -87,6 +96,8 @@ func (c *Config) withDefaults() Config {
 	def(&d.MaxRooms, 1000)
 	def(&d.Workers, 8)
 	def(&d.Poll, time.Second)
+	def(&d.Beat, 2*time.Second)
+	def(&d.NodeID, rand.Text())
 	if d.Log == nil {
 		d.Log = slog.New(slog.DiscardHandler)
 	}

@@ -18,7 +18,7 @@ import (
 const (
 	batchEvents = 64
 	batchOctets = 1 << 20
-	lease       = 45 * time.Second // after which another worker takes over from one that died
+	lease       = 45 * time.Second // after which another worker takes over from one that hangs
 )
 
 // Run delivers events to the providers that follow our rooms, and tidies up,
@@ -26,11 +26,16 @@ const (
 func (s *Service) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	if s.cfg.Peers != nil {
+		if err := s.reclaim(ctx); err != nil { // then the leases end by themselves
+			s.beating.note(s.cfg.Log, "nodes of the provider", err)
+		}
+		wg.Go(func() { s.beat(ctx) })
 		for range s.cfg.Workers {
 			wg.Go(func() { s.deliverAll(ctx) })
 		}
 	}
 	wg.Go(func() { s.tidy(ctx) })
+	wg.Go(func() { s.followParents(ctx) })
 	wg.Wait()
 	return nil
 }
@@ -39,6 +44,10 @@ func (s *Service) tidy(ctx context.Context) {
 	for {
 		if err := s.Purge(ctx); err != nil && ctx.Err() == nil {
 			s.cfg.Log.Error("old events could not be deleted", "err", err)
+		}
+		// What a node that died has not come to.
+		if list, err := s.dependants(ctx, `hub = ''`); err == nil {
+			s.orphans.add(list...)
 		}
 		select {
 		case <-time.After(time.Hour):
@@ -51,8 +60,8 @@ func (s *Service) tidy(ctx context.Context) {
 func (s *Service) deliverAll(ctx context.Context) {
 	for ctx.Err() == nil {
 		did, err := s.deliverNext(ctx)
-		if err != nil && ctx.Err() == nil {
-			s.cfg.Log.Error("delivery", "err", err)
+		if ctx.Err() == nil {
+			s.delivering.note(s.cfg.Log, "delivery to other providers", err)
 		}
 		if did && err == nil {
 			s.passOn()
@@ -83,6 +92,7 @@ type delivery struct {
 	sent     int64
 	until    sql.NullInt64
 	attempts int
+	lease    int64 // what marks it as this worker's
 
 	body []byte
 	last int64 // seq of the last event that is dealt with
@@ -99,6 +109,7 @@ func (s *Service) deliverNext(ctx context.Context) (bool, error) {
 	}
 	if len(d.body) > 0 {
 		_, err = s.cfg.Peers.Do(ctx, d.provider, peer.Notify, d.uri, d.body)
+		s.reached(ctx, d, err)
 	}
 	if err == nil {
 		err = s.step("after a delivery")
@@ -107,6 +118,16 @@ func (s *Service) deliverNext(ctx context.Context) (bool, error) {
 		ctx = context.WithoutCancel(ctx) // give the lease back
 	}
 	return true, s.settleDelivery(ctx, d, err)
+}
+
+// reached logs when a follower is away, and when it is back.
+func (s *Service) reached(ctx context.Context, d *delivery, err error) {
+	switch {
+	case err != nil && d.attempts == 0 && ctx.Err() == nil:
+		s.cfg.Log.Warn("a follower takes no delivery; it is tried again", "provider", d.provider, "room", d.uri, "err", err)
+	case err == nil && d.attempts > 0:
+		s.cfg.Log.Info("a follower takes deliveries again", "provider", d.provider, "room", d.uri, "failed", d.attempts)
+	}
 }
 
 // lease takes a follower for which something is due. Others pass it over until
@@ -129,7 +150,8 @@ func (s *Service) lease(ctx context.Context) (*delivery, error) {
 		if err != nil {
 			return err
 		}
-		_, err = tx.Exec(ctx, `UPDATE follower SET lease = ? WHERE room = ? AND provider = ?`, now+lease.Milliseconds(), d.room, d.provider)
+		d.lease = now + lease.Milliseconds()
+		_, err = tx.Exec(ctx, `UPDATE follower SET lease = ?, holder = ? WHERE room = ? AND provider = ?`, d.lease, s.cfg.NodeID, d.room, d.provider)
 		return err
 	})
 	return d, err
@@ -190,7 +212,8 @@ func (d *delivery) wants(kind hub.EventKind, providers, deaf string) bool {
 }
 
 // settleDelivery notes how far the follower has come and when it goes on. What
-// was stored meanwhile is due at once.
+// was stored meanwhile is due at once. A worker that others took for dead, and
+// whose lease is over, notes nothing.
 func (s *Service) settleDelivery(ctx context.Context, d *delivery, failure error) error {
 	now := s.nowMS()
 	if failure != nil {
@@ -200,14 +223,14 @@ func (s *Service) settleDelivery(ctx context.Context, d *delivery, failure error
 		var p *problem.Problem
 		if errors.As(failure, &p) && p.Status < 500 && p.Status != http.StatusTooManyRequests {
 			wait = max(wait, time.Minute) // it was understood and refused: a person has to look at it
-			s.cfg.Log.Warn("a follower refused a delivery", "provider", d.provider, "room", d.uri, "attempts", d.attempts, "err", failure)
 		}
 		return s.db.Batch(ctx, func(tx *sqldb.Tx) error {
 			ctx := context.WithoutCancel(ctx) // a query that is broken off takes the batch of all with it
 			if _, err := advance(ctx, tx, 0); err != nil {
 				return err
 			}
-			_, err := tx.Exec(ctx, `UPDATE follower SET lease = 0, attempts = ?, due = ? WHERE room = ? AND provider = ?`, d.attempts, now+wait.Milliseconds(), d.room, d.provider)
+			_, err := tx.Exec(ctx, `UPDATE follower SET lease = 0, holder = '', attempts = ?, due = ? WHERE room = ? AND provider = ? AND lease = ? AND holder = ?`,
+				d.attempts, now+wait.Milliseconds(), d.room, d.provider, d.lease, s.cfg.NodeID)
 			return err
 		})
 	}
@@ -219,12 +242,12 @@ func (s *Service) settleDelivery(ctx context.Context, d *delivery, failure error
 			return err
 		}
 		if d.until.Valid && !d.more && d.last >= d.until.Int64 {
-			_, err := tx.Exec(ctx, `DELETE FROM follower WHERE room = ? AND provider = ? AND until_seq IS NOT NULL`, d.room, d.provider)
+			_, err := tx.Exec(ctx, `DELETE FROM follower WHERE room = ? AND provider = ? AND until_seq IS NOT NULL AND lease = ? AND holder = ?`, d.room, d.provider, d.lease, s.cfg.NodeID)
 			return err
 		}
-		_, err := tx.Exec(ctx, `UPDATE follower SET lease = 0, attempts = 0, sent = ?,
+		_, err := tx.Exec(ctx, `UPDATE follower SET lease = 0, holder = '', attempts = 0, sent = ?,
 			due = CASE WHEN EXISTS (SELECT 1 FROM event e WHERE e.room = follower.room AND e.seq > ?) THEN CAST(? AS BIGINT) ELSE NULL END
-			WHERE room = ? AND provider = ?`, d.last, d.last, now, d.room, d.provider)
+			WHERE room = ? AND provider = ? AND lease = ? AND holder = ?`, d.last, d.last, now, d.room, d.provider, d.lease, s.cfg.NodeID)
 		return err
 	})
 }

@@ -1,5 +1,31 @@
 package provider
 
+import (
+	"log/slog"
+	"time"
+)
+
 // SetFault makes the service stop at the named steps with an error. It is set
 // before the service is used.
 func (s *Service) SetFault(f func(step string) error) { s.fault = f }
+
+// Stopped has a node look at the beats of others at given times, and returns
+// those that it takes for dead at the last.
+func Stopped(after time.Duration, looks ...map[time.Duration]map[string]int64) []string {
+	w, begin := &watch{make(map[string]int64), make(map[string]time.Time)}, time.Now()
+	var dead []string
+	for _, look := range looks {
+		for at, beats := range look {
+			dead = w.stopped(beats, begin.Add(at), after)
+		}
+	}
+	return dead
+}
+
+// Note logs what becomes of something that is tried again and again.
+func Note(log *slog.Logger, errs ...error) {
+	var t trouble
+	for _, err := range errs {
+		t.note(log, "a test", err)
+	}
+}

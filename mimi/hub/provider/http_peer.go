@@ -42,14 +42,14 @@ func (s *Service) peerProblem(r *peer.Request, err error) error {
 	case errors.As(err, &p):
 		return err
 	case errors.Is(err, ErrNoRoom):
-		return problem.New(http.StatusNotFound, "no-such-room", "there is no such room")
+		return problem.New(http.StatusNotFound, codeNoRoom, "there is no such room")
 	case errors.Is(err, hub.ErrForeign):
 		return problem.New(http.StatusForbidden, "foreign-user", "%w", err)
 	case errors.Is(err, hub.ErrMalformed):
 		return problem.New(http.StatusBadRequest, "malformed", "%w", err)
 	}
 	q := s.problemOf(err)
-	if q.Status >= 500 {
+	if q.Status >= 500 && !errors.Is(err, context.Canceled) {
 		s.cfg.Log.Error("call of a peer failed", "peer", r.Peer.Domain, "endpoint", string(r.Endpoint), "err", err)
 	}
 	return q

@@ -64,6 +64,7 @@ type world struct {
 	pg   bool
 	// edges, if it is set, gives a node what it has beside rooms.
 	edges func(*world, *node, *provider.Config)
+	mods  []func(*provider.Config) // of every node that is started
 }
 
 func newWorld(t testing.TB, pg bool, hosts ...string) *world {
@@ -151,7 +152,10 @@ func (w *world) start(host, source string, keys *hubKeys) *node {
 			}
 			return &keys.keys
 		},
-		Poll: 20 * time.Millisecond, Log: slog.New(slog.NewTextHandler(logTo{w.t}, &slog.HandlerOptions{Level: slog.LevelError})),
+		Poll: 20 * time.Millisecond, Log: slog.New(slog.NewTextHandler(logTo{w.t}, &slog.HandlerOptions{Level: slog.LevelWarn})),
+	}
+	for _, m := range w.mods {
+		m(&cfg)
 	}
 	if w.edges != nil {
 		w.edges(w, n, &cfg)
@@ -248,6 +252,15 @@ func (w *world) person(name string, mods ...func(*client.Config)) *person {
 	return p
 }
 
+// reopen closes the client and opens it again, as its configuration is now.
+func (p *person) reopen() {
+	p.t.Helper()
+	ok(p.t, p.Client.Close())
+	p.Client = must[*client.Client](p.t)(client.Open(context.Background(), p.cfg))
+	c := p.Client
+	p.t.Cleanup(func() { c.Close() })
+}
+
 func (p *person) room(s string) *client.Room {
 	p.t.Helper()
 	return must[*client.Room](p.t)(p.Room(p.t.Context(), uri(p.t, s)))
@@ -283,7 +296,16 @@ func (p *person) until(what string, so func() bool) {
 		}
 		if time.Now().After(end) {
 			p.nothingRefused()
-			p.t.Fatalf("%s: %s did not come true", p.name, what)
+			var rooms []string
+			for _, r := range must[[]*client.Room](p.t)(p.Rooms(p.t.Context())) {
+				status, detail := r.Status()
+				i, err := r.Info(p.t.Context())
+				if err == nil {
+					detail += fmt.Sprintf(" epoch %d", i.Epoch)
+				}
+				rooms = append(rooms, fmt.Sprintf("%s: %s %s", r.URI(), status, detail))
+			}
+			p.t.Fatalf("%s: %s did not come true; %s", p.name, what, strings.Join(rooms, "; "))
 		}
 	}
 }

@@ -119,11 +119,12 @@ func (s *Service) subscribe(ctx context.Context, tx *sqldb.Tx, room, seq, from i
 	return nil
 }
 
-// hear begins a subscription, unless there is one.
+// hear begins a subscription, unless there is one. One that ended where it began,
+// as with a join that the hub refused, goes on.
 func hear(ctx context.Context, tx *sqldb.Tx, client mimi.URI, room, seq int64) error {
 	_, err := tx.Exec(ctx, `INSERT INTO subscription (client, room, from_seq)
 		SELECT ?, CAST(? AS BIGINT), CAST(? AS BIGINT) WHERE NOT EXISTS (SELECT 1 FROM subscription WHERE client = ? AND room = ? AND until_seq IS NULL)
-		ON CONFLICT DO NOTHING`, client.String(), room, seq, client.String(), room)
+		ON CONFLICT (client, room, from_seq) DO UPDATE SET until_seq = NULL, muted_seq = NULL`, client.String(), room, seq, client.String(), room)
 	return err
 }
 

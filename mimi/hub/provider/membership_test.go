@@ -38,6 +38,9 @@ func (w *world) check(room string, people ...*person) *provider.Inspection {
 		for _, q := range i.Participants {
 			clients += len(q.Clients)
 		}
+		if i.Context != live.Context {
+			w.t.Errorf("%s: %s has another GroupContext (tree hash, components, transcript) than the hub", room, p.name)
+		}
 		if string(i.Authenticator) != authenticator || clients != len(live.Members) || len(i.Participants) != len(live.Participants) {
 			w.t.Errorf("%s: %s sees %d clients of %d users, the hub %d of %d; or it has another authenticator",
 				room, p.name, clients, len(i.Participants), len(live.Members), len(live.Participants))

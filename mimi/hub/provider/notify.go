@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/privyseal/privyseal/internal/sqldb"
@@ -45,7 +46,7 @@ type notification struct {
 	fanout   mimi.Fanout
 	hash     []byte
 	id       int64
-	welcomed []mimi.URI
+	welcomed []mimi.URI // and those who are told that the room is closed
 }
 
 // notifyHash is what a repeated body is known by (hub, path and body).
@@ -96,6 +97,15 @@ func (s *Service) take1(ctx context.Context, tx *sqldb.Tx, n *notification) erro
 		if err := s.takeOneFanout(ctx, tx, n, m, first+int64(i), &lastTS, &epoch); err != nil {
 			return err
 		}
+		if !closing(m.Message) {
+			continue
+		}
+		told, err := s.closeFollowed(ctx, tx, n.id, first+int64(i))
+		if err != nil {
+			return err
+		}
+		n.welcomed = append(n.welcomed, slices.Collect(maps.Keys(told))...)
+		break
 	}
 	_, err = tx.Exec(ctx, `UPDATE room SET last_ts = ?, epoch = ?, head = ?, group_id = CASE WHEN length(group_id) = 0 THEN ? ELSE group_id END WHERE id = ?`,
 		lastTS, epoch, first+int64(len(n.fanout))-1, groupOf(n.fanout), n.id)
@@ -116,7 +126,12 @@ func groupOf(f mimi.Fanout) []byte {
 // Welcome for a client of ours is in it.
 func (s *Service) notified(ctx context.Context, tx *sqldb.Tx, n *notification) (int64, error) {
 	var id int64
-	err := tx.QueryRow(ctx, `SELECT coalesce((SELECT id FROM room WHERE uri = ? AND hub = ?), 0)`, n.room.String(), n.room.Host()).Scan(&id)
+	var closed int64
+	err := tx.QueryRow(ctx, `SELECT coalesce((SELECT id FROM room WHERE uri = ? AND hub = ?), 0), coalesce((SELECT closed FROM room WHERE uri = ? AND hub = ?), 0)`,
+		n.room.String(), n.room.Host(), n.room.String(), n.room.Host()).Scan(&id, &closed)
+	if err == nil && closed != 0 {
+		err = ErrNoRoom
+	}
 	if err != nil || id != 0 {
 		return id, err
 	}

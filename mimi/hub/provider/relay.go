@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 
 	"github.com/privyseal/privyseal/internal/problem"
 	"github.com/privyseal/privyseal/internal/sqldb"
@@ -22,11 +23,28 @@ func (s *Service) ask(ctx context.Context, provider string, e peer.Endpoint, var
 		return answer, nil
 	}
 	var p *problem.Problem
+	if errors.As(err, &p) && p.Status == http.StatusNotFound && p.Code == codeNoRoom {
+		return nil, s.noRoomAtHub(ctx, variable)
+	}
 	if errors.As(err, &p) && p.Status < 500 && p.Status != 429 {
 		return nil, clientapi.Problemf(clientapi.CodeRefused, "%s refused: %s", provider, p.Code)
 	}
 	after, _ := peer.Retry(err)
 	return nil, clientapi.Problemf(clientapi.CodeHubUnreachable, "%s did not answer: %w", provider, err).After(after)
+}
+
+// codeNoRoom is the code with which a hub says that it has no such room.
+const codeNoRoom = "no-such-room"
+
+// noRoomAtHub ends a room that its hub does not have any more, whose last event
+// has not come.
+func (s *Service) noRoomAtHub(ctx context.Context, room string) error {
+	if uri, err := mimi.ParseURI(room); err == nil {
+		if err := s.unfollow(ctx, uri); err != nil {
+			return err
+		}
+	}
+	return clientapi.Problemf(clientapi.CodeNotFound, "the hub has no such room")
 }
 
 func badAnswer(provider string, err error) error {

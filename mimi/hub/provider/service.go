@@ -10,7 +10,6 @@ import (
 	"github.com/privyseal/privyseal/internal/sqldb"
 	"github.com/privyseal/privyseal/mimi"
 	"github.com/privyseal/privyseal/mimi/hub"
-	"github.com/privyseal/privyseal/mimi/policy"
 	"github.com/privyseal/privyseal/mls"
 )
 
@@ -44,9 +43,14 @@ type Service struct {
 	writer  writer
 	callers callers
 
-	wake  waiters
-	work  chan struct{} // a follower has something due
-	fault func(step string) error
+	parents map[mimi.URI]*participants // of rooms on which others depend; guarded by mu
+	orphans orphans
+
+	wake waiters
+	work chan struct{} // a follower has something due
+
+	delivering, beating trouble
+	fault               func(step string) error
 }
 
 // New returns the service of a provider.
@@ -55,7 +59,7 @@ func New(cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("provider: %w", err)
 	}
-	s := &Service{cfg: cfg.withDefaults(), db: cfg.DB, rooms: make(map[mimi.URI]*entry), work: make(chan struct{}, 1)}
+	s := &Service{cfg: cfg.withDefaults(), db: cfg.DB, rooms: make(map[mimi.URI]*entry), parents: make(map[mimi.URI]*participants), orphans: orphans{ready: make(chan struct{}, 1)}, work: make(chan struct{}, 1)}
 	s.writer = writer{s: s, enough: make(chan struct{}, 1)}
 	s.hub = hub.Config{
 		Provider: uri, Evaluator: cfg.Evaluator, SenderKey: s.senderKey, FrankingKey: s.frankingKey, ReceiverKey: cfg.ReceiverKey,
@@ -78,46 +82,6 @@ func (s *Service) frankingKey(suite mls.CipherSuite) []byte {
 	}
 	return nil
 }
-
-// parent gives a parent-dependant room its parent's participants as they are
-// stored. The parent is loaded, and read without its lock: a parent that
-// changes at the same moment may let one more or one less in, as it would if
-// the two requests had come in the other order.
-func (s *Service) parent(uri mimi.URI) policy.Parent {
-	ctx := context.Background()
-	e, err := s.room(ctx, uri)
-	if err != nil {
-		return nil
-	}
-	p := new(participants)
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.room == nil {
-		return nil
-	}
-	for _, q := range e.room.State().ParticipantList().Participants {
-		if q.Role > mimi.RoleBanned {
-			p.users = append(p.users, q.User)
-		}
-	}
-	return p.index()
-}
-
-type participants struct {
-	users []mimi.URI
-	set   map[mimi.URI]bool
-}
-
-func (p *participants) index() *participants {
-	p.set = make(map[mimi.URI]bool, len(p.users))
-	for _, u := range p.users {
-		p.set[u] = true
-	}
-	return p
-}
-
-func (p *participants) Has(u mimi.URI) bool { return p.set[u] }
-func (p *participants) Len() int            { return len(p.users) }
 
 func (s *Service) nowMS() int64 { return s.cfg.Now().UnixMilli() }
 

@@ -137,6 +137,7 @@ func (s *Service) complete(ctx context.Context, w *updateWrite) error {
 	for _, m := range w.out.Came {
 		s.wake.client(m.Client)
 	}
+	s.departed(ctx, w)
 	return s.step("after the update is stored")
 }
 
@@ -255,9 +256,9 @@ func (s *Service) storeNew(ctx context.Context, e *entry, room *hub.Room, out *h
 		if seq, err = advance(ctx, tx, 1); err != nil {
 			return err
 		}
-		err = tx.QueryRow(ctx, `INSERT INTO room (uri, hub, group_id, epoch, version, last_ts, head, snapshot_seq, snapshot_ts, snapshot_len, log_len, log_commits, created, closed, fixed_set)
-			VALUES (?, '', ?, ?, 1, ?, ?, ?, ?, ?, 0, 0, ?, 0, ?) ON CONFLICT (uri) DO NOTHING RETURNING id`,
-			room.URI().String(), room.GroupID(), int64(room.Epoch()), at, seq, seq, at, len(snapshot), s.nowMS(), fixedSet(room)).Scan(&id)
+		err = tx.QueryRow(ctx, `INSERT INTO room (uri, hub, group_id, epoch, version, last_ts, head, snapshot_seq, snapshot_ts, snapshot_len, log_len, log_commits, created, closed, fixed_set, parent)
+			VALUES (?, '', ?, ?, 1, ?, ?, ?, ?, ?, 0, 0, ?, 0, ?, ?) ON CONFLICT (uri) DO NOTHING RETURNING id`,
+			room.URI().String(), room.GroupID(), int64(room.Epoch()), at, seq, seq, at, len(snapshot), s.nowMS(), fixedSet(room), room.Parent().String()).Scan(&id)
 		if errors.Is(err, sql.ErrNoRows) {
 			return ErrRoomExists
 		}
@@ -316,39 +317,8 @@ func (s *Service) DestroyRoom(ctx context.Context, from hub.From, room mimi.URI)
 		if err := e.mayDo(from, policy.CanDestroyRoom); err != nil {
 			return err
 		}
-		err := s.db.Batch(ctx, func(tx *sqldb.Tx) error {
-			ctx := context.WithoutCancel(ctx) // a query that is broken off takes the batch of all with it
-			seq, err := advance(ctx, tx, 1)
-			if err != nil {
-				return err
-			}
-			if err := tx.ExecOne(ctx, hub.ErrStale, `UPDATE room SET closed = ?, version = version + 1, head = ? WHERE id = ? AND version = ?`, s.nowMS(), seq, e.id, e.row.version); err != nil {
-				return err
-			}
-			return s.tellClosed(ctx, tx, e, seq)
-		})
-		if err != nil {
-			return err
-		}
-		e.forget()
-		return nil
+		return s.end(ctx, e)
 	})
-}
-
-func (s *Service) tellClosed(ctx context.Context, tx *sqldb.Tx, e *entry, seq int64) error {
-	told := make(map[mimi.URI]bool)
-	for _, m := range e.room.Members() {
-		if m.Client.Host() != s.cfg.Domain || told[m.Client] {
-			continue
-		}
-		told[m.Client] = true
-		if err := s.putDirect(ctx, tx, m.Client, seq, clientapi.EventRoomClosed, e.id, 0, nil); err != nil {
-			return err
-		}
-		s.wake.client(m.Client)
-	}
-	_, err := tx.Exec(ctx, `UPDATE subscription SET until_seq = ? WHERE room = ? AND until_seq IS NULL`, seq, e.id)
-	return err
 }
 
 // mayDo asks policy whether a client of ours has a capability in the room.

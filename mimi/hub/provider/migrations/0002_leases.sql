@@ -2,6 +2,10 @@
 -- message of an earlier one is taken. 0 for rooms that were stored without.
 ALTER TABLE room ADD COLUMN newest INTEGER NOT NULL DEFAULT 0;
 
+-- The room on whose participants this one depends, or ''.
+ALTER TABLE room ADD COLUMN parent TEXT NOT NULL DEFAULT '';
+CREATE INDEX room_parent ON room (parent) WHERE parent <> '';
+
 -- When a credential was found to be suspended, milliseconds, or 0.
 ALTER TABLE held ADD COLUMN suspended INTEGER NOT NULL DEFAULT 0;
 
