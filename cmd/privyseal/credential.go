@@ -38,7 +38,7 @@ const defaultLifetime = 24 * time.Hour
 
 func newCredential(a *app) *cobra.Command {
 	return group("credential", "Issue, present, verify and revoke credentials",
-		newCredentialRequest(a), newCredentialIssue(a), newCredentialInvite(a), newCredentialEnrol(a), newCredentialPresent(a), newCredentialVerify(a),
+		newCredentialRequest(a), newCredentialIssue(a), newCredentialInvite(a), newCredentialEnrol(a), newCredentialPresent(a), newCredentialBind(a), newCredentialVerify(a),
 		newCredentialRevoke(a), newCredentialSuspend(a), newCredentialResume(a), newCredentialStatus(a), newCredentialList(a), newCredentialExport(a), newCredentialEvidence(a))
 }
 

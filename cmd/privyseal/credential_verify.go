@@ -33,17 +33,20 @@ type verifyOptions struct {
 func newCredentialVerify(a *app) *cobra.Command {
 	var o verifyOptions
 	c := &cobra.Command{
-		Use: "verify --type x509|sd-jwt|sd-cwt FILE", Short: "Judge a presentation", Args: exactArgs(1),
+		Use: "verify --type x509|sd-jwt|sd-cwt|mls FILE", Short: "Judge a presentation", Args: exactArgs(1),
 		Long: "Verifies what \"credential present\" made, from FILE or, for -, standard input.\n" +
 			"Exit code 3 and the reason's name say why it is refused. A nonce is good once:\n" +
-			"give a fresh one to each presenter.",
+			"give a fresh one to each presenter.\n\n" +
+			"With a trust configuration, and no issuer by hand, it is judged as hubs and\n" +
+			"clients judge; then it may also be of type mls, a Credential as \"credential\n" +
+			"bind\" makes, with the key of its leaf as --holder-key.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.file = args[0]
 			return credentialVerify(cmd.Context(), a, &o)
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&o.kind, "type", "", "x509, sd-jwt or sd-cwt (required)")
+	f.StringVar(&o.kind, "type", "", "x509, sd-jwt, sd-cwt or, with a trust configuration, mls (required)")
 	f.StringArrayVar(&o.anchors, "anchor", nil, "x509: `file` with believed root certificates in PEM")
 	f.StringArrayVar(&o.issuerKeys, "issuer-key", nil, "tokens: `file` with a public key of the issuer, JWK or PEM")
 	f.StringVar(&o.iss, "iss", "", "tokens: the believed issuer, exactly as its iss")
@@ -62,9 +65,12 @@ func newCredentialVerify(a *app) *cobra.Command {
 }
 
 func credentialVerify(ctx context.Context, a *app, o *verifyOptions) error {
-	verify, err := byType(o.kind, verifyX509, verifySDJWT, verifySDCWT)
-	if err != nil {
-		return err
+	var verify func(context.Context, *verifyOptions, []byte) (*acceptance, error)
+	var err error
+	if o.kind != typeMLS {
+		if verify, err = byType(o.kind, verifyX509, verifySDJWT, verifySDCWT); err != nil {
+			return err
+		}
 	}
 	o.now = time.Now()
 	if o.at != "" {
@@ -86,6 +92,8 @@ func credentialVerify(ctx context.Context, a *app, o *verifyOptions) error {
 		return err
 	} else if own != nil {
 		verify, o.status.said = own, "as the trust configuration demands"
+	} else if verify == nil {
+		return usageError{errors.New("--type mls needs a trust configuration: --trust, or that of the configuration")}
 	}
 	v, err := verify(ctx, o, text)
 	if err != nil {

@@ -1,14 +1,17 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/privyseal/privyseal/credentials/trust"
+	"github.com/privyseal/privyseal/internal/sqldb"
 	"github.com/privyseal/privyseal/mimi/identity"
 )
 
@@ -49,22 +52,56 @@ func (a *app) trustFile(flag string) (string, error) {
 	return resolve(c.dir, c.Trust), nil
 }
 
-// openTrust reads the trust configuration, and has package mls use its
-// credential type numbers.
-func (a *app) openTrust(flag string, o trust.Options) (*trust.List, error) {
+// needTrustFile is trustFile, and an error where there is none.
+func (a *app) needTrustFile(flag string) (string, error) {
 	path, err := a.trustFile(flag)
+	if err == nil && path == "" {
+		err = usageError{errors.New("no trust configuration: give --trust, or name one as \"trust\" in the configuration; see: privyseal help trust")}
+	}
+	return path, err
+}
+
+// An openedTrust is the trust configuration on the database in which what was
+// fetched, and what is known to be revoked, outlives a call.
+type openedTrust struct {
+	*trust.List
+	db *sqldb.DB
+}
+
+func (t *openedTrust) close() {
+	t.List.Close()
+	if t.db != nil {
+		t.db.Close()
+	}
+}
+
+// openTrust reads the trust configuration, and has package mls use its
+// credential type numbers. Where there is a configuration, the database is that
+// of "serve": a list or CRL that is older than what either has seen is refused
+// by both. Without one, everything is fetched anew.
+func (a *app) openTrust(ctx context.Context, flag string) (*openedTrust, error) {
+	path, err := a.needTrustFile(flag)
 	if err != nil {
 		return nil, err
 	}
-	if path == "" {
-		return nil, usageError{errors.New("no trust configuration: give --trust, or name one as \"trust\" in the configuration; see: privyseal help trust")}
+	t := &openedTrust{}
+	switch c, err := a.loadConfig(); {
+	case errors.Is(err, os.ErrNotExist):
+	case err != nil:
+		return nil, err
+	default:
+		if t.db, err = trust.OpenDB(ctx, c.databaseSource("trust")); err != nil {
+			return nil, fmt.Errorf("what was fetched for the trust configuration: %w", err)
+		}
 	}
-	l, err := trust.Open(path, o)
-	if err != nil {
+	if t.List, err = trust.Open(path, trust.Options{DB: t.db}); err != nil {
+		if t.db != nil {
+			t.db.Close()
+		}
 		return nil, err
 	}
-	identity.UseTypeNumbers(l.Snapshot().Config.CredentialTypeNumbers)
-	return l, nil
+	identity.UseTypeNumbers(t.Snapshot().Config.CredentialTypeNumbers)
+	return t, nil
 }
 
 func newTrustShow(a *app) *cobra.Command {
@@ -78,7 +115,11 @@ func newTrustShow(a *app) *cobra.Command {
 }
 
 func trustShow(a *app, file string) error {
-	l, err := a.openTrust(file, trust.Options{})
+	path, err := a.needTrustFile(file)
+	if err != nil {
+		return err
+	}
+	l, err := trust.Open(path, trust.Options{})
 	if err != nil {
 		return err
 	}

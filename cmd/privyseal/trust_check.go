@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto"
+	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -15,15 +16,14 @@ import (
 
 	"github.com/privyseal/privyseal/credentials"
 	"github.com/privyseal/privyseal/credentials/mlscred"
-	"github.com/privyseal/privyseal/credentials/trust"
 	"github.com/privyseal/privyseal/mimi"
 	"github.com/privyseal/privyseal/mimi/identity"
 	"github.com/privyseal/privyseal/mls"
 )
 
 const (
-	typeSDCWTName = "sd-cwt"
-	typeBasic     = "basic"
+	typeBasic = "basic"
+	typeMLS   = "mls" // a Credential of RFC 9420
 )
 
 type trustCheckOptions struct {
@@ -38,8 +38,10 @@ func newTrustCheck(a *app) *cobra.Command {
 		Long: "Judges a credential by the trust configuration, with the evaluator that hubs and\n" +
 			"clients use, and says of each rule how it ended. CREDENTIAL is a file, or - for\n" +
 			"standard input: certificates in PEM, an SD-JWT with its KB-JWT, a key binding\n" +
-			"token with its SD-CWT (binary or hexadecimal), or the name that a basic\n" +
-			"credential asserts. Exit code 3 says that it is refused.",
+			"token with its SD-CWT, the name that a basic credential asserts, or a Credential\n" +
+			"of MLS of any type, such as \"credential bind\" makes. Octets may be in base64url\n" +
+			"or hexadecimal. The bindings of a multi or weak-multi are for the key of one\n" +
+			"leaf: give it as --key. Exit code 3 says that it is refused.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.file = args[0]
 			return trustCheck(cmd.Context(), a, &o)
@@ -48,7 +50,7 @@ func newTrustCheck(a *app) *cobra.Command {
 	f := c.Flags()
 	f.StringVar(&o.as, "as", "", "the client, user or, for a hub, provider `URI` that it must be of (required)")
 	f.StringVar(&o.trust, "trust", "", "the trust configuration `file` (default: that of the configuration)")
-	f.StringVar(&o.kind, "type", "", "x509, sd-jwt, sd-cwt or basic (default: as it looks)")
+	f.StringVar(&o.kind, "type", "", "x509, sd-jwt, sd-cwt, basic or mls (default: as it looks)")
 	f.StringVar(&o.room, "room", "", "the room `URI` in which it is shown")
 	f.StringVar(&o.key, "key", "", "`file` with the public key of the leaf, JWK or PEM (default: the key that the credential is for)")
 	f.StringVar(&o.voucher, "voucher", "", "basic: the `host` of the provider that delivered it")
@@ -62,16 +64,16 @@ func trustCheck(ctx context.Context, a *app, o *trustCheckOptions) error {
 	if err != nil {
 		return err
 	}
-	l, err := a.openTrust(o.trust, trust.Options{})
+	l, err := a.openTrust(ctx, o.trust)
 	if err != nil {
 		return err
 	}
-	defer l.Close()
+	defer l.close()
 	q, err := o.question(text)
 	if err != nil {
 		return err
 	}
-	v, refusal := identity.NewEvaluator(l, identity.EvaluatorOptions{}).Evaluate(ctx, q)
+	v, refusal := identity.NewEvaluator(l.List, identity.EvaluatorOptions{}).Evaluate(ctx, q)
 	if refusal != nil && credentials.CodeOf(refusal) == "" {
 		return refusal
 	}
@@ -175,16 +177,27 @@ func parseCredential(kind string, text []byte) (c mls.Credential, err error) {
 		c.Type = mls.CredentialSDJWT
 		c.Body, err = mlscred.FormatSDJWT(string(trimmed), true)
 		return c, err
-	case typeSDCWTName:
-		c = mls.Credential{Type: mls.CredentialSDCWT, Body: text}
-		if octets, err := hex.DecodeString(string(trimmed)); err == nil {
-			c.Body = octets
-		}
-		return c, nil
+	case typeSDCWT:
+		return mls.Credential{Type: mls.CredentialSDCWT, Body: octetsOf(text)}, nil
+	case typeMLS:
+		return identity.ParseCredential(octetsOf(text))
 	case typeBasic:
 		return mls.BasicCredential(trimmed), nil
 	}
-	return c, usageError{fmt.Errorf("--type is %s, %s, %s or %s, not %q", typeX509, typeSDJWT, typeSDCWTName, typeBasic, kind)}
+	return c, usageError{fmt.Errorf("--type is %s, %s, %s, %s or %s, not %q", typeX509, typeSDJWT, typeSDCWT, typeBasic, typeMLS, kind)}
+}
+
+// octetsOf returns the octets that a file has as they are, or as a line of
+// hexadecimal or base64url.
+func octetsOf(text []byte) []byte {
+	line := string(bytes.TrimSpace(text))
+	if octets, err := hex.DecodeString(line); err == nil {
+		return octets
+	}
+	if octets, err := base64.RawURLEncoding.Strict().DecodeString(line); err == nil {
+		return octets
+	}
+	return text
 }
 
 // looksLike guesses the type of a credential by how it begins.
@@ -197,7 +210,11 @@ func looksLike(text []byte) string {
 	case bytes.HasPrefix(text, []byte("mimi:")):
 		return typeBasic
 	}
-	return typeSDCWTName
+	const tagged, private = 0xd2, 0xf0 // COSE_Sign1; the first octet of types of private use
+	if octets := octetsOf(text); len(octets) > 0 && octets[0] != tagged && (octets[0] == 0 || octets[0] >= private) {
+		return typeMLS
+	}
+	return typeSDCWT
 }
 
 // A checkResult is a verdict as it is printed.

@@ -2,14 +2,18 @@ package main
 
 import (
 	"context"
+	"crypto"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"strings"
 
 	"github.com/privyseal/privyseal/credentials"
+	"github.com/privyseal/privyseal/credentials/sdcwt"
 	"github.com/privyseal/privyseal/credentials/sdjwt"
 	"github.com/privyseal/privyseal/credentials/trust"
+	"github.com/privyseal/privyseal/internal/cose"
+	"github.com/privyseal/privyseal/internal/dcbor"
 	"github.com/privyseal/privyseal/internal/jose"
 	"github.com/privyseal/privyseal/mimi"
 	"github.com/privyseal/privyseal/mimi/identity"
@@ -32,12 +36,12 @@ func (a *app) trustedVerify(_ context.Context, o *verifyOptions) (func(context.C
 		path = resolve(c.dir, c.Trust)
 	}
 	return func(ctx context.Context, o *verifyOptions, text []byte) (*acceptance, error) {
-		l, err := a.openTrust(path, trust.Options{})
+		l, err := a.openTrust(ctx, path)
 		if err != nil {
 			return nil, err
 		}
-		defer l.Close()
-		return o.verifyTrusted(ctx, l, text)
+		defer l.close()
+		return o.verifyTrusted(ctx, l.List, text)
 	}, nil
 }
 
@@ -80,21 +84,32 @@ type shownCredential struct {
 	credential mls.Credential
 	leaf       *x509.Certificate // of x509
 	proof      []byte            // its PKCS#10 request, or nil
-	kb         string            // the KB-JWT
-	token      *sdjwt.Token
+	token      *sdjwt.Token      // of sd-jwt
+	kbt        []byte            // of sd-cwt
 }
 
-func (o *verifyOptions) parseShown(text []byte) (*shownCredential, error) {
-	s := &shownCredential{}
-	if o.kind == typeX509 {
+func (o *verifyOptions) parseShown(text []byte) (s *shownCredential, err error) {
+	s = &shownCredential{}
+	switch o.kind {
+	case typeX509:
 		return s, s.parseX509(text)
+	case typeMLS:
+		if !o.noKeyBinding {
+			return nil, usageError{errors.New("--type mls: the credential of a leaf is not made for a verifier's nonce; give --no-key-binding, and the leaf's key as --holder-key")}
+		}
+		s.credential, err = parseCredential(typeMLS, text)
+		return s, err
 	}
-	var err error
+	if o.noKeyBinding {
+		return nil, usageError{errors.New("--no-key-binding: the trust configuration believes a token only from its holder")}
+	}
+	if o.kind == typeSDCWT {
+		s.credential, err = parseCredential(typeSDCWT, text)
+		s.kbt = s.credential.Body
+		return s, err
+	}
 	if s.token, err = sdjwt.Parse(strings.TrimSpace(string(text)), sdjwt.Limits{}); err != nil {
 		return nil, err
-	}
-	if s.kb = s.token.KeyBindingJWT(); o.noKeyBinding {
-		return nil, usageError{errors.New("--no-key-binding: the trust configuration believes a token only from its holder")}
 	}
 	s.credential, err = parseCredential(typeSDJWT, text)
 	return s, err
@@ -124,42 +139,87 @@ func (s *shownCredential) parseX509(text []byte) error {
 
 // checkShown wants the presentation to be for our nonce.
 func (o *verifyOptions) checkShown(s *shownCredential, out *acceptance) (err error) {
-	if s.leaf != nil {
-		if out.KID, err = signer.JWKThumbprint(s.leaf.PublicKey); err != nil || o.noKeyBinding {
-			return err
+	var holder crypto.PublicKey
+	switch {
+	case s.leaf != nil:
+		if holder = s.leaf.PublicKey; !o.noKeyBinding {
+			err = o.checkPossession(s.proof, holder)
 		}
-		return o.checkPossession(s.proof, s.leaf.PublicKey)
+	case s.token != nil:
+		holder, err = o.checkJWTNonce(s.token)
+	case s.kbt != nil:
+		holder, err = o.checkCWTNonce(s.kbt)
+	default:
+		holder, err = o.expectHolder()
 	}
-	return o.checkTokenNonce(s, out)
+	if err != nil || holder == nil {
+		return err
+	}
+	out.KID, err = signer.JWKThumbprint(holder)
+	return err
 }
 
-// checkTokenNonce reads the nonce and the audience of a KB-JWT that was
-// verified, and the key that it was verified with.
-func (o *verifyOptions) checkTokenNonce(s *shownCredential, out *acceptance) error {
+func (o *verifyOptions) checkBinding(where, nonce, aud string) error {
+	switch {
+	case nonce != o.nonce:
+		return credentials.Errorf(credentials.CodeNonce, where, "not the nonce that was given to the presenter")
+	case aud != o.audience:
+		return credentials.Errorf(credentials.CodeAudience, where, "it is for %.200q, and we are %q", aud, o.audience)
+	}
+	return nil
+}
+
+// checkJWTNonce reads the nonce and the audience of a KB-JWT that was
+// verified, and returns the key that it was verified with, or nil.
+func (o *verifyOptions) checkJWTNonce(t *sdjwt.Token) (crypto.PublicKey, error) {
 	const depth = 16
-	kb, err := jose.ParseCompact(s.kb, depth)
+	kb, err := jose.ParseCompact(t.KeyBindingJWT(), depth)
 	if err != nil {
-		return credentials.Errorf(credentials.CodeMalformed, "KB-JWT", "%w", err)
+		return nil, credentials.Errorf(credentials.CodeMalformed, "KB-JWT", "%w", err)
 	}
 	claims, err := jose.ParseObject(kb.Payload, depth)
 	if err != nil {
-		return credentials.Errorf(credentials.CodeMalformed, "KB-JWT", "%w", err)
+		return nil, credentials.Errorf(credentials.CodeMalformed, "KB-JWT", "%w", err)
 	}
-	if nonce, _, _ := claims.Text("nonce"); nonce != o.nonce {
-		return credentials.Errorf(credentials.CodeNonce, "KB-JWT", "not the nonce that was given to the presenter")
+	nonce, _, _ := claims.Text("nonce")
+	aud, _, _ := claims.Text("aud")
+	if err := o.checkBinding("KB-JWT", nonce, aud); err != nil {
+		return nil, err
 	}
-	if aud, _, _ := claims.Text("aud"); aud != o.audience {
-		return credentials.Errorf(credentials.CodeAudience, "KB-JWT", "it is for %.200q, and we are %q", aud, o.audience)
-	}
-	c, err := sdjwt.OpenCredential(s.token.IssuerJWT()+"~", sdjwt.Limits{})
+	c, err := sdjwt.OpenCredential(t.IssuerJWT()+"~", sdjwt.Limits{})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	cnf, _ := c.Claims().Get("cnf")
 	confirmed, err := credentials.ParseJWTCnf(cnf)
-	if err != nil || confirmed.Key == nil {
-		return err
+	if err != nil {
+		return nil, err
 	}
-	out.KID, err = signer.JWKThumbprint(confirmed.Key)
-	return err
+	return confirmed.Key, nil
+}
+
+// checkCWTNonce is the same of a KBT.
+func (o *verifyOptions) checkCWTNonce(token []byte) (crypto.PublicKey, error) {
+	kbt, err := cose.DecodeSign1(token, dcbor.Limits{})
+	if err != nil {
+		return nil, credentials.Errorf(credentials.CodeMalformed, "KBT", "%w", err)
+	}
+	claims, err := dcbor.Decode(kbt.Payload)
+	if err != nil {
+		return nil, credentials.Errorf(credentials.CodeMalformed, "KBT", "%w", err)
+	}
+	nonce, _ := claims.GetInt(sdcwt.ClaimCNonce).Bytes()
+	aud, _ := claims.GetInt(sdcwt.ClaimAudience).Text()
+	if err := o.checkBinding("KBT", string(nonce), aud); err != nil {
+		return nil, err
+	}
+	c, err := sdcwt.ParseCredential(kbt.Protected.GetInt(cose.HeaderKCWT).Raw())
+	if err != nil {
+		return nil, err
+	}
+	confirmed, err := credentials.ParseCWTCnf(c.Claims().Raw(sdcwt.ClaimCnf))
+	if err != nil || confirmed.Key == nil {
+		return nil, err
+	}
+	return confirmed.Key.Public, nil
 }
