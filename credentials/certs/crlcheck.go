@@ -20,11 +20,12 @@ const MaxCRL = 32 << 20
 // A CRL is a full, direct certificate revocation list whose signature has been
 // verified, with a delta applied to it or not. It is safe for concurrent use.
 type CRL struct {
-	list    *x509.RevocationList
-	base    *big.Int // of a delta CRL; nil for a full one
-	issuer  *x509.Certificate
-	points  []string // of its issuing distribution point; nil if it has none
-	revoked map[string]Revocation
+	list     *x509.RevocationList
+	base     *big.Int // of a delta CRL; nil for a full one
+	issuer   *x509.Certificate
+	points   []string // of its issuing distribution point; nil if it has none
+	freshest []string // where its deltas are
+	revoked  map[string]Revocation
 }
 
 // ParseCRL reads a CRL in DER or PEM and verifies that issuer signed it:
@@ -120,6 +121,8 @@ func (c *CRL) readExtensions() error {
 				return unusable("CRL", "covers some certificates or reasons only, or is indirect")
 			}
 			c.points = points
+		case ext.Id.Equal(oidFreshestCRL) && !ext.Critical:
+			c.freshest = readFreshest(ext.Value)
 		case ext.Id.Equal(oidAuthorityKeyID):
 		case ext.Id.Equal(oidCRLNumber):
 			value := cryptobyte.String(ext.Value)
@@ -136,10 +139,39 @@ func (c *CRL) readExtensions() error {
 // readDistributionPoint returns the URIs of an issuing distribution point that
 // has nothing else.
 func readDistributionPoint(value cryptobyte.String) (uris []string, ok bool) {
-	constructed := asn1.Tag(0).ContextSpecific().Constructed()
-	var seq, point, names cryptobyte.String
-	if !value.ReadASN1(&seq, asn1.SEQUENCE) || !value.Empty() || !seq.ReadASN1(&point, constructed) || !seq.Empty() ||
-		!point.ReadASN1(&names, constructed) || !point.Empty() {
+	var seq, point cryptobyte.String
+	if !value.ReadASN1(&seq, asn1.SEQUENCE) || !value.Empty() || !seq.ReadASN1(&point, context0) || !seq.Empty() {
+		return nil, false
+	}
+	return readPointURIs(point)
+}
+
+// readFreshest returns the URIs of FreshestCRL ::= SEQUENCE OF
+// DistributionPoint. A point that is for some reasons only, or of another
+// issuer, is left out.
+func readFreshest(value cryptobyte.String) (uris []string) {
+	var list cryptobyte.String
+	if !value.ReadASN1(&list, asn1.SEQUENCE) || !value.Empty() {
+		return nil
+	}
+	for !list.Empty() {
+		var dp, point cryptobyte.String
+		if !list.ReadASN1(&dp, asn1.SEQUENCE) {
+			return nil
+		}
+		if !dp.ReadASN1(&point, context0) || !dp.Empty() {
+			continue
+		}
+		more, _ := readPointURIs(point)
+		uris = append(uris, more...)
+	}
+	return uris
+}
+
+// readPointURIs returns the URIs of a DistributionPointName that is a full name.
+func readPointURIs(point cryptobyte.String) (uris []string, ok bool) {
+	var names cryptobyte.String
+	if !point.ReadASN1(&names, context0) || !point.Empty() {
 		return nil, false
 	}
 	for !names.Empty() {
@@ -196,6 +228,10 @@ func checkEntry(serial string, e *x509.RevocationListEntry) error {
 	return nil
 }
 
+// Freshest returns the URIs at which the CRL says that its deltas are (RFC 5280
+// section 5.2.6).
+func (c *CRL) Freshest() []string { return c.freshest }
+
 // Number returns the CRL number, or nil.
 func (c *CRL) Number() *big.Int { return c.list.Number }
 
@@ -209,6 +245,17 @@ func (c *CRL) Validity() (thisUpdate, nextUpdate time.Time) {
 // status-unavailable (the CRL is too old or does not cover cert). skew is what
 // clocks may differ by.
 func (c *CRL) Check(cert *x509.Certificate, at time.Time, skew time.Duration) error {
+	if err := c.covers(cert, at, skew); err != nil {
+		return err
+	}
+	if r, ok := c.revoked[serialText(cert.SerialNumber)]; ok {
+		return r.refusal("CRL", cert.SerialNumber)
+	}
+	return nil
+}
+
+// covers says why the CRL says nothing about cert at a time, or returns nil.
+func (c *CRL) covers(cert *x509.Certificate, at time.Time, skew time.Duration) error {
 	if !named(cert, c.issuer) {
 		return unusable("CRL", "is not of the certificate's issuer")
 	}
@@ -217,9 +264,6 @@ func (c *CRL) Check(cert *x509.Certificate, at time.Time, skew time.Duration) er
 	}
 	if c.points != nil && !slices.ContainsFunc(cert.CRLDistributionPoints, func(p string) bool { return slices.Contains(c.points, p) }) {
 		return unusable("CRL", "is of another distribution point than the certificate names")
-	}
-	if r, ok := c.revoked[serialText(cert.SerialNumber)]; ok {
-		return r.refusal("CRL", cert.SerialNumber)
 	}
 	return nil
 }

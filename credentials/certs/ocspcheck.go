@@ -26,6 +26,10 @@ type OCSPCheck struct {
 	RequireNonce bool              // refuse an answer that leaves the nonce out
 	At           time.Time
 	Skew         time.Duration
+	// Delegate decides whether the certificate of a delegated responder is
+	// revoked, unless it says that nobody need ask (id-pkix-ocsp-nocheck). nil
+	// refuses a responder that does not say so.
+	Delegate func(cert *x509.Certificate) error
 }
 
 // An OCSPResult is what an accepted answer says of its own life.
@@ -45,7 +49,7 @@ func CheckOCSP(c OCSPCheck) (*OCSPResult, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := answer.checkSigner(c.Issuer, c.At, c.Skew); err != nil {
+	if err := answer.checkSigner(&c); err != nil {
 		return nil, err
 	}
 	if answer.id.serial.Cmp(c.Certificate.SerialNumber) != 0 || !answer.id.of(c.Issuer) || !named(c.Certificate, c.Issuer) {
@@ -227,14 +231,14 @@ func (a *ocspAnswer) readStatus(tag asn1.Tag, value cryptobyte.String) bool {
 
 // checkSigner wants the signature of the CA, or of a responder that the CA
 // itself has certified for it.
-func (a *ocspAnswer) checkSigner(ca *x509.Certificate, at time.Time, skew time.Duration) error {
-	signer := ca
+func (a *ocspAnswer) checkSigner(c *OCSPCheck) error {
+	ca, signer := c.Issuer, c.Issuer
 	if a.delegate != nil && !bytes.Equal(a.delegate.RawSubjectPublicKeyInfo, ca.RawSubjectPublicKeyInfo) {
 		signer = a.delegate
 		if err := checkDelegate(a.delegate, ca); err != nil {
 			return err
 		}
-		if at.Add(skew).Before(signer.NotBefore) || at.Add(-skew).After(signer.NotAfter) {
+		if c.At.Add(c.Skew).Before(signer.NotBefore) || c.At.Add(-c.Skew).After(signer.NotAfter) {
 			return unusable("OCSP responder", "is valid from %s to %s", signer.NotBefore.Format(time.RFC3339), signer.NotAfter.Format(time.RFC3339))
 		}
 	}
@@ -248,6 +252,21 @@ func (a *ocspAnswer) checkSigner(ca *x509.Certificate, at time.Time, skew time.D
 	}
 	if err := signer.CheckSignature(alg, a.tbs, a.signature); err != nil {
 		return unusable("OCSP response", "signature is not that of the responder: %w", err)
+	}
+	return a.checkDelegateStanding(c, signer)
+}
+
+// checkDelegateStanding asks whether a delegated responder is revoked (RFC 6960
+// section 4.2.2.2.1), once it is known to have signed.
+func (a *ocspAnswer) checkDelegateStanding(c *OCSPCheck, signer *x509.Certificate) error {
+	if signer == c.Issuer || nobodyNeedAsk(signer) {
+		return nil
+	}
+	if c.Delegate == nil {
+		return unusable("OCSP responder", "has no id-pkix-ocsp-nocheck, and its own revocation is not known")
+	}
+	if err := c.Delegate(signer); err != nil {
+		return unusable("OCSP responder", "its own certificate: %w", err)
 	}
 	return nil
 }

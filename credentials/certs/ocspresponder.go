@@ -88,6 +88,9 @@ func NewResponder(c OCSPConfig) (*Responder, error) {
 		if err := checkDelegate(c.Certificate, c.CA); err != nil {
 			return nil, err
 		}
+		if !nobodyNeedAsk(c.Certificate) {
+			return nil, unusable("OCSP responder", "has no id-pkix-ocsp-nocheck; verifiers would have to learn of its own revocation")
+		}
 	}
 	if !credentials.SamePublicKey(owner.PublicKey, c.Key.Public()) {
 		return nil, errors.New("the key of the OCSP responder is not that of its certificate")
@@ -309,9 +312,8 @@ func ocspResponse(status int64, basic []byte) []byte {
 func ocspFailure(status int64) []byte { return ocspResponse(status, nil) }
 
 // checkDelegate says why cert may not answer for ca, or returns nil: it must be
-// signed directly by the CA's key, for OCSP signing, and exempt from a check
-// of its own revocation. Package ocsp of x/crypto looks at the signature only,
-// so that there any device of the CA could answer.
+// signed directly by the CA's key, for OCSP signing. Package ocsp of x/crypto
+// looks at the signature only, so that there any device of the CA could answer.
 func checkDelegate(cert, ca *x509.Certificate) error {
 	if !named(cert, ca) {
 		return unusable("OCSP responder", "is not certified by the CA it answers for")
@@ -329,11 +331,14 @@ func checkDelegateUse(cert *x509.Certificate) error {
 	if extension(cert.Extensions, oidKeyUsage) != nil && cert.KeyUsage&x509.KeyUsageDigitalSignature == 0 {
 		return unusable("OCSP responder", "key usage without digitalSignature")
 	}
-	if extension(cert.Extensions, oidOCSPNoCheck) == nil {
-		return unusable("OCSP responder", "has no id-pkix-ocsp-nocheck, so its own revocation would have to be known")
-	}
 	if len(cert.UnhandledCriticalExtensions) > 0 {
 		return unusable("OCSP responder", "unknown critical extension %v", cert.UnhandledCriticalExtensions[0])
 	}
 	return nil
+}
+
+// nobodyNeedAsk reports whether a responder's certificate lives so short that
+// its issuer lets nobody ask for its revocation.
+func nobodyNeedAsk(cert *x509.Certificate) bool {
+	return extension(cert.Extensions, oidOCSPNoCheck) != nil
 }

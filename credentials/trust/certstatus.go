@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -46,7 +47,7 @@ func (s *Snapshot) certStatus(ctx context.Context, i *Issuer, cert, ca *x509.Cer
 	best := Status{Standing: -1}
 	for _, m := range i.methods() {
 		for _, doc := range s.documents(m, i, cert, ca) {
-			st := s.ask(ctx, doc, cert, at, i.MaxStale)
+			st := s.ask(ctx, i, doc, cert, ca, at)
 			if st.Standing == Good || st.Standing > Unavailable {
 				return st
 			}
@@ -76,10 +77,13 @@ func (s *Snapshot) documents(method string, i *Issuer, cert, ca *x509.Certificat
 }
 
 // ask has a document judge a certificate.
-func (s *Snapshot) ask(ctx context.Context, doc *document, cert *x509.Certificate, at time.Time, maxStale time.Duration) Status {
-	r, stale, err := s.list.docs.get(ctx, doc, maxStale, asDue)
+func (s *Snapshot) ask(ctx context.Context, i *Issuer, doc *document, cert, ca *x509.Certificate, at time.Time) Status {
+	r, stale, err := s.list.docs.get(ctx, doc, i.MaxStale, asDue)
 	if err != nil && !stale {
 		return answer(err, false, time.Time{}, doc.uri)
+	}
+	if base, ok := r.value.(crl); ok {
+		r, stale = s.complete(ctx, i, doc, base, ca, r, stale)
 	}
 	if stale && !at.Before(r.until) {
 		at = r.until.Add(-time.Second) // what it says of the time for which it was made
@@ -134,28 +138,90 @@ func (c crl) renew(_ reading, fetched time.Time, _ time.Duration) reading { retu
 // crls are the CRLs by which an entry judges a certificate.
 func (s *Snapshot) crls(i *Issuer, cert, ca *x509.Certificate) (docs []*document) {
 	for _, u := range i.urls(i.config.Revocation.CRL, cert.CRLDistributionPoints) {
-		isFile := !strings.Contains(u, "://")
-		if isFile && !filepath.IsAbs(u) {
-			u = filepath.Join(i.dir, u)
-		}
-		docs = append(docs, &document{
-			kind: "crl " + keyID(ca), uri: u, owner: i.Name, accept: []string{typeCRL}, limit: certs.MaxCRL, plain: true, client: i.client,
-			read: func(_ context.Context, in input) (reading, error) {
-				prev, _ := in.prev.(crl)
-				list, err := certs.ParseCRL(in.body, ca, prev.list)
-				if err != nil {
-					return reading{}, err
-				}
-				r := crl{list}.life(in.fetched)
-				if isFile {
-					r.refresh = earlier(r.refresh, in.fetched.Add(fileAge))
-				}
-				return r, nil
-			},
-			changed: func(_, _ any) { s.list.watch.wake() },
-		})
+		docs = append(docs, s.crlDocument(i, "crl ", u, ca, certs.ParseCRL))
 	}
 	return docs
+}
+
+// deltas are those by which the CRLs of a CA are completed.
+func (s *Snapshot) deltas(i *Issuer, base crl, ca *x509.Certificate) (docs []*document) {
+	for _, u := range i.urls(i.config.Revocation.DeltaCRL, base.list.Freshest()) {
+		docs = append(docs, s.crlDocument(i, "crl-delta ", u, ca, certs.ParseDeltaCRL))
+	}
+	return docs
+}
+
+func (s *Snapshot) crlDocument(i *Issuer, kind, u string, ca *x509.Certificate, parse func([]byte, *x509.Certificate, *certs.CRL) (*certs.CRL, error)) *document {
+	isFile := !strings.Contains(u, "://")
+	if isFile && !filepath.IsAbs(u) {
+		u = filepath.Join(i.dir, u)
+	}
+	return &document{
+		kind: kind + keyID(ca), uri: u, owner: i.Name, accept: []string{typeCRL}, limit: certs.MaxCRL, plain: true, client: i.client,
+		read: func(_ context.Context, in input) (reading, error) {
+			prev, _ := in.prev.(crl)
+			list, err := parse(in.body, ca, prev.list)
+			if err != nil {
+				return reading{}, err
+			}
+			r := crl{list}.life(in.fetched)
+			if isFile {
+				r.refresh = earlier(r.refresh, in.fetched.Add(fileAge))
+			}
+			return r, nil
+		},
+		changed: func(_, _ any) { s.list.watch.wake() },
+	}
+}
+
+// A completed CRL is judged with its newest delta.
+type completed struct{ base, delta crl }
+
+func (c completed) judge(cert *x509.Certificate, at time.Time, skew time.Duration) error {
+	return c.base.list.CheckWith(c.delta.list, cert, at, skew)
+}
+
+// A backwards CRL is older than a delta that was seen, and cannot be completed:
+// what it says may have been taken back.
+type backwards struct{ why error }
+
+func (b backwards) judge(*x509.Certificate, time.Time, time.Duration) error { return b.why }
+
+// complete takes the newest delta that is at hand for a full CRL. Without one,
+// the full CRL decides, unless a newer delta has ever been seen: what is known
+// never goes backwards.
+func (s *Snapshot) complete(ctx context.Context, i *Issuer, doc *document, base crl, ca *x509.Certificate, r reading, stale bool) (reading, bool) {
+	for _, d := range s.deltas(i, base, ca) {
+		delta, old, err := s.list.docs.get(ctx, d, i.MaxStale, asDue)
+		known, _ := s.list.docs.last(d).(crl)
+		if known.list == nil || !newer(known.list, base.list) {
+			continue
+		}
+		if err == nil && !old && base.list.Applies(known.list) != nil {
+			// It builds on a later full CRL, which is fetched before it is due.
+			if next, nextOld, err := s.list.docs.get(ctx, doc, i.MaxStale, forced); err == nil {
+				r, stale, base = next, nextOld, next.value.(crl)
+			}
+			if !newer(known.list, base.list) {
+				continue
+			}
+		}
+		usable := err == nil || old
+		if why := base.list.Applies(known.list); why != nil || !usable {
+			if why == nil {
+				why = credentials.Errorf(credentials.CodeStatusUnavailable, "CRL", "number %v is older than the delta number %v that was seen, which cannot be had anew: %w",
+					base.list.Number(), known.list.Number(), err)
+			}
+			return reading{value: backwards{why}, refresh: earlier(r.refresh, delta.refresh), until: r.until}, false
+		}
+		return reading{value: completed{base, known}, refresh: earlier(r.refresh, delta.refresh), until: delta.until}, old
+	}
+	return r, stale
+}
+
+// newer reports whether the number of a is higher than that of b.
+func newer(a, b *certs.CRL) bool {
+	return a.Number() != nil && b.Number() != nil && a.Number().Cmp(b.Number()) > 0
 }
 
 // An ocspAnswer is what a responder said of one certificate: nothing, or that
@@ -174,7 +240,7 @@ func (s *Snapshot) ocsps(i *Issuer, cert, ca *x509.Certificate) (docs []*documen
 		docs = append(docs, &document{
 			kind: "ocsp " + keyID(ca) + " " + cert.SerialNumber.Text(16), uri: u, owner: i.Name, accept: []string{typeOCSPResponse}, limit: certs.MaxOCSPResponse, plain: true, client: i.client,
 			ask:     func() ([]byte, func([]byte) error, error) { return s.askOCSP(cert, ca) },
-			read:    func(_ context.Context, in input) (reading, error) { return s.readOCSP(cert, ca, in) },
+			read:    func(ctx context.Context, in input) (reading, error) { return s.readOCSP(ctx, i, cert, ca, in) },
 			changed: func(_, _ any) { s.list.watch.wake() },
 		})
 	}
@@ -187,7 +253,10 @@ func (s *Snapshot) askOCSP(cert, ca *x509.Certificate) ([]byte, func([]byte) err
 	nonce := certs.NewNonce()
 	request, err := certs.CreateOCSPRequest(cert, ca, nonce)
 	return request, func(response []byte) error {
-		_, err := certs.CheckOCSP(certs.OCSPCheck{Response: response, Certificate: cert, Issuer: ca, Nonce: nonce, At: s.list.opts.Now(), Skew: s.Skew()})
+		_, err := certs.CheckOCSP(certs.OCSPCheck{
+			Response: response, Certificate: cert, Issuer: ca, Nonce: nonce, At: s.list.opts.Now(), Skew: s.Skew(),
+			Delegate: func(*x509.Certificate) error { return nil }, // judged by readOCSP
+		})
 		if credentials.CodeOf(err) == credentials.CodeNonce {
 			return err
 		}
@@ -195,9 +264,29 @@ func (s *Snapshot) askOCSP(cert, ca *x509.Certificate) ([]byte, func([]byte) err
 	}, err
 }
 
-func (s *Snapshot) readOCSP(cert, ca *x509.Certificate, in input) (reading, error) {
+// delegate asks the CRLs of an entry for the certificate of an OCSP responder
+// that is not exempt from it.
+func (s *Snapshot) delegate(ctx context.Context, i *Issuer, ca *x509.Certificate, at time.Time) func(*x509.Certificate) error {
+	return func(cert *x509.Certificate) error {
+		best := credentials.Errorf(credentials.CodeStatusUnavailable, "status", "issuer %q is not configured for a CRL", i.Name)
+		if !slices.Contains(i.methods(), MethodCRL) {
+			return best
+		}
+		var err error = best
+		for _, doc := range s.crls(i, cert, ca) {
+			st := s.ask(ctx, i, doc, cert, ca, at)
+			if st.Standing == Good || st.Standing > Unavailable {
+				return st.Err
+			}
+			err = st.Err
+		}
+		return err
+	}
+}
+
+func (s *Snapshot) readOCSP(ctx context.Context, i *Issuer, cert, ca *x509.Certificate, in input) (reading, error) {
 	now := s.list.opts.Now()
-	got, err := certs.CheckOCSP(certs.OCSPCheck{Response: in.body, Certificate: cert, Issuer: ca, At: now, Skew: s.Skew()})
+	got, err := certs.CheckOCSP(certs.OCSPCheck{Response: in.body, Certificate: cert, Issuer: ca, At: now, Skew: s.Skew(), Delegate: s.delegate(ctx, i, ca, now)})
 	a := ocspAnswer{err: err, produced: in.fetched, next: in.fetched.Add(minAge)}
 	switch standingOf(err) {
 	case Good:

@@ -165,6 +165,9 @@ type RevocationConfig struct {
 	// have the certificates in x5c and x5chain asked for.
 	CRL  []string `json:"crl"`
 	OCSP []string `json:"ocsp"`
+	// DeltaCRL are URLs or files with delta CRLs, which complete those of CRL.
+	// With FollowCertificates they are where a CRL says that they are.
+	DeltaCRL []string `json:"delta_crl"`
 	// FollowCertificates asks the URLs that the certificates of this issuer
 	// name. A client leaves it off and asks its own provider.
 	FollowCertificates bool     `json:"follow_certificates"`

@@ -355,13 +355,15 @@ func (r *RevocationConfig) check(at string, e *IssuerConfig) error {
 	}
 	token := e.Type != TypeX509
 	switch {
-	case r.Mode == ModeNone && (r.Methods != nil || r.CRL != nil || r.OCSP != nil || r.StatusPrefixes != nil):
+	case r.Mode == ModeNone && (r.Methods != nil || r.CRL != nil || r.DeltaCRL != nil || r.OCSP != nil || r.StatusPrefixes != nil):
 		return wrong(at, "mode %q asks nobody; leave the rest out", ModeNone)
 	case token && e.Keys.Source != SourceAnchors && r.asksOfCertificates():
 		return wrong(at, "crl, ocsp and follow_certificates are for type %q, and for tokens with keys of source %q", TypeX509, SourceAnchors)
 	case !token && (r.StatusPrefixes != nil || r.StatusIssuer != "" || r.StatusFormats != nil):
 		return wrong(at, "status_prefixes, status_issuer and status_formats are for tokens")
-	case len(r.CRL) > 64 || len(r.OCSP) > 64 || len(r.StatusPrefixes) > maxList:
+	case r.DeltaCRL != nil && r.CRL == nil && !r.FollowCertificates:
+		return wrong(at+".delta_crl", "completes a full CRL; name that as crl, or set follow_certificates")
+	case len(r.CRL) > 64 || len(r.DeltaCRL) > 64 || len(r.OCSP) > 64 || len(r.StatusPrefixes) > maxList:
 		return wrong(at, "a list that is too long")
 	}
 	return r.checkURLs(at)
@@ -373,12 +375,8 @@ func (r *RevocationConfig) asksOfCertificates() bool {
 }
 
 func (r *RevocationConfig) checkURLs(at string) error {
-	for i, u := range r.CRL {
-		if strings.Contains(u, "://") {
-			if _, err := safehttp.CheckURL(u, true); err != nil {
-				return wrong(fmt.Sprintf("%s.crl[%d]", at, i), "%w", err)
-			}
-		}
+	if err := firstError(checkCRLs(at+".crl", r.CRL), checkCRLs(at+".delta_crl", r.DeltaCRL)); err != nil {
+		return err
 	}
 	for i, u := range r.OCSP {
 		if _, err := safehttp.CheckURL(u, true); err != nil {
@@ -397,6 +395,19 @@ func (r *RevocationConfig) checkURLs(at string) error {
 	for i, f := range r.StatusFormats {
 		if err := oneOf(fmt.Sprintf("%s.status_formats[%d]", at, i), f, "jwt", "cwt"); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// checkCRLs checks those that are URLs; the others are files.
+func checkCRLs(at string, urls []string) error {
+	for i, u := range urls {
+		if !strings.Contains(u, "://") {
+			continue
+		}
+		if _, err := safehttp.CheckURL(u, true); err != nil {
+			return wrong(fmt.Sprintf("%s[%d]", at, i), "%w", err)
 		}
 	}
 	return nil

@@ -144,6 +144,17 @@ func (d *documents) get(ctx context.Context, doc *document, maxStale time.Durati
 	return d.fly(ctx, doc, h, maxStale, m)
 }
 
+// last returns what a document said last, however old that is, or nil.
+func (d *documents) last(doc *document) any {
+	h := d.held(doc.id())
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.have {
+		return nil
+	}
+	return h.reading.value
+}
+
 func (doc *document) id() string { return doc.kind + " " + doc.uri }
 
 func (h *held) remember(doc *document, now time.Time) {

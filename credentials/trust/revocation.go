@@ -119,7 +119,7 @@ type refreshErrors struct {
 
 func (r *refreshErrors) add(doc *document, err error) {
 	kind := doc.kind
-	if !strings.HasPrefix(kind, "crl ") {
+	if !strings.HasPrefix(kind, "crl") {
 		kind += " " + doc.uri
 	}
 	if r.errs == nil {

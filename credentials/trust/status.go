@@ -73,7 +73,7 @@ func answer(err error, stale bool, until time.Time, source string) Status {
 // worse returns the worse of two, with the nearer time of asking again.
 func worse(a, b Status) Status {
 	until := earlier(a.Until, b.Until)
-	if b.Standing > a.Standing {
+	if b.Standing > a.Standing || a.Standing == Good && a.Source == "" && b.Standing == Good {
 		a = b
 	}
 	a.Until = until

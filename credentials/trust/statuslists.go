@@ -3,6 +3,7 @@ package trust
 import (
 	"context"
 	"crypto"
+	"crypto/x509"
 	"fmt"
 	"slices"
 	"strings"
@@ -44,7 +45,34 @@ func (s *Snapshot) listStatus(ctx context.Context, e *Evidence, at time.Time) St
 	if err != nil && !stale {
 		return answer(err, false, time.Time{}, ref.URI)
 	}
-	return answer(r.value.(*statusTable).list.Judge(ref.Index), stale, r.refresh, ref.URI)
+	table := r.value.(*statusTable)
+	st := answer(table.list.Judge(ref.Index), stale, r.refresh, ref.URI)
+	return s.bySigner(ctx, st, s.statusIssuer(i), table, at)
+}
+
+// statusIssuer is the entry whose keys sign the lists of an entry.
+func (s *Snapshot) statusIssuer(i *Issuer) *Issuer {
+	if name := i.config.Revocation.StatusIssuer; name != "" {
+		return s.byName[name]
+	}
+	return i
+}
+
+// bySigner weighs what a list said by the certificates that it was signed with,
+// where the entry of the status issuer says whom to ask of those. A list of a
+// key that was taken back says nothing: neither that a token is good, nor, for
+// good, that it is revoked.
+func (s *Snapshot) bySigner(ctx context.Context, st Status, signer *Issuer, t *statusTable, at time.Time) Status {
+	if len(t.signers) == 0 || !signer.config.Revocation.asksOfCertificates() {
+		return st
+	}
+	by := s.chainStatus(ctx, signer, t.signers, at)
+	if by.Standing >= Invalid {
+		by.Err = credentials.Errorf(credentials.CodeStatusInvalid, "status", "the certificate that the list was signed with: %w", by.Err)
+		by.Standing, by.Until = Invalid, earlier(st.Until, by.Until)
+		return by
+	}
+	return worse(st, by)
 }
 
 // coversStatus reports whether a list is fetched for an issuer. A prefix that
@@ -57,8 +85,10 @@ func (i *Issuer) coversStatus(uri string) bool {
 
 // A statusTable is a verified list.
 type statusTable struct {
-	token *statuslist.Token
-	list  *statuslist.List
+	token   *statuslist.Token
+	list    *statuslist.List
+	signers []*x509.Certificate // that certify its key, up to the anchor; nil if none do
+	ends    time.Time           // when the first of them does
 }
 
 // renew keeps a list that is still the newest for another ttl, and never past
@@ -68,7 +98,8 @@ func (t *statusTable) renew(_ reading, fetched time.Time, _ time.Duration) readi
 }
 
 func (t *statusTable) life(fetched time.Time) reading {
-	r := reading{value: t, hard: t.token.Expires}
+	end := earlier(t.token.Expires, t.ends)
+	r := reading{value: t, hard: end}
 	switch ttl := t.token.TTL; {
 	case ttl > 0:
 		r.refresh = fetched.Add(min(max(ttl, minTTL), maxAge))
@@ -77,7 +108,7 @@ func (t *statusTable) life(fetched time.Time) reading {
 	default:
 		r.refresh = fetched.Add(defaultAge)
 	}
-	r.refresh = earlier(r.refresh, t.token.Expires)
+	r.refresh = earlier(r.refresh, end)
 	r.until = r.refresh
 	return r
 }
@@ -102,11 +133,7 @@ func (i *Issuer) formats() []statuslist.Format {
 // statusList is the document of a list, verified by the keys of the entry's
 // status issuer.
 func (s *Snapshot) statusList(i *Issuer, uri string) *document {
-	signer := i
-	if name := i.config.Revocation.StatusIssuer; name != "" {
-		signer = s.byName[name]
-	}
-	formats := i.formats()
+	signer, formats := s.statusIssuer(i), i.formats()
 	var accept []string
 	for _, f := range formats {
 		accept = append(accept, f.MediaType())
@@ -118,24 +145,52 @@ func (s *Snapshot) statusList(i *Issuer, uri string) *document {
 			if n < 0 {
 				return reading{}, fmt.Errorf("the answer is of type %q, want one of %q", in.mediaType, accept)
 			}
-			rules := statuslist.Rules{Keys: statusKeys{signer}, Now: s.list.opts.Now, Skew: s.Skew()}
+			keys := &statusKeys{issuer: signer}
+			rules := statuslist.Rules{Keys: keys, Now: s.list.opts.Now, Skew: s.Skew()}
 			token, list, err := rules.Verify(ctx, formats[n], in.body, uri)
 			if err != nil {
+				return reading{}, err
+			}
+			if err := keys.valid(s.list.opts.Now(), s.Skew()); err != nil {
 				return reading{}, err
 			}
 			if prev, ok := in.prev.(*statusTable); ok && token.IssuedAt.Before(prev.token.IssuedAt) {
 				return reading{}, credentials.Errorf(credentials.CodeStatusUnavailable, "status", "the list is older than the one at hand; a revocation does not go back")
 			}
-			return (&statusTable{token, list}).life(in.fetched), nil
+			return (&statusTable{token, list, keys.found.chain, keys.found.notAfter}).life(in.fetched), nil
 		},
 		changed: func(_, _ any) { s.list.watch.wake() },
 	}
 }
 
-// statusKeys are all keys of a status issuer.
-type statusKeys struct{ issuer *Issuer }
+// statusKeys are all keys of a status issuer, or the one that the certificates
+// of a list lead to.
+type statusKeys struct {
+	issuer *Issuer
+	found  candidate
+}
 
 // StatusKeys implements statuslist.Keys.
-func (k statusKeys) StatusKeys(ctx context.Context, hint statuslist.KeyHint) ([]crypto.PublicKey, error) {
-	return k.issuer.keys.all(ctx, keyHint{kid: hint.KeyID, chain: hint.X5Chain})
+func (k *statusKeys) StatusKeys(ctx context.Context, hint statuslist.KeyHint) ([]crypto.PublicKey, error) {
+	h := keyHint{kid: hint.KeyID, chain: hint.X5Chain}
+	certified, ok := k.issuer.keys.(*certifiedKeys)
+	if !ok {
+		return k.issuer.keys.all(ctx, h)
+	}
+	found, err := certified.find(ctx, h)
+	if err != nil {
+		return nil, err
+	}
+	k.found = *found
+	return []crypto.PublicKey{found.public}, nil
+}
+
+// valid wants the certificates of the key to be valid now.
+func (k *statusKeys) valid(now time.Time, skew time.Duration) error {
+	from, until := k.found.notBefore, k.found.notAfter
+	if now.Add(skew).Before(from) || !until.IsZero() && now.Add(-skew).After(until) {
+		return credentials.Errorf(credentials.CodeStatusUnavailable, "status", "the certificates that the list was signed with are valid from %s to %s",
+			from.Format(time.RFC3339), until.Format(time.RFC3339))
+	}
+	return nil
 }
