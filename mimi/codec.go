@@ -137,6 +137,10 @@ func readUint16s[T ~uint16](r *tlsvec.Reader) (list []T) {
 
 func appendCredential(b *tlsvec.Builder, c mls.Credential) {
 	b.Uint16(uint16(c.Type))
+	if c.Type == mls.CredentialSDJWT {
+		b.Raw(c.Body)
+		return
+	}
 	b.Vector(c.Body)
 }
 
@@ -144,7 +148,18 @@ func appendCredential(b *tlsvec.Builder, c mls.Credential) {
 const maxCredential = 128 << 10
 
 func readCredential(r *tlsvec.Reader) mls.Credential {
-	c := mls.Credential{Type: mls.CredentialType(r.Uint16()), Body: readBounded(r, "credential", maxCredential)}
+	raw := span(r, func(r *tlsvec.Reader) { skipCredential(r) })
+	if r.Err() != nil {
+		return mls.Credential{}
+	}
+	in := tlsvec.NewReader(raw)
+	c := mls.Credential{Type: mls.CredentialType(in.Uint16())}
+	if c.Body = raw[2:]; c.Type != mls.CredentialSDJWT {
+		c.Body = in.Vector()
+	}
+	if len(c.Body) > maxCredential {
+		r.Fail(fmt.Sprintf("credential of %d octets, want at most %d", len(c.Body), maxCredential))
+	}
 	if c.Type == mls.CredentialX509 && r.Err() == nil {
 		if _, err := c.Certificates(); err != nil {
 			r.Fail(err.Error())

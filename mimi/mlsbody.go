@@ -28,8 +28,8 @@ func skipVectors(r *tlsvec.Reader, n int) {
 
 func skipLeafNode(r *tlsvec.Reader) {
 	skipVectors(r, 2) // encryption_key, signature_key
-	r.Uint16()
-	skipVectors(r, 1+5) // credential, capabilities
+	skipCredential(r)
+	skipVectors(r, 5) // capabilities
 	switch mls.LeafNodeSource(r.Uint8()) {
 	case mls.LeafFromKeyPackage:
 		r.Bytes(16) // lifetime
@@ -37,6 +37,25 @@ func skipLeafNode(r *tlsvec.Reader) {
 		r.Vector() // parent_hash
 	}
 	skipVectors(r, 2) // extensions, signature
+}
+
+// skipCredential passes over a credential. All are one vector but for an sd_jwt,
+// which is an SdJwt (draft-mahy-mls-sd-cwt-credential-02).
+func skipCredential(r *tlsvec.Reader) mls.CredentialType {
+	t := mls.CredentialType(r.Uint16())
+	if t != mls.CredentialSDJWT {
+		r.Vector()
+		return t
+	}
+	switch r.Uint8() {
+	case 0:
+		r.Vector() // sd_jwt_kb
+	case 1:
+		skipVectors(r, 5) // protected, payload, signature, disclosures, sd_jwt_key_binding
+	default:
+		r.Fail("compacted of an SdJwt is neither 0 nor 1")
+	}
+	return t
 }
 
 func skipKeyPackage(r *tlsvec.Reader) {

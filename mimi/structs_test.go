@@ -180,6 +180,30 @@ func keyMaterialRequest(t testing.TB) (*mimi.KeyMaterialRequest, ed25519.Private
 	return q, key
 }
 
+// tokenBodies are the two forms of an sd_jwt credential, the one that is not one
+// vector.
+func tokenBodies() [][]byte {
+	return [][]byte{append([]byte{0}, vec([]byte("jwt~kb")...)...), append([]byte{1}, bytes.Join([][]byte{vec([]byte("head")...), vec([]byte("payload")...), vec([]byte("signature")...), vec(vec([]byte("disclosure")...)...), vec([]byte("kb")...)}, nil)...)}
+}
+
+// tokenClients are a request for KeyPackages and a KeyPackage, of clients with
+// tokens.
+func tokenClients(t testing.TB, body []byte) (*mimi.KeyMaterialRequest, *mls.KeyPackage) {
+	t.Helper()
+	key, public := newKey(t)
+	credential := mls.Credential{Type: mls.CredentialSDJWT, Body: body}
+	able := mls.ExtendedCapabilities()
+	able.Credentials = []mls.CredentialType{mls.CredentialSDJWT}
+	c, err := mls.NewClient(mls.Config{CipherSuite: mls.X25519AES128SHA256Ed25519, Signer: key, Credential: credential, Capabilities: able, Storage: mls.NewMemoryStorage()})
+	must(t, err)
+	entry, err := c.NewKeyPackage(t.Context(), mls.KeyPackageOptions{})
+	must(t, err)
+	q, _ := keyMaterialRequest(t)
+	q.RequesterKey, q.RequesterCredential = public, credential
+	must(t, q.Sign(t.Context(), key))
+	return q, entry.KeyPackage
+}
+
 func groupInfoRequest(t testing.TB) (*mimi.GroupInfoRequest, ed25519.PrivateKey) {
 	t.Helper()
 	key, public := newKey(t)
@@ -244,6 +268,14 @@ func structCodecs(t testing.TB) []codec {
 			{ClientURI: mustURI(t, "mimi://b.example/d/bob/3"), Status: mimi.KeyMaterialNothingCompatible, Capabilities: &tr.keyPackage.LeafNode.Capabilities},
 			{ClientURI: mustURI(t, "mimi://b.example/d/bob/4"), Status: mimi.KeyMaterialNothingCompatible},
 		}})
+	for _, body := range tokenBodies() {
+		q, k := tokenClients(t, body)
+		add("KeyMaterialRequest", as(mimi.ParseKeyMaterialRequest), q)
+		add("KeyMaterialResponse", as(mimi.ParseKeyMaterialResponse), &mimi.KeyMaterialResponse{
+			Protocol: 1, UserURI: bob, Clients: []mimi.ClientKeyMaterial{{ClientURI: mustURI(t, bobClient), KeyPackage: k}},
+		})
+		add("MLSMessage", as(mimi.ParseMLSMessage), parsed(t, k.Message()))
+	}
 	add("HandshakeBundle", as(mimi.ParseHandshakeBundle),
 		&mimi.HandshakeBundle{ProposalOrCommit: tr.commit, Welcome: tr.welcome, GroupInfo: mimi.GroupInfoOption{Full: tr.info}, RatchetTree: tr.tree},
 		&mimi.HandshakeBundle{ProposalOrCommit: semiPrivate(t, mls.ContentCommit), GroupInfo: mimi.GroupInfoOption{Partial: tr.partial}},
