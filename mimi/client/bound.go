@@ -106,9 +106,10 @@ func (k *keys) loadLeaf(ctx context.Context, public []byte) (*leafKey, error) {
 	return &leafKey{signer, mls.Credential{Type: mls.CredentialMulti, Body: credential}, time.UnixMilli(until)}, nil
 }
 
-// leafKeysBut lists the public keys of the leaf keys other than one.
-func (k *keys) leafKeysBut(ctx context.Context, keep []byte) (list [][]byte, err error) {
-	err = k.store.each(ctx, `SELECT public FROM leaf_key WHERE public <> ?`, []any{keep}, func(rows *sql.Rows) error {
+// oldLeafKeys lists the public keys of the leaf keys that ended before a time,
+// other than one.
+func (k *keys) oldLeafKeys(ctx context.Context, keep []byte, end time.Time) (list [][]byte, err error) {
+	err = k.store.each(ctx, `SELECT public FROM leaf_key WHERE public <> ? AND until < ?`, []any{keep, end.UnixMilli()}, func(rows *sql.Rows) error {
 		var public []byte
 		err := rows.Scan(&public)
 		list = append(list, public)

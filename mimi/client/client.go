@@ -1,7 +1,6 @@
 package client
 
 import (
-	"bytes"
 	"context"
 	"crypto/hpke"
 	"crypto/tls"
@@ -220,8 +219,19 @@ func (c *Client) SealedBy() SealPlace { return c.store.seal.place }
 
 // Register makes the client known at its provider, or makes a new credential,
 // signature key or TLS key known there, and brings the KeyPackages up to
-// number. An invitation is needed where the credential proves nothing.
+// number. An invitation is needed where the credential proves nothing. Rooms
+// get a new credential by Sync.
 func (c *Client) Register(ctx context.Context, invitation []byte) (*clientapi.Registration, error) {
+	before, err := c.told(ctx)
+	if err != nil {
+		return nil, err
+	}
+	again := before.registered && !before.is(&c.cfg.Custody.Credential)
+	if again && c.keys.Mode == Bound {
+		if err := c.newLeafKey(ctx); err != nil {
+			return nil, err
+		}
+	}
 	reg, err := c.register(ctx, invitation)
 	if err != nil {
 		return nil, err
@@ -233,9 +243,10 @@ func (c *Client) Register(ctx context.Context, invitation []byte) (*clientapi.Re
 	if err != nil {
 		return nil, err
 	}
-	counts, err := c.topUp(ctx, reg.KeyPackages, false)
-	reg.KeyPackages = counts
-	return reg, err
+	if reg.KeyPackages, err = c.topUp(ctx, reg.KeyPackages, again); err != nil {
+		return nil, err
+	}
+	return reg, c.tell(ctx, before.moving || again)
 }
 
 func (c *Client) register(ctx context.Context, invitation []byte) (*clientapi.Registration, error) {
@@ -266,11 +277,6 @@ func (c *Client) register(ctx context.Context, invitation []byte) (*clientapi.Re
 func (c *Client) Unregister(ctx context.Context) error {
 	_, err := c.provider.call(ctx, http.MethodDelete, clientapi.PathDevice, nil)
 	return err
-}
-
-// sameKey reports whether a leaf is of the present leaf key.
-func (c *Client) sameKey(leaf *mls.LeafNode) bool {
-	return leaf != nil && bytes.Equal(leaf.SignatureKey, c.engine().SignatureKey())
 }
 
 // hpkeKey makes a key for one answer of a hub.

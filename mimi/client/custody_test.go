@@ -3,6 +3,7 @@ package client_test
 import (
 	"context"
 	"crypto/ecdh"
+	"crypto/ecdsa"
 	"crypto/hpke"
 	"crypto/rand"
 	"errors"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/privyseal/privyseal/mimi/client"
 	"github.com/privyseal/privyseal/mimi/client/clienttest"
+	"github.com/privyseal/privyseal/mimi/hub"
 	"github.com/privyseal/privyseal/mimi/identity/identitytest"
 	"github.com/privyseal/privyseal/mls"
 )
@@ -137,6 +139,55 @@ func TestBound(t *testing.T) {
 		}
 	}
 	agree(t, h, clubhouse, alice, bob)
+}
+
+// A client that is opened with a new credential has it in every room after the
+// next Sync, also in one to which an old KeyPackage led, and nothing happens
+// twice. In mode bound the leaf key is bound anew.
+func TestNewCredential(t *testing.T) {
+	for _, mode := range []client.Mode{client.Device, client.Bound} {
+		t.Run(string(mode), func(t *testing.T) {
+			h := clienttest.NewHub(t, "a.example", "b.example")
+			alice := newPerson(t, h, "alice/phone@a.example")
+			bob := newPerson(t, h, "bob/tablet@b.example", func(c *client.Config) { c.Custody.Mode = mode })
+			r := alice.create(clubhouse, bob)
+			other := must[*client.Room](t)(alice.CreateRoom(t.Context(), uri(t, "mimi://a.example/r/other"), client.RoomOptions{}))
+			must[any](t)(other.Add(t.Context(), bob.User(), client.AddOptions{})) // waits for bob
+			ok(t, bob.Client.Close())
+			before := make(map[*client.Room]hub.CredentialID)
+			for _, room := range []*client.Room{r, other} {
+				m, _ := h.Room(room.URI()).MemberOf(bob.URI())
+				before[room] = m.Credential
+			}
+			bob.cfg.Custody.Credential = h.CA.Client(t, bob.cfg.Custody.Key.Public(), "mimi://b.example/d/bob/tablet", "mimi://b.example/u/bob")
+			bob.open()
+			for range 2 {
+				bob.sync()
+				alice.sync()
+			}
+			for _, room := range []*client.Room{r, other} {
+				at := h.Room(room.URI())
+				epoch := at.Epoch()
+				bob.sync()
+				if now := at.Epoch(); now != epoch {
+					t.Errorf("%s went on to epoch %d by itself", room.URI(), now)
+				}
+				m, there := at.MemberOf(bob.URI())
+				if !there || m.Credential == before[room] {
+					t.Errorf("%s has the old credential of bob", room.URI())
+				}
+				public := must[[]byte](t)(bob.cfg.Custody.Key.Public().(*ecdsa.PublicKey).Bytes())
+				if want := hub.CredentialIDOf(public, bob.cfg.Custody.Credential); mode == client.Device && m.Credential != want {
+					t.Errorf("%s has another credential of bob", room.URI())
+				}
+				alice.say(room.URI().String(), "still here")
+				bob.sync()
+				bob.wantTexts(room.URI().String(), "message:still here")
+			}
+			bob.nothingRefused()
+			alice.nothingRefused()
+		})
+	}
 }
 
 // The state opens only with the device that its key is encrypted to, and a

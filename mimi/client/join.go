@@ -110,6 +110,9 @@ func (r *Room) enter(ctx context.Context, u *unit, w *mls.StagedWelcome, accepte
 	r.group, r.state, r.groupID, r.status, r.detail, r.request = g, state, g.ID(), RoomMember, "", nil
 	r.since, r.newest = accepted, max(r.newest, accepted)
 	r.store(ctx, u)
+	if l, err := r.c.keys.leaf(ctx); err != nil || !r.hasLeaf(l) {
+		r.c.setMoving(ctx, u) // the KeyPackage was one of an earlier key or credential
+	}
 	return r.pinAll(ctx, u)
 }
 

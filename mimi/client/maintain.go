@@ -1,14 +1,12 @@
 package client
 
 import (
-	"bytes"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
 	"net/http"
 
-	"github.com/privyseal/privyseal/internal/sqldb"
 	"github.com/privyseal/privyseal/mimi"
 	"github.com/privyseal/privyseal/mimi/clientapi"
 	"github.com/privyseal/privyseal/mls"
@@ -247,101 +245,4 @@ func (r *Room) abandon(ctx context.Context) error {
 func (r *Room) Destroy(ctx context.Context) error {
 	_, err := r.c.provider.call(ctx, http.MethodDelete, clientapi.RoomPath(r.uri), nil)
 	return err
-}
-
-// Renew replaces the leaf key of mode Bound when that is due, or now: it makes
-// a key, has the device bind it to the credential, registers it, replaces the
-// KeyPackages and commits it in every room. Leaf keys that no room has any more
-// are deleted. In the other modes it does nothing.
-func (c *Client) Renew(ctx context.Context, now bool) error {
-	due, err := c.keys.renewDue(ctx)
-	if err != nil || c.keys.Mode != Bound {
-		return err
-	}
-	if due || now {
-		if _, err := c.keys.renew(ctx); err != nil {
-			return err
-		}
-		if err := c.newMLS(ctx); err != nil {
-			return err
-		}
-		if err := c.announce(ctx); err != nil {
-			return err
-		}
-	}
-	return c.moveRooms(ctx, due || now)
-}
-
-// announce makes the leaf key known to the provider.
-func (c *Client) announce(ctx context.Context) error {
-	if _, err := c.register(ctx, nil); err != nil {
-		return err
-	}
-	_, err := c.topUp(ctx, nil, true)
-	return err
-}
-
-// moveRooms commits the leaf key in use in the rooms that have another, and
-// deletes those that none has.
-func (c *Client) moveRooms(ctx context.Context, changed bool) error {
-	old, err := c.keys.leafKeysBut(ctx, c.engine().SignatureKey())
-	if err != nil || len(old) == 0 && !changed {
-		return err
-	}
-	rooms, err := c.Rooms(ctx)
-	if err != nil {
-		return err
-	}
-	inUse := false
-	for _, r := range rooms {
-		if status, _ := r.Status(); status != RoomMember && status != RoomLeaving {
-			continue
-		}
-		if err := r.moveLeaf(ctx); err != nil {
-			c.log.Warn("a room keeps the old leaf key for now", "room", r.uri, "err", err)
-			inUse = true
-		}
-	}
-	if inUse {
-		return nil
-	}
-	return c.deleteLeafKeys(ctx, old)
-}
-
-// moveLeaf commits the leaf key in use, if the room has another.
-func (r *Room) moveLeaf(ctx context.Context) error {
-	l, err := r.c.keys.leaf(ctx)
-	if err != nil {
-		return err
-	}
-	r.reload()
-	_, err = r.commit(ctx, func(context.Context) (*intent, error) {
-		if r.c.sameKey(r.group.Member(r.group.OwnLeaf())) {
-			return nil, nil
-		}
-		return &intent{leaf: &mls.LeafChange{Signer: l.signer, Credential: &l.credential}}, nil
-	})
-	return err
-}
-
-// reload has the group loaded by the present MLS client.
-func (r *Room) reload() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.drop()
-}
-
-func (c *Client) deleteLeafKeys(ctx context.Context, old [][]byte) error {
-	return c.store.write(ctx, func(tx *sqldb.Tx) error {
-		for _, public := range old {
-			if bytes.Equal(public, c.engine().SignatureKey()) {
-				continue
-			}
-			// A Welcome to a KeyPackage of the old key may be on its way.
-			if _, err := tx.Exec(ctx, `DELETE FROM leaf_key WHERE public = ? AND until < ?`, public, c.now().Add(-expiredGrace).UnixMilli()); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
 }
