@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -21,6 +22,7 @@ import (
 	"github.com/privyseal/privyseal/mimi/content"
 	"github.com/privyseal/privyseal/mimi/identity"
 	"github.com/privyseal/privyseal/mimi/policy"
+	"github.com/privyseal/privyseal/mls"
 )
 
 // clientFlags are those of every subcommand of client.
@@ -219,8 +221,61 @@ type shownRoom struct {
 	Detail string `json:"detail,omitempty"`
 }
 
-type shownStatus struct {
+// A shownWho is a client with what stands behind it, and for how long.
+type shownWho struct {
 	shownIdentity
+	Credential string `json:"credential"`
+	Until      string `json:"valid_until,omitempty"`
+	LeafKey    string `json:"leaf_key_until,omitempty"` // of mode bound
+}
+
+// credentialName names a type of credential, whose number may be configured.
+func credentialName(t mls.CredentialType) string {
+	switch t {
+	case mls.CredentialBasic:
+		return "basic"
+	case mls.CredentialX509:
+		return typeX509
+	case mls.CredentialSDJWT:
+		return typeSDJWT
+	case mls.CredentialSDCWT:
+		return typeSDCWT
+	case mls.CredentialMulti:
+		return "multi"
+	case mls.CredentialWeakMulti:
+		return "weak-multi"
+	}
+	return fmt.Sprintf("0x%04x", uint16(t))
+}
+
+func showWho(ctx context.Context, c *client.Client) (*shownWho, error) {
+	self := c.Self()
+	w := &shownWho{Credential: credentialName(self.Type), shownIdentity: shownIdentity{
+		Client: c.URI().String(), User: c.User().String(), Level: self.Level.String(), Issuer: self.Issuer, Quarantine: self.Quarantine,
+	}}
+	if !self.NotAfter.IsZero() {
+		w.Until = self.NotAfter.UTC().Format(time.RFC3339)
+	}
+	leaf, err := c.LeafUntil(ctx)
+	if err == nil && !leaf.IsZero() {
+		w.LeafKey = leaf.UTC().Format(time.RFC3339)
+	}
+	return w, err
+}
+
+func (w *shownWho) writeText(out io.Writer) {
+	fmt.Fprintf(out, "client      %s\nuser        %s\nidentity    %s%s\ncredential  %s%s\n", w.Client, w.User, w.Level, mark(w.Issuer != "", " by "+w.Issuer),
+		w.Credential, mark(w.Until != "", ", valid until "+w.Until))
+	if w.Quarantine != "" {
+		fmt.Fprintf(out, "IN DOUBT    %s\n", w.Quarantine)
+	}
+	if w.LeafKey != "" {
+		fmt.Fprintf(out, "leaf key    in software, until %s\n", w.LeafKey)
+	}
+}
+
+type shownStatus struct {
+	shownWho
 	SealedBy string      `json:"sealed_by"`
 	Rooms    []shownRoom `json:"rooms"`
 	Refused  []string    `json:"refused,omitempty"`
@@ -228,12 +283,13 @@ type shownStatus struct {
 
 func (a *app) clientStatus(ctx context.Context, c *client.Client) error {
 	if err := c.Sync(ctx); err != nil {
-		a.note("privyseal: the provider does not answer: %v", err)
+		a.note("privyseal: the provider does not answer, or refuses: %v", err)
 	}
-	self := c.Self()
-	s := shownStatus{SealedBy: string(c.SealedBy()), Rooms: []shownRoom{}, shownIdentity: shownIdentity{
-		Client: c.URI().String(), User: c.User().String(), Level: self.Level.String(), Issuer: self.Issuer, Quarantine: self.Quarantine,
-	}}
+	who, err := showWho(ctx, c)
+	if err != nil {
+		return err
+	}
+	s := shownStatus{shownWho: *who, SealedBy: string(c.SealedBy()), Rooms: []shownRoom{}}
 	rooms, err := c.Rooms(ctx)
 	if err != nil {
 		return err
@@ -250,7 +306,8 @@ func (a *app) clientStatus(ctx context.Context, c *client.Client) error {
 		s.Refused = append(s.Refused, fmt.Sprintf("%s: %s", f.Room, f.Reason))
 	}
 	return a.print(s, func(w io.Writer) {
-		fmt.Fprintf(w, "client      %s\nuser        %s\nidentity    %s\nstate key   %s\n", s.Client, s.User, vouch(self.Level, self.Issuer), s.SealedBy)
+		s.writeText(w)
+		fmt.Fprintf(w, "state key   %s\n", s.SealedBy)
 		for _, r := range s.Rooms {
 			fmt.Fprintf(w, "room        %s  %s  %s\n", r.Room, r.Status, r.Detail)
 		}

@@ -30,7 +30,6 @@ import (
 	"github.com/privyseal/privyseal/mimi/client"
 	"github.com/privyseal/privyseal/mimi/clientapi"
 	"github.com/privyseal/privyseal/mimi/identity"
-	"github.com/privyseal/privyseal/mls"
 	"github.com/privyseal/privyseal/signer"
 )
 
@@ -44,19 +43,22 @@ type clientRecord struct {
 	Mode       client.Mode  `json:"mode"`
 	Key        signer.KeyID `json:"key"`
 	Device     string       `json:"device,omitempty"`
-	StateKey   signer.KeyID `json:"state_key,omitempty"` // to which the key of the state is encrypted
-	InitKeys   bool         `json:"init_keys"`           // init keys of KeyPackages in the device
-	Signer     string       `json:"signer,omitempty"`    // URL of the signing service; empty for that of the enrolment
-	Identity   string       `json:"identity,omitempty"`  // folder of the caller at the signing service
+	StateKey   signer.KeyID `json:"state_key,omitempty"`     // to which the key of the state is encrypted
+	InitKeys   bool         `json:"init_keys"`               // init keys of KeyPackages in the device
+	Credential string       `json:"credential,omitempty"`    // its kind; empty for x509
+	Audience   string       `json:"audience,omitempty"`      // of a token's key binding; empty for the client's provider
+	Disclose   []string     `json:"disclose,omitempty"`      // paths of a token's claims that members see
+	Lifetime   string       `json:"leaf_lifetime,omitempty"` // of the leaf keys of mode bound
+	Signer     string       `json:"signer,omitempty"`        // URL of the signing service; empty for that of the enrolment
+	Identity   string       `json:"identity,omitempty"`      // folder of the caller at the signing service
 }
 
 // Files in a client's folder.
 const (
-	clientRecordFile     = "client.json"
-	clientCredentialFile = "credential.pem"
-	clientTLSFile        = "tls.pem"
-	clientStateFile      = "state.db"
-	clientTrustFile      = "trust.db"
+	clientRecordFile = "client.json"
+	clientTLSFile    = "tls.pem"
+	clientStateFile  = "state.db"
+	clientTrustFile  = "trust.db"
 )
 
 func loadClientRecord(dir string) (*clientRecord, error) {
@@ -152,32 +154,15 @@ func (w *wiring) clientConfig(ctx context.Context, dir string, r *clientRecord) 
 	if err != nil {
 		return nil, nil, err
 	}
-	credential, err := clientCredential(dir)
-	if err != nil {
-		return nil, nil, err
-	}
 	custody, done, err := w.clientCustody(ctx, r)
 	if err != nil {
 		return nil, nil, err
 	}
-	custody.Credential = credential
+	if custody.Credential, err = clientCredential(ctx, dir, r, custody.Key); err != nil {
+		done()
+		return nil, nil, err
+	}
 	return &client.Config{State: filepath.Join(dir, clientStateFile), Custody: *custody, Provider: r.Provider, TLS: t}, done, nil
-}
-
-func clientCredential(dir string) (none mls.Credential, _ error) {
-	text, err := readBounded(filepath.Join(dir, clientCredentialFile), maxCredentialFile)
-	if err != nil {
-		return none, err
-	}
-	chain, err := parseCertificates(text)
-	if err != nil {
-		return none, err
-	}
-	var der [][]byte
-	for _, c := range chain {
-		der = append(der, c.Raw)
-	}
-	return mls.X509Credential(der), nil
 }
 
 // clientCustody finds a client's keys, in a device or a signing service.
@@ -207,6 +192,11 @@ func (w *wiring) deviceCustody(ctx context.Context, r *clientRecord) (*client.Cu
 		return nil, err
 	}
 	custody := &client.Custody{Mode: r.Mode, Key: key}
+	if r.Lifetime != "" {
+		if custody.LeafLifetime, err = time.ParseDuration(r.Lifetime); err != nil {
+			return nil, fmt.Errorf("%s: leaf_lifetime: %w", clientRecordFile, err)
+		}
+	}
 	if r.InitKeys && r.Mode != client.Bound {
 		custody.Agreements = ringAgreements{w.ring, r.Device}
 	}
@@ -278,6 +268,7 @@ type registerOptions struct {
 	invitation, mode string
 	softwareInit     bool
 	stateKeyFile     bool
+	leafLifetime     time.Duration
 }
 
 func newClientRegister(a *app) *cobra.Command {
@@ -285,7 +276,12 @@ func newClientRegister(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use: "register NAME --provider URL --key KEY --credential FILE --trust FILE", Short: "Make a client known at its provider", Args: exactArgs(1),
 		Long: "Makes the folder of a client, with a TLS key of its own, registers the client at\n" +
-			"its provider and uploads KeyPackages.\n\n" +
+			"its provider and uploads KeyPackages. Run it again, with the same key, when there\n" +
+			"is a new credential: every room gets it.\n\n" +
+			"The credential is a chain of certificates, an SD-JWT or an SD-CWT, as credential\n" +
+			"issue writes them. Of a token the members of rooms see whom it names and the claims\n" +
+			"that --disclose names; its key binding is made here, by the client's key, and made\n" +
+			"anew in time.\n\n" +
 			"In mode device (the default) the key has purpose mls-leaf and signs for the client\n" +
 			"itself. In mode bound it has purpose credential-confirmation and binds a leaf key\n" +
 			"in software, which is replaced every day. In mode remote it is a key of a signing\n" +
@@ -298,7 +294,10 @@ func newClientRegister(a *app) *cobra.Command {
 	f.StringVar(&o.record.Provider, "provider", "", "`URL` of the provider, https://host[:port] (required)")
 	f.StringVar(&o.record.ProviderCA, "provider-ca", "", "`file` with the authorities of the provider's TLS certificate (default: the system's)")
 	f.StringVar(&o.key, "key", "", "`key` of the client (required)")
-	f.StringVar(&o.credential, "credential", "", "`file` with the certificate chain for the key, as credential issue writes it (required)")
+	f.StringVar(&o.credential, "credential", "", "`file` with the credential for the key (required)")
+	f.StringArrayVar(&o.record.Disclose, "disclose", nil, "tokens: JSON `path` of a further claim that members of rooms may see, such as [\"email\"]")
+	f.StringVar(&o.record.Audience, "audience", "", "tokens: `name` for which the key binding is made (default: the client's provider)")
+	f.DurationVar(&o.leafLifetime, "leaf-lifetime", 0, "mode bound: how long a leaf key is used; it is replaced when a third is left (default 24h)")
 	f.StringVar(&o.record.Trust, "trust", "", "`file` with the trust configuration (required)")
 	f.StringVar(&o.mode, "mode", string(client.Device), "`mode` of custody: device, bound or remote")
 	f.StringVar(&o.record.Signer, "signer", "", "`URL` of the signing service of mode remote (default: that of the enrolment)")
@@ -335,6 +334,13 @@ func (o *registerOptions) complete() (err error) {
 		return usageError{fmt.Errorf("--mode is device, bound or remote, not %q", o.mode)}
 	}
 	o.record.InitKeys = !o.softwareInit && o.record.Mode != client.Bound
+	switch {
+	case o.leafLifetime == 0:
+	case o.record.Mode != client.Bound || o.leafLifetime < 0:
+		return usageError{errors.New("--leaf-lifetime is for --mode bound, and longer than zero")}
+	default:
+		o.record.Lifetime = o.leafLifetime.String()
+	}
 	if err := o.completeRemote(); err != nil {
 		return err
 	}
@@ -352,6 +358,19 @@ func (o *registerOptions) complete() (err error) {
 // prepareClient makes the client's folder, or completes one that an earlier
 // attempt has left. The record is written last.
 func (w *wiring) prepareClient(ctx context.Context, name, dir string, o *registerOptions) error {
+	text, err := readBounded(o.credential, maxCredentialFile)
+	if err != nil {
+		return err
+	}
+	if o.record.Credential, err = credentialKind(text); err != nil {
+		return fmt.Errorf("%s: %w", o.credential, err)
+	}
+	if o.record.Credential == typeX509 && (len(o.record.Disclose) > 0 || o.record.Audience != "") {
+		return usageError{errors.New("--disclose and --audience are for tokens")}
+	}
+	if err := sameClient(dir, &o.record); err != nil {
+		return err
+	}
 	if err := w.findDevice(ctx, &o.record); err != nil {
 		return err
 	}
@@ -364,15 +383,8 @@ func (w *wiring) prepareClient(ctx context.Context, name, dir string, o *registe
 			return err
 		}
 	}
-	text, err := readBounded(o.credential, maxCredentialFile)
-	if err != nil {
-		return err
-	}
-	if _, err := parseCertificates(text); err != nil {
+	if err := keepCredential(dir, o.record.Credential, text); err != nil {
 		return fmt.Errorf("%s: %w", o.credential, err)
-	}
-	if err := durable.WriteFile(filepath.Join(dir, clientCredentialFile), text, 0o600); err != nil {
-		return err
 	}
 	if err := makeClientTLS(filepath.Join(dir, clientTLSFile)); err != nil {
 		return err
@@ -382,6 +394,22 @@ func (w *wiring) prepareClient(ctx context.Context, name, dir string, o *registe
 		return err
 	}
 	return durable.WriteFile(filepath.Join(dir, clientRecordFile), append(record, '\n'), 0o600)
+}
+
+// sameClient refuses to take another key for a client that is there: its rooms
+// have the old one.
+func sameClient(dir string, r *clientRecord) error {
+	if _, err := os.Stat(filepath.Join(dir, clientRecordFile)); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	old, err := loadClientRecord(dir)
+	if err != nil {
+		return err
+	}
+	if old.Key != r.Key || old.Mode != r.Mode {
+		return usageError{fmt.Errorf("client %s has key %s in mode %s; a client keeps them: register a second one by another name, and have it join the rooms", filepath.Base(dir), old.Key, old.Mode)}
+	}
+	return nil
 }
 
 // findDevice notes which device has the key of a client.
@@ -454,21 +482,24 @@ func (a *app) register(ctx context.Context, c *client.Client, o *registerOptions
 	if err != nil {
 		return err
 	}
-	return a.printRegistration(c, reg, o.record.Mode)
+	return a.printRegistration(ctx, c, reg, o.record.Mode)
 }
 
-func (a *app) printRegistration(c *client.Client, reg *clientapi.Registration, mode client.Mode) error {
+func (a *app) printRegistration(ctx context.Context, c *client.Client, reg *clientapi.Registration, mode client.Mode) error {
 	var left uint32
 	for _, n := range reg.KeyPackages {
 		left += n.Left
 	}
-	self := c.Self()
-	v := map[string]any{
-		"client": reg.Client.String(), "user": reg.User.String(), "level": self.Level.String(), "issuer": self.Issuer,
-		"mode": mode, "sealed_by": c.SealedBy(), "key_packages": left,
+	w, err := showWho(ctx, c)
+	if err != nil {
+		return err
 	}
-	return a.print(v, func(w io.Writer) {
-		fmt.Fprintf(w, "client      %s\nuser        %s\nidentity    %s\nmode        %s\nstate key   %s\nKeyPackages %d\n",
-			reg.Client, reg.User, vouch(self.Level, self.Issuer), mode, c.SealedBy(), left)
+	v := map[string]any{
+		"client": w.Client, "user": w.User, "level": w.Level, "issuer": w.Issuer, "credential": w.Credential, "valid_until": w.Until,
+		"leaf_key_until": w.LeafKey, "mode": mode, "sealed_by": c.SealedBy(), "key_packages": left,
+	}
+	return a.print(v, func(out io.Writer) {
+		w.writeText(out)
+		fmt.Fprintf(out, "mode        %s\nstate key   %s\nKeyPackages %d\n", mode, c.SealedBy(), left)
 	})
 }

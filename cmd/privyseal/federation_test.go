@@ -3,6 +3,9 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto"
+	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
 	"net/http"
@@ -12,9 +15,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/privyseal/privyseal/credentials"
 	"github.com/privyseal/privyseal/mimi/identity/identitytest"
 	"github.com/privyseal/privyseal/mimi/peer/peertest"
 	"github.com/privyseal/privyseal/signer"
+	"github.com/privyseal/privyseal/tpm/swtpm"
+	"github.com/privyseal/privyseal/tpm/tpmtest"
 )
 
 // A federation is two providers that are served whole, each with its keys in a
@@ -25,6 +31,8 @@ type federation struct {
 	hosts map[string]*edgesTest
 	home  *wiring // of the clients
 	trust string
+
+	jwts, cwts *identitytest.TokenIssuer
 }
 
 // The rooms and users of stories.
@@ -36,13 +44,21 @@ const (
 
 func newFederation(t *testing.T) *federation {
 	t.Helper()
-	f := &federation{t: t, ca: identitytest.NewCA(t, "devices", time.Now), hosts: make(map[string]*edgesTest), home: wireTest(t, initOptions{softHSM: true})}
+	f := &federation{
+		t: t, ca: identitytest.NewCA(t, "devices", time.Now), hosts: make(map[string]*edgesTest),
+		home: wireTest(t, initOptions{softHSM: true, tpm: tpmtest.Start(t, swtpm.Config{}).Address()}),
+		jwts: identitytest.NewTokenIssuer(t, "https://jwts.example", time.Now), cwts: identitytest.NewTokenIssuer(t, "https://cwts.example", time.Now),
+	}
 	dir := t.TempDir()
-	f.trust = identitytest.WriteConfig(t, dir, nil, f.ca.Entry(t, dir, "devices", "a.example", "b.example"))
+	f.trust = identitytest.WriteConfig(t, dir, nil, f.ca.Entry(t, dir, "devices", "a.example", "b.example"),
+		f.jwts.Entry(t, dir, "jwts", "sd_jwt", "a.example"), f.cwts.Entry(t, dir, "cwts", "sd_cwt", "a.example"))
 	network := peertest.New(t)
 	for _, host := range []string{"a.example", "b.example"} {
 		e := &edgesTest{providerTest: newProviderOf(t, wireTest(t, initOptions{softHSM: true}), "softhsm", host, f.ca, f.trust), net: network}
 		e.open(t)
+		if host == "a.example" {
+			e.signing(t)
+		}
 		e.served = serveTest(t, e.wiring)
 		network.Name(host, e.addr["peers"])
 		f.hosts[host] = e
@@ -119,20 +135,59 @@ func says(t *testing.T, text string, parts ...string) {
 	}
 }
 
+// phonesPolicy lets leaf keys sign what MLS and the key bindings of their own
+// tokens take.
+const phonesPolicy = `{
+  "version": 1,
+  "rules": [
+    {"id": "mls", "effect": "allow", "when": "key.purpose == 'mls-leaf' && request.shape == 'mls'"},
+    {"id": "jwt", "effect": "allow", "when": "key.purpose == 'mls-leaf' && request.shape == 'jws' && jws.typ == 'kb+jwt'"},
+    {"id": "cwt", "effect": "allow", "when": "key.purpose == 'mls-leaf' && request.shape == 'cose-sign1'"},
+    {"id": "callers-ca", "effect": "allow", "when": "key.purpose == 'x509-ca'"}
+  ]
+}`
+
+// signing has a provider's process run a signing service too.
+func (e *edgesTest) signing(t *testing.T) {
+	t.Helper()
+	if _, err := e.ring.Create(t.Context(), signer.NewKey{ID: "caller-ca", Purpose: signer.PurposeX509CA, Device: "softhsm"}); err != nil {
+		t.Fatal(err)
+	}
+	policy := filepath.Join(e.config.dir, "policy.json")
+	if err := os.WriteFile(policy, []byte(phonesPolicy), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	e.config.Serve.Listeners["api"] = &ListenerSection{Address: "127.0.0.1:0", Certificate: "server.pem", KeyID: "web"}
+	e.config.Serve.Signer = &SignerSection{Listener: "api", CallerCA: "caller-ca", Policy: policy}
+}
+
 // register makes a key in the token, has it certified and registers a client of
 // a user with it.
 func (f *federation) register(name, host string) {
 	f.t.Helper()
-	key, err := f.home.ring.Create(f.t.Context(), signer.NewKey{ID: signer.KeyID(name), Purpose: signer.PurposeMLSLeaf, Device: "softhsm"})
-	if err != nil {
-		f.t.Fatal(err)
+	public := f.key(name, signer.PurposeMLSLeaf, "softhsm")
+	f.run(0, append(f.registration(name, host), "--key", name, "--credential", f.credential(typeX509, name, host, public))...)
+}
+
+// key makes a key in one of the devices of the clients.
+func (f *federation) key(name string, purpose signer.Purpose, device string) crypto.PublicKey {
+	f.t.Helper()
+	f.run(0, "key", "create", name, "--purpose", string(purpose), "--device", device)
+	return f.public(name)
+}
+
+// credential issues a credential of a kind for the phone of a user, and returns
+// the file.
+func (f *federation) credential(kind, name, host string, public crypto.PublicKey) string {
+	f.t.Helper()
+	client, user := "mimi://"+host+"/d/"+name+"/phone", "mimi://"+host+"/u/"+name
+	switch kind {
+	case typeSDJWT:
+		return f.write(name+".sd-jwt", []byte(f.jwts.IssueSDJWT(f.t, public, client, user)))
+	case typeSDCWT:
+		return f.write(name+".sd-cwt", []byte(base64.RawURLEncoding.EncodeToString(f.cwts.IssueSDCWT(f.t, public, client, user))))
 	}
-	s, err := f.home.ring.Signer(f.t.Context(), key.ID, key.Purpose)
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	leaf := f.ca.Issue(f.t, s.Public(), identitytest.Day, "mimi://"+host+"/d/"+name+"/phone", "mimi://"+host+"/u/"+name)
-	f.run(0, append(f.registration(name, host), "--key", name, "--credential", f.write(name+".pem", pemOf(leaf.Raw)))...)
+	return f.write(name+".pem", pemOf(f.ca.Issue(f.t, public, identitytest.Day, client, user).Raw))
 }
 
 // registration is the subcommand without key and credential.
@@ -159,7 +214,7 @@ func TestFederation(t *testing.T) {
 	for _, story := range []struct {
 		name string
 		tell func(*federation, *testing.T)
-	}{{"consent", (*federation).testConsent}, {"assets", (*federation).testAssets}} {
+	}{{"consent", (*federation).testConsent}, {"assets", (*federation).testAssets}, {"credentials", (*federation).testCredentials}} {
 		t.Run(story.name, func(t *testing.T) {
 			f.t = t
 			story.tell(f, t)
@@ -218,4 +273,174 @@ func (f *federation) testAssets(t *testing.T) {
 	}
 	// bob's provider does not fetch from there, and says so.
 	says(t, f.client(3, "bob", "fetch", clubA, sent.ID, "--out", out("none.png"), "--by", "proxy"), "asset-host")
+}
+
+// testCredentials registers clients with credentials of every kind in every mode
+// of custody, which then talk in one room.
+func (f *federation) testCredentials(t *testing.T) {
+	const room = "mimi://a.example/r/kinds"
+	f.client(0, "alice", "room", "create", room)
+	remote := f.remote("remote-jwt", "remote-cwt")
+	for _, c := range []struct{ name, mode, device, kind, issuer string }{
+		{"jwt", "device", "softhsm", typeSDJWT, "jwts"},
+		{"cwt", "device", "softhsm", typeSDCWT, "cwts"},
+		{"tpm", "device", "tpm", typeX509, "devices"},
+		{"bound-x509", "bound", "softhsm", typeX509, "devices"},
+		{"bound-jwt", "bound", "softhsm", typeSDJWT, "jwts"},
+		{"bound-cwt", "bound", "tpm", typeSDCWT, "cwts"},
+		{"remote-jwt", "remote", "", typeSDJWT, "jwts"},
+		{"remote-cwt", "remote", "", typeSDCWT, "cwts"},
+	} {
+		var public crypto.PublicKey
+		args := []string{"--key", c.name, "--mode", c.mode}
+		shown := c.kind
+		switch c.mode {
+		case "remote":
+			public = remote.public(c.name)
+			args = append(args, "--identity", remote.identity, "--signer", remote.url)
+		case "bound":
+			public, shown = f.key(c.name, signer.PurposeCredentialConfirmation, c.device), "multi"
+		default:
+			public = f.key(c.name, signer.PurposeMLSLeaf, c.device)
+		}
+		args = append(f.registration(c.name, "a.example"), append(args, "--credential", f.credential(c.kind, c.name, "a.example", public))...)
+		says(t, f.run(0, args...), "identity    issued by "+c.issuer, "credential  "+shown+", valid until ", "mode        "+c.mode)
+		f.client(0, "alice", "add", room, "mimi://a.example/u/"+c.name)
+		f.client(0, c.name, "send", room, "I am "+c.name)
+		says(t, f.client(0, "alice", "recv", room), "mimi://a.example/u/"+c.name+"  issued by "+c.issuer+"  message", "I am "+c.name)
+	}
+
+	// A credential for another key, or that is none, is refused.
+	other := f.credential(typeSDJWT, "other", "a.example", f.key("other", signer.PurposeMLSLeaf, "softhsm"))
+	again := func(want int, name string, more ...string) string {
+		return f.run(want, append(f.registration(name, "a.example"), more...)...)
+	}
+	says(t, again(3, "wrong", "--key", "cwt", "--credential", other), "cnf")
+	says(t, again(3, "wrong", "--key", "cwt", "--credential", f.trust), "it is neither a chain of certificates in PEM, an SD-JWT nor an SD-CWT")
+	says(t, again(1, "cwt", "--key", "other", "--credential", other), "client cwt has key cwt in mode device")
+	says(t, again(1, "wrong", "--key", "other", "--credential", other, "--leaf-lifetime", "1h"), "--leaf-lifetime is for --mode bound")
+
+	// A new credential comes into every room, once; so does a leaf key that is due.
+	at := f.epoch("alice", room)
+	again(0, "jwt", "--key", "jwt", "--credential", f.credential(typeSDJWT, "jwt", "a.example", f.public("jwt")))
+	again(0, "bound-jwt", "--key", "bound-jwt", "--mode", "bound", "--leaf-lifetime", "75h", "--credential", filepath.Join(f.home.config.dir, "bound-jwt.sd-jwt"))
+	var before struct {
+		Leaf string `json:"leaf_key_until"`
+	}
+	after := before
+	parse := func(text string, v any) {
+		t.Helper()
+		if err := json.Unmarshal([]byte(text), v); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 {
+		f.client(0, "jwt", "send", room, "with the next credential")
+		parse(f.client(0, "bound-jwt", "status", "--json"), &after)
+		f.client(0, "bound-jwt", "send", room, "with the next leaf key")
+	}
+	if until := must(time.Parse(time.RFC3339, after.Leaf)); time.Until(until) < 48*time.Hour {
+		t.Errorf("the leaf key ends at %v, want in 75 hours", until)
+	}
+	if now := f.epoch("alice", room); now != at+2 {
+		t.Errorf("the room went from epoch %d to %d, want two more", at, now)
+	}
+	says(t, f.client(0, "alice", "recv", room), "with the next credential", "with the next leaf key")
+	says(t, f.client(0, "alice", "members", room), "mimi://a.example/d/bound-jwt/phone  issued by jwts  key")
+}
+
+func (f *federation) epoch(name, room string) uint64 {
+	f.t.Helper()
+	var info struct{ Epoch uint64 }
+	if err := json.Unmarshal([]byte(f.client(0, name, "room", "show", room, "--json")), &info); err != nil {
+		f.t.Fatal(err)
+	}
+	return info.Epoch
+}
+
+// public is the public key of one of the clients' keys.
+func (f *federation) public(name string) crypto.PublicKey {
+	f.t.Helper()
+	block, _ := pem.Decode([]byte(f.run(0, "key", "public", name)))
+	if block == nil {
+		f.t.Fatalf("key %s has no public key", name)
+	}
+	return must(x509.ParsePKIXPublicKey(block.Bytes))
+}
+
+// A remoteCaller is a caller at the signing service of a.example.
+type remoteCaller struct {
+	f             *federation
+	identity, url string
+}
+
+// remote enrols a caller and makes keys for leaves.
+func (f *federation) remote(keys ...string) *remoteCaller {
+	f.t.Helper()
+	e := f.hosts["a.example"]
+	r := &remoteCaller{f, filepath.Join(f.home.config.dir, "caller"), "https://" + e.addr["api"]}
+	token := filepath.Join(f.home.config.dir, "token")
+	var out bytes.Buffer
+	config := filepath.Join(e.config.dir, "signing.json")
+	if err := os.WriteFile(config, must(json.Marshal(e.config)), 0o600); err != nil {
+		f.t.Fatal(err)
+	}
+	invite := []string{"--config", config, "caller", "invite", "phones", "--tenant", "acme", "--role", "admin", "--grant", "*:sign", "--out", token}
+	if status := run(context.Background(), invite, streams{in: strings.NewReader(""), out: &out, err: &out}); status != 0 {
+		f.t.Fatalf("caller invite: %s", out.String())
+	}
+	f.run(0, "remote", "--identity", r.identity, "enroll", "--server", r.url, "--server-ca", f.write("api.pem", []byte(testRoot(f.t, filepath.Join(e.config.dir, "server.pem")))), "--token-file", token)
+	for _, k := range keys {
+		f.run(0, "remote", "--identity", r.identity, "key", "create", k, "--purpose", "mls-leaf")
+	}
+	return r
+}
+
+func (r *remoteCaller) public(name string) crypto.PublicKey {
+	r.f.t.Helper()
+	block, _ := pem.Decode([]byte(r.f.run(0, "remote", "--identity", r.identity, "key", "public", name)))
+	if block == nil {
+		r.f.t.Fatalf("key %s has no public key", name)
+	}
+	return must(x509.ParsePKIXPublicKey(block.Bytes))
+}
+
+// The key binding of a token is made once, and anew when a third of its time is
+// left and the token goes on.
+func TestKeyBinding(t *testing.T) {
+	issuer, key, dir := identitytest.NewTokenIssuer(t, "https://jwts.example", time.Now), identitytest.NewKey(t), t.TempDir()
+	issuer.Lifetime = 100 * identitytest.Day
+	text := []byte(issuer.IssueSDJWT(t, &key.PublicKey, "mimi://a.example/d/alice/phone", alice))
+	r := &clientRecord{Credential: typeSDJWT}
+	now := time.Now()
+	at := func(days int) string {
+		t.Helper()
+		c, err := boundToken(t.Context(), dir, r, text, key, now.Add(time.Duration(days)*identitytest.Day))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(c.Body)
+	}
+	first := at(0)
+	if at(19) != first {
+		t.Error("after 19 of 30 days it is another")
+	}
+	second := at(21)
+	if second == first || at(22) != second {
+		t.Error("after 21 of 30 days it is the same, or not the same for long")
+	}
+	last := at(80)
+	if last == second || at(95) != last {
+		t.Error("the last of the token is made anew, which lengthens nothing")
+	}
+	r.Audience = "mimi://b.example"
+	if at(80) == last {
+		t.Error("for another audience it is the same")
+	}
+	if _, err := boundToken(t.Context(), dir, r, text, identitytest.NewKey(t), now); credentials.CodeOf(err) != credentials.CodeCnfLeafMismatch {
+		t.Errorf("by another key: %v", err)
+	}
+	if _, err := boundToken(t.Context(), dir, r, text, key, now.Add(101*identitytest.Day)); err == nil {
+		t.Error("a token that has ended is bound")
+	}
 }

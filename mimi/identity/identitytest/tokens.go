@@ -46,9 +46,9 @@ func (i *TokenIssuer) lifetime() time.Duration {
 	return i.Lifetime
 }
 
-// SDJWT is the credential of type sd_jwt of a key's holder, with key binding for
-// an audience. The claim of the user is disclosed.
-func (i *TokenIssuer) SDJWT(tb testing.TB, key crypto.Signer, audience, client, user string) mls.Credential {
+// IssueSDJWT issues an SD-JWT to the holder of a key, in which the claim of the
+// user can be withheld.
+func (i *TokenIssuer) IssueSDJWT(tb testing.TB, holder crypto.PublicKey, client, user string) string {
 	tb.Helper()
 	claims := map[string]any{"sub": client, "mimi_user": user, "vct": "https://vct.example/mimi-device/1"}
 	for k, v := range i.Claims {
@@ -61,25 +61,30 @@ func (i *TokenIssuer) SDJWT(tb testing.TB, key crypto.Signer, audience, client, 
 	}
 	body, err := json.Marshal(claims)
 	check(tb, err)
-	request := sdjwt.Request{Claims: body, Holder: key.Public(), IssuedAt: i.now(), Expires: i.now().Add(i.lifetime())}
-	disclose := []sdjwt.Path{}
+	request := sdjwt.Request{Claims: body, Holder: holder, IssuedAt: i.now(), Expires: i.now().Add(i.lifetime())}
 	if claims["mimi_user"] != nil {
 		request.Redact = []sdjwt.Path{{"mimi_user"}}
-		disclose = request.Redact
 	}
 	token, err := (&sdjwt.Issuer{Key: i.Key, Name: i.Iss, Kid: "1"}).Issue(tb.Context(), request)
 	check(tb, err)
-	c, err := sdjwt.OpenCredential(token.String(), sdjwt.Limits{})
+	return token.String()
+}
+
+// SDJWT is the credential of type sd_jwt of a key's holder, with key binding for
+// an audience. The claim of the user is disclosed.
+func (i *TokenIssuer) SDJWT(tb testing.TB, key crypto.Signer, audience, client, user string) mls.Credential {
+	tb.Helper()
+	c, err := sdjwt.OpenCredential(i.IssueSDJWT(tb, key.Public(), client, user), sdjwt.Limits{})
 	check(tb, err)
-	b, err := mlscred.SDJWT(tb.Context(), c, mlscred.Binding{Key: key, Audience: audience, Now: i.now}, true, disclose...)
+	b, err := mlscred.SDJWT(tb.Context(), c, mlscred.Binding{Key: key, Audience: audience, Now: i.now}, true, c.Disclosable()...)
 	check(tb, err)
 	return mls.Credential{Type: mls.CredentialSDJWT, Body: b}
 }
 
-// SDCWT is the same as a credential of type sd_cwt.
-func (i *TokenIssuer) SDCWT(tb testing.TB, key crypto.Signer, audience, client, user string) mls.Credential {
+// IssueSDCWT is IssueSDJWT for an SD-CWT.
+func (i *TokenIssuer) IssueSDCWT(tb testing.TB, holder crypto.PublicKey, client, user string) []byte {
 	tb.Helper()
-	cnf, err := credentials.CWTConfirmation(key.Public())
+	cnf, err := credentials.CWTConfirmation(holder)
 	check(tb, err)
 	confirmation, err := sdcwt.CBOR(cnf)
 	check(tb, err)
@@ -88,7 +93,13 @@ func (i *TokenIssuer) SDCWT(tb testing.TB, key crypto.Signer, audience, client, 
 		sdcwt.ClaimExpires: i.now().Add(i.lifetime()).Unix(), sdcwt.ClaimCWTID: []byte("0123456789abcdef"), sdcwt.Redact("mimi_user"): user,
 	})
 	check(tb, err)
-	c, err := sdcwt.ParseCredential(token)
+	return token
+}
+
+// SDCWT is SDJWT as a credential of type sd_cwt.
+func (i *TokenIssuer) SDCWT(tb testing.TB, key crypto.Signer, audience, client, user string) mls.Credential {
+	tb.Helper()
+	c, err := sdcwt.ParseCredential(i.IssueSDCWT(tb, key.Public(), client, user))
 	check(tb, err)
 	b, err := mlscred.SDCWT(tb.Context(), c, mlscred.Binding{Key: key, Audience: audience, Now: i.now}, sdcwt.All)
 	check(tb, err)
