@@ -396,10 +396,10 @@ func (w *wiring) prepareClient(ctx context.Context, name, dir string, o *registe
 	return durable.WriteFile(filepath.Join(dir, clientRecordFile), append(record, '\n'), 0o600)
 }
 
-// sameClient refuses to take another key for a client that is there: its rooms
+// sameClient refuses to take another key for a client that has a state: its rooms
 // have the old one.
 func sameClient(dir string, r *clientRecord) error {
-	if _, err := os.Stat(filepath.Join(dir, clientRecordFile)); errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(filepath.Join(dir, clientStateFile)); errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
 	old, err := loadClientRecord(dir)
@@ -407,7 +407,7 @@ func sameClient(dir string, r *clientRecord) error {
 		return err
 	}
 	if old.Key != r.Key || old.Mode != r.Mode {
-		return usageError{fmt.Errorf("client %s has key %s in mode %s; a client keeps them: register a second one by another name, and have it join the rooms", filepath.Base(dir), old.Key, old.Mode)}
+		return usageError{fmt.Errorf("client %s has key %s in mode %s; a client keeps them: register a second one by another name, which can join the rooms, or remove %s if this one is in none", filepath.Base(dir), old.Key, old.Mode, dir)}
 	}
 	return nil
 }
