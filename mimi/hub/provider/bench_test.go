@@ -14,7 +14,7 @@ import (
 )
 
 // variants are messages that differ in octets which a hub cannot judge.
-func variants(b *testing.B, m *mimi.MLSMessage) func() *mimi.MLSMessage {
+func variants(b testing.TB, m *mimi.MLSMessage) func() *mimi.MLSMessage {
 	var n atomic.Uint64
 	return func() *mimi.MLSMessage {
 		raw := append([]byte(nil), m.Bytes()...)

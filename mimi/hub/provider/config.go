@@ -70,7 +70,7 @@ type Config struct {
 	MaxMessage int           // octets of a message; clientapi.MaxMessage if 0
 	MaxMembers int           // clients in a room
 	MaxRooms   int           // rooms kept in memory; 1,000 if 0
-	Workers    int           // deliveries at once; 8 if 0
+	Workers    int           // deliveries at once; 32 if 0
 	Poll       time.Duration // how often work of other nodes is looked for; 1 s if 0
 	Retention  time.Duration // of events; clientapi.Retention if 0
 
@@ -94,7 +94,7 @@ func (c *Config) withDefaults() Config {
 	d := *c
 	def(&d.MaxMessage, 256<<10)
 	def(&d.MaxRooms, 1000)
-	def(&d.Workers, 8)
+	def(&d.Workers, 32)
 	def(&d.Poll, time.Second)
 	def(&d.Beat, 2*time.Second)
 	def(&d.NodeID, rand.Text())

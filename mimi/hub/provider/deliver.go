@@ -3,12 +3,10 @@ package provider
 import (
 	"context"
 	"database/sql"
-	"errors"
-	"net/http"
+	"strings"
 	"sync"
 	"time"
 
-	"github.com/privyseal/privyseal/internal/problem"
 	"github.com/privyseal/privyseal/internal/sqldb"
 	"github.com/privyseal/privyseal/mimi/hub"
 	"github.com/privyseal/privyseal/mimi/peer"
@@ -30,9 +28,7 @@ func (s *Service) Run(ctx context.Context) error {
 			s.beating.note(s.cfg.Log, "nodes of the provider", err)
 		}
 		wg.Go(func() { s.beat(ctx) })
-		for range s.cfg.Workers {
-			wg.Go(func() { s.deliverAll(ctx) })
-		}
+		wg.Go(func() { s.deliverAll(ctx) })
 	}
 	wg.Go(func() { s.tidy(ctx) })
 	wg.Go(func() { s.followParents(ctx) })
@@ -57,15 +53,31 @@ func (s *Service) tidy(ctx context.Context) {
 	}
 }
 
+// deliverAll takes on followers for which something is due, as many at a time as
+// there is room for, and delivers to all of them at once. A slow one keeps its
+// own place and holds up nobody else.
 func (s *Service) deliverAll(ctx context.Context) {
+	places := make(chan struct{}, s.cfg.Workers)
+	done := make(chan *delivery, s.cfg.Workers)
+	var under, settling sync.WaitGroup
+	settling.Go(func() { s.settleAll(done, places) })
+	defer settling.Wait()
+	defer close(done)
+	defer under.Wait()
 	for ctx.Err() == nil {
-		did, err := s.deliverNext(ctx)
+		n := take(ctx, places)
+		list, err := s.takeOn(ctx, n)
 		if ctx.Err() == nil {
 			s.delivering.note(s.cfg.Log, "delivery to other providers", err)
 		}
-		if did && err == nil {
-			s.passOn()
-			continue
+		for range n - len(list) {
+			<-places
+		}
+		for _, d := range list {
+			under.Go(func() { s.deliver(ctx, d); done <- d })
+		}
+		if len(list) == n && n > 0 {
+			continue // there may be more
 		}
 		select {
 		case <-s.work:
@@ -75,11 +87,53 @@ func (s *Service) deliverAll(ctx context.Context) {
 	}
 }
 
-// passOn wakes another worker: there may be more than one thing to do.
-func (s *Service) passOn() {
+// take takes the places that are free, at least one, and returns how many; none
+// when ctx has ended.
+func take(ctx context.Context, places chan struct{}) (n int) {
 	select {
-	case s.work <- struct{}{}:
-	default:
+	case places <- struct{}{}:
+		n++
+	case <-ctx.Done():
+		return 0
+	}
+	for {
+		select {
+		case places <- struct{}{}:
+			n++
+		default:
+			return n
+		}
+	}
+}
+
+// takeOn returns deliveries that this node has taken on, with what they bring.
+func (s *Service) takeOn(ctx context.Context, most int) ([]*delivery, error) {
+	if due, err := s.due(ctx); !due || err != nil || most == 0 {
+		return nil, err
+	}
+	list, err := s.lease(ctx, most)
+	if err != nil || len(list) == 0 {
+		return nil, err
+	}
+	if err := s.collect(ctx, list); err != nil {
+		for _, d := range list {
+			d.err = err
+		}
+	}
+	return list, nil
+}
+
+// deliver brings one follower what there is for it.
+func (s *Service) deliver(ctx context.Context, d *delivery) {
+	if d.err != nil {
+		return
+	}
+	if len(d.body) > 0 {
+		_, d.err = s.cfg.Peers.Do(ctx, d.provider, peer.Notify, d.uri, d.body)
+		s.reached(ctx, d, d.err)
+	}
+	if d.err == nil {
+		d.err = s.step("after a delivery")
 	}
 }
 
@@ -97,27 +151,8 @@ type delivery struct {
 	body []byte
 	last int64 // seq of the last event that is dealt with
 	more bool
-}
-
-func (s *Service) deliverNext(ctx context.Context) (bool, error) {
-	d, err := s.lease(ctx)
-	if d == nil || err != nil {
-		return false, err
-	}
-	if err := s.collect(ctx, d); err != nil {
-		return true, errors.Join(err, s.settleDelivery(ctx, d, err))
-	}
-	if len(d.body) > 0 {
-		_, err = s.cfg.Peers.Do(ctx, d.provider, peer.Notify, d.uri, d.body)
-		s.reached(ctx, d, err)
-	}
-	if err == nil {
-		err = s.step("after a delivery")
-	}
-	if ctx.Err() != nil {
-		ctx = context.WithoutCancel(ctx) // give the lease back
-	}
-	return true, s.settleDelivery(ctx, d, err)
+	full bool // takes no further events
+	err  error
 }
 
 // reached logs when a follower is away, and when it is back.
@@ -130,31 +165,56 @@ func (s *Service) reached(ctx context.Context, d *delivery, err error) {
 	}
 }
 
-// lease takes a follower for which something is due. Others pass it over until
-// it is given back, or the lease is over because its node has died.
-func (s *Service) lease(ctx context.Context) (*delivery, error) {
-	var d *delivery
+// due reports whether something is, without a write.
+func (s *Service) due(ctx context.Context) (due bool, err error) {
 	now := s.nowMS()
-	err := s.db.Batch(ctx, func(tx *sqldb.Tx) error {
-		ctx := context.WithoutCancel(ctx) // a query that is broken off takes the batch of all with it
-		d = new(delivery)
+	var n int
+	err = s.db.QueryRow(ctx, `SELECT count(*) FROM (SELECT 1 FROM follower WHERE due <= ? AND lease < ? LIMIT 1) AS f`, now, now).Scan(&n)
+	return n > 0, err
+}
+
+// lease takes followers for which something is due. Others pass them over until
+// they are given back, or the lease is over because its node has died.
+func (s *Service) lease(ctx context.Context, most int) (list []*delivery, err error) {
+	now := s.nowMS()
+	err = s.db.Batch(ctx, func(tx *sqldb.Tx) error {
+		ctx := context.WithoutCancel(ctx)              // a query that is broken off takes the batch of all with it
 		if _, err := advance(ctx, tx, 0); err != nil { // the counter first, like everybody
 			return err
 		}
-		err := tx.QueryRow(ctx, `SELECT f.room, r.uri, f.provider, f.sent, f.until_seq, f.attempts FROM follower f JOIN room r ON r.id = f.room
-			WHERE f.due <= ? AND f.lease < ? ORDER BY f.due LIMIT 1`+skipLocked(tx), now, now).Scan(&d.room, &d.uri, &d.provider, &d.sent, &d.until, &d.attempts)
-		if errors.Is(err, sql.ErrNoRows) {
-			d = nil
-			return nil
-		}
-		if err != nil {
+		var err error
+		if list, err = leasable(ctx, tx, now, most); err != nil || len(list) == 0 {
 			return err
 		}
-		d.lease = now + lease.Milliseconds()
-		_, err = tx.Exec(ctx, `UPDATE follower SET lease = ?, holder = ? WHERE room = ? AND provider = ?`, d.lease, s.cfg.NodeID, d.room, d.provider)
+		until := now + lease.Milliseconds()
+		args := []any{until, s.cfg.NodeID}
+		for _, d := range list {
+			d.lease = until
+			args = append(args, d.room, d.provider)
+		}
+		_, err = tx.Exec(ctx, `UPDATE follower SET lease = ?, holder = ? WHERE (room, provider) IN (VALUES (CAST(? AS BIGINT), ?)`+
+			strings.Repeat(`, (CAST(? AS BIGINT), ?)`, len(list)-1)+`)`, args...)
 		return err
 	})
-	return d, err
+	return list, err
+}
+
+// leasable returns followers for which something is due, the longest first.
+func leasable(ctx context.Context, tx *sqldb.Tx, now int64, most int) (list []*delivery, err error) {
+	rows, err := tx.Query(ctx, `SELECT f.room, r.uri, f.provider, f.sent, f.until_seq, f.attempts FROM follower f JOIN room r ON r.id = f.room
+		WHERE f.due <= ? AND f.lease < ? ORDER BY f.due LIMIT ?`+skipLocked(tx), now, now, most)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		d := new(delivery)
+		if err := rows.Scan(&d.room, &d.uri, &d.provider, &d.sent, &d.until, &d.attempts); err != nil {
+			return nil, err
+		}
+		list = append(list, d)
+	}
+	return list, rows.Err()
 }
 
 func skipLocked(tx *sqldb.Tx) string {
@@ -164,38 +224,72 @@ func skipLocked(tx *sqldb.Tx) string {
 	return ""
 }
 
-// collect reads the next events for the follower.
-func (s *Service) collect(ctx context.Context, d *delivery) error {
+// collect reads the next events for the followers. Those who stand at the same
+// place of a room are served by one reading.
+func (s *Service) collect(ctx context.Context, list []*delivery) error {
+	type place struct{ room, sent int64 }
+	at := make(map[place][]*delivery)
+	for _, d := range list {
+		p := place{d.room, d.sent}
+		at[p] = append(at[p], d)
+	}
 	return s.db.Read(ctx, func(tx *sqldb.Tx) error {
-		d.body, d.last, d.more = nil, d.sent, false
-		rows, err := tx.Query(ctx, `SELECT seq, kind, body, providers, deaf FROM event WHERE room = ? AND seq > ? ORDER BY seq LIMIT ?`, d.room, d.sent, batchEvents)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		n := 0
-		for rows.Next() {
-			var seq, kind int64
-			var body []byte
-			var providers, deaf string
-			if err := rows.Scan(&seq, &kind, &body, &providers, &deaf); err != nil {
+		for p, group := range at {
+			if err := collectAt(ctx, tx, p.room, p.sent, group); err != nil {
 				return err
 			}
-			if n++; d.until.Valid && seq > d.until.Int64 {
-				return nil
-			}
-			if d.wants(hub.EventKind(kind), providers, deaf) {
-				if len(d.body) > 0 && len(d.body)+len(body) > batchOctets {
-					d.more = true
-					return nil
-				}
-				d.body = append(d.body, body...)
-			}
-			d.last = seq
 		}
-		d.more = n == batchEvents
-		return rows.Err()
+		return nil
 	})
+}
+
+func collectAt(ctx context.Context, tx *sqldb.Tx, room, sent int64, group []*delivery) error {
+	for _, d := range group {
+		d.body, d.last, d.more, d.full = nil, sent, false, false
+	}
+	rows, err := tx.Query(ctx, `SELECT seq, kind, body, providers, deaf FROM event WHERE room = ? AND seq > ? ORDER BY seq LIMIT ?`, room, sent, batchEvents)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	n, open := 0, true
+	for open && rows.Next() {
+		var seq, kind int64
+		var body []byte
+		var providers, deaf string
+		if err := rows.Scan(&seq, &kind, &body, &providers, &deaf); err != nil {
+			return err
+		}
+		n++
+		open = false
+		for _, d := range group {
+			d.add(seq, hub.EventKind(kind), body, providers, deaf)
+			open = open || !d.full
+		}
+	}
+	for _, d := range group {
+		d.more = d.more || n == batchEvents && !d.full
+	}
+	return rows.Err()
+}
+
+// add takes an event along, if it is for the follower and there is room for it.
+func (d *delivery) add(seq int64, kind hub.EventKind, body []byte, providers, deaf string) {
+	if d.full {
+		return
+	}
+	if d.until.Valid && seq > d.until.Int64 {
+		d.full = true
+		return
+	}
+	if d.wants(kind, providers, deaf) {
+		if len(d.body) > 0 && len(d.body)+len(body) > batchOctets {
+			d.full, d.more = true, true
+			return
+		}
+		d.body = append(d.body, body...)
+	}
+	d.last = seq
 }
 
 // wants reports whether an event is for the follower.
@@ -209,45 +303,4 @@ func (d *delivery) wants(kind hub.EventKind, providers, deaf string) bool {
 		return inHosts(providers, d.provider)
 	}
 	return false
-}
-
-// settleDelivery notes how far the follower has come and when it goes on. What
-// was stored meanwhile is due at once. A worker that others took for dead, and
-// whose lease is over, notes nothing.
-func (s *Service) settleDelivery(ctx context.Context, d *delivery, failure error) error {
-	now := s.nowMS()
-	if failure != nil {
-		d.attempts++
-		wait, _ := peer.Retry(failure)
-		wait = max(wait, peer.Backoff(d.attempts))
-		var p *problem.Problem
-		if errors.As(failure, &p) && p.Status < 500 && p.Status != http.StatusTooManyRequests {
-			wait = max(wait, time.Minute) // it was understood and refused: a person has to look at it
-		}
-		return s.db.Batch(ctx, func(tx *sqldb.Tx) error {
-			ctx := context.WithoutCancel(ctx) // a query that is broken off takes the batch of all with it
-			if _, err := advance(ctx, tx, 0); err != nil {
-				return err
-			}
-			_, err := tx.Exec(ctx, `UPDATE follower SET lease = 0, holder = '', attempts = ?, due = ? WHERE room = ? AND provider = ? AND lease = ? AND holder = ?`,
-				d.attempts, now+wait.Milliseconds(), d.room, d.provider, d.lease, s.cfg.NodeID)
-			return err
-		})
-	}
-	return s.db.Batch(ctx, func(tx *sqldb.Tx) error {
-		ctx := context.WithoutCancel(ctx) // a query that is broken off takes the batch of all with it
-		// Whoever stores an event holds the counter: what is not seen below is
-		// stored later, and will find the follower waiting.
-		if _, err := advance(ctx, tx, 0); err != nil {
-			return err
-		}
-		if d.until.Valid && !d.more && d.last >= d.until.Int64 {
-			_, err := tx.Exec(ctx, `DELETE FROM follower WHERE room = ? AND provider = ? AND until_seq IS NOT NULL AND lease = ? AND holder = ?`, d.room, d.provider, d.lease, s.cfg.NodeID)
-			return err
-		}
-		_, err := tx.Exec(ctx, `UPDATE follower SET lease = 0, holder = '', attempts = 0, sent = ?,
-			due = CASE WHEN EXISTS (SELECT 1 FROM event e WHERE e.room = follower.room AND e.seq > ?) THEN CAST(? AS BIGINT) ELSE NULL END
-			WHERE room = ? AND provider = ? AND lease = ? AND holder = ?`, d.last, d.last, now, d.room, d.provider, d.lease, s.cfg.NodeID)
-		return err
-	})
 }
