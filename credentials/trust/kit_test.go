@@ -81,20 +81,22 @@ type site struct {
 func newSite(t testing.TB) *site {
 	t.Helper()
 	s := &site{pages: map[string]http.HandlerFunc{}, hits: map[string]int{}, dir: t.TempDir()}
-	s.Server = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.mu.Lock()
-		s.hits[r.URL.Path]++
-		h := s.pages[r.URL.Path]
-		s.mu.Unlock()
-		if h == nil {
-			http.NotFound(w, r)
-			return
-		}
-		h(w, r)
-	}))
+	s.Server = httptest.NewTLSServer(http.HandlerFunc(s.route))
 	t.Cleanup(s.Close)
 	writeFile(t, s.dir, "ca.pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}))
 	return s
+}
+
+func (s *site) route(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	s.hits[r.URL.Path]++
+	h := s.pages[r.URL.Path]
+	s.mu.Unlock()
+	if h == nil {
+		http.NotFound(w, r)
+		return
+	}
+	h(w, r)
 }
 
 func (s *site) handle(path string, h http.HandlerFunc) {

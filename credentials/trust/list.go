@@ -43,6 +43,8 @@ type List struct {
 	current atomic.Pointer[Snapshot]
 	watch   watchers
 	revoked revocations
+
+	forTests func(*safehttp.Config) // changes how is fetched; nil but in tests
 }
 
 // A Snapshot is one reading of the configuration. It does not change.
@@ -210,6 +212,9 @@ func (b *builder) client(at, caFile string) (*safehttp.Client, error) {
 		for _, c := range roots {
 			config.Roots.AddCert(c)
 		}
+	}
+	if change := b.list.forTests; change != nil {
+		change(&config)
 	}
 	c := safehttp.New(config)
 	b.snap.clients = append(b.snap.clients, c)

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"strconv"
 	"time"
 )
 
@@ -36,6 +37,9 @@ type Config struct {
 	Resolver *net.Resolver
 	// UserAgent is sent if not empty.
 	UserAgent string
+	// TestPort is connected to in the place of 443 if it is not zero: for tests
+	// of URLs without a port, whose servers cannot have 443.
+	TestPort uint16
 }
 
 // A Client fetches from URLs that are not trusted. It may be used
@@ -53,7 +57,7 @@ func New(config Config) *Client {
 	c := &Client{config: config}
 	dialer := &net.Dialer{Timeout: dialTimeout, Resolver: config.Resolver, Control: c.mayDial}
 	c.transport = &http.Transport{
-		DialContext:            dialer.DialContext,
+		DialContext:            config.dial(dialer),
 		TLSClientConfig:        &tls.Config{RootCAs: config.Roots, MinVersion: tls.VersionTLS12},
 		TLSHandshakeTimeout:    dialTimeout,
 		ForceAttemptHTTP2:      true,
@@ -64,6 +68,18 @@ func New(config Config) *Client {
 		IdleConnTimeout:        30 * time.Second,
 	}
 	return c
+}
+
+func (c Config) dial(d *net.Dialer) func(context.Context, string, string) (net.Conn, error) {
+	if c.TestPort == 0 {
+		return d.DialContext
+	}
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		if host, port, err := net.SplitHostPort(address); err == nil && port == "443" {
+			address = net.JoinHostPort(host, strconv.Itoa(int(c.TestPort)))
+		}
+		return d.DialContext(ctx, network, address)
+	}
 }
 
 // Close closes connections that are kept for reuse.
