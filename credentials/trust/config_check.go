@@ -232,7 +232,18 @@ func (e *IssuerConfig) checkFormat(at string) error {
 			return wrong(fmt.Sprintf("%s.algs[%d]", at, i), "%.32q; use ES256, ES384, ES512, ESP256, ESP384, ESP512, EdDSA or Ed25519", alg)
 		}
 	}
+	for i, typ := range e.Types {
+		if typ.IsInt && typ.Int == formatKBT || !typ.IsInt && notCredentials[strings.TrimPrefix(strings.ToLower(typ.Text), "application/")] {
+			return wrong(fmt.Sprintf("%s.typ[%d]", at, i), "%v is of something else than credentials", typ.name())
+		}
+	}
 	return e.checkClaimKeys(at)
+}
+
+// notCredentials are the types of tokens that are signed by the same keys, or
+// by holders, and are no credentials.
+var notCredentials = map[string]bool{
+	"kb+jwt": true, "kb+cwt": true, "statuslist+jwt": true, "statuslist+cwt": true, "openid4vci-proof+jwt": true, "key-attestation+jwt": true,
 }
 
 func (e *IssuerConfig) checkX509(at string) error {

@@ -227,7 +227,7 @@ func peekKBT(data []byte) (*peekedKBT, error) {
 		return nil, bad("KBT", err)
 	}
 	kcwt := outer.Protected.GetInt(cose.HeaderKCWT)
-	if !kcwt.Exists() {
+	if tag, _, ok := kcwt.Tagged(); !ok || tag != cose.TagSign1 {
 		return nil, credentials.Errorf(credentials.CodeKCWTMissing, "KBT header", "no SD-CWT in kcwt (13)")
 	}
 	inner, err := cose.ParseSign1(kcwt, limits)
@@ -254,6 +254,7 @@ func peekKBT(data []byte) (*peekedKBT, error) {
 // Types of CWTs: the numbers of CoAP content formats and the media types.
 const (
 	formatSDCWT = 293
+	formatKBT   = 294
 	formatCWT   = 61
 	mediaSDCWT  = "application/sd-cwt"
 	mediaCWT    = "application/cwt"
