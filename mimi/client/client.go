@@ -40,6 +40,11 @@ type Config struct {
 	// seconds if zero.
 	FetchJitter time.Duration
 
+	// ExpelAfter is for how long a client waits for the hub to remove a member
+	// whose credential is void for good before it does so itself, where its
+	// role may; 5 minutes if zero.
+	ExpelAfter time.Duration
+
 	Log *slog.Logger     // nil logs nothing
 	Now func() time.Time // time.Now if nil
 	// Wrap, if set, stands between the client and its connections.
@@ -59,6 +64,7 @@ type Client struct {
 	now      func() time.Time
 
 	duty   duty
+	doubts doubts
 	events sync.Mutex // is held while an event is taken in, before any room's lock
 
 	mu    sync.Mutex // guards what follows
@@ -86,6 +92,9 @@ func Open(ctx context.Context, cfg Config) (*Client, error) {
 	}
 	if cfg.FetchJitter <= 0 {
 		cfg.FetchJitter = fetchJitter
+	}
+	if cfg.ExpelAfter <= 0 {
+		cfg.ExpelAfter = expelAfter
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now

@@ -80,11 +80,15 @@ func (r *Room) commitDuty(ctx context.Context) error {
 	return r.commitPending(ctx)
 }
 
-// keepCommitting does its duty until ctx ends.
+// keepCommitting does its duty until ctx ends, and removes whom the hub should
+// have removed.
 func (c *Client) keepCommitting(ctx context.Context) {
 	for wait(ctx, dutyTick) == nil {
 		if err := c.commitDue(ctx); err != nil && !errors.Is(err, context.Canceled) {
 			c.log.Warn("proposals that wait could not be committed", "err", err)
+		}
+		if err := c.expelVoid(ctx, true); err != nil && !errors.Is(err, context.Canceled) {
+			c.log.Warn("members whose credentials are void could not be looked for", "err", err)
 		}
 	}
 }

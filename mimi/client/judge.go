@@ -45,6 +45,9 @@ type Verdict struct {
 	Claims []policy.Credential // that preauthorisation may look at
 	// Quarantine says why the credential is in doubt now; empty if it is not.
 	Quarantine string
+	// ForGood says that the doubt will not end by itself, as when the
+	// credential is revoked: the leaf should be removed.
+	ForGood bool
 	// Until is when to ask again; zero if the answer does not change.
 	Until time.Time
 }

@@ -23,6 +23,9 @@ func (c *Client) maintain(ctx context.Context) error {
 	if err := c.commitDue(ctx); err != nil {
 		return err
 	}
+	if err := c.expelVoid(ctx, false); err != nil {
+		return err
+	}
 	return c.Renew(ctx, false)
 }
 

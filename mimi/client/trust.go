@@ -30,7 +30,7 @@ func (j TrustJudge) Leaf(ctx context.Context, q *Question) (*Verdict, error) {
 		out.Claims = v.Claims
 	}
 	if v.Quarantined || v.Unverified {
-		out.Quarantine = "it could not be verified"
+		out.Quarantine, out.ForGood = "it could not be verified", v.ForGood()
 		if v.Trouble != nil {
 			out.Quarantine = v.Trouble.Error()
 		}

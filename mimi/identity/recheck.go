@@ -63,6 +63,14 @@ func (e *Evaluator) Recheck(ctx context.Context, held []Held) (changes []Alert, 
 	return changes, next, nil
 }
 
+// ForGood reports whether what speaks against a credential that was believed once
+// will not end: it is revoked, expired, or not believed any more. Then a hub
+// removes the leaf, and a member that may does so if the hub does not.
+func (v *Verdict) ForGood() bool {
+	kind, _ := alertOf(v, nil)
+	return kind.Remove()
+}
+
 // alertOf sorts a verdict on a credential that was believed once.
 func alertOf(v *Verdict, err error) (AlertKind, error) {
 	if err != nil {
