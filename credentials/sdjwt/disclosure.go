@@ -1,9 +1,12 @@
 package sdjwt
 
 import (
-	"crypto/sha512"
+	"bytes"
+	"cmp"
 	"encoding/base64"
+	"encoding/binary"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/privyseal/privyseal/credentials"
@@ -64,22 +67,31 @@ func parseDisclosure(i int, text string, depth int) (*disclosure, error) {
 	return d, nil
 }
 
-// A disclosureWriter makes Disclosures; it keeps its buffers between them. Its
-// strings are cut out of one text, since a token has hundreds of them.
+// A disclosureWriter makes Disclosures, one after the other as a token has them,
+// and keeps its buffers between tokens.
 type disclosureWriter struct {
-	json, ascii []byte
-	text        strings.Builder
+	json    []byte // of the last Disclosure
+	text    []byte // Disclosures, each with a tilde after it
+	ends    []int  // of the Disclosures in text, before the tildes
+	digests []byte // in base64url, one after the other
 }
 
-// property returns the Disclosure of an object property and its digest.
-func (w *disclosureWriter) property(h *hashAlg, salts *saltSource, name string, value any) (text, digest string) {
+// A digestAt is where in digests a digest begins, and the octets that tell it
+// from most others.
+type digestAt struct {
+	first uint64
+	at    int
+}
+
+// property makes the Disclosure of an object property and returns its digest.
+func (w *disclosureWriter) property(h *hashAlg, salts *saltSource, name string, value any) digestAt {
 	w.begin(salts)
 	w.json = append(jose.AppendString(w.json, name), ',')
 	return w.finish(h, value)
 }
 
-// element returns the Disclosure of an array element and its digest.
-func (w *disclosureWriter) element(h *hashAlg, salts *saltSource, value any) (text, digest string) {
+// element makes the Disclosure of an array element and returns its digest.
+func (w *disclosureWriter) element(h *hashAlg, salts *saltSource, value any) digestAt {
 	w.begin(salts)
 	return w.finish(h, value)
 }
@@ -88,21 +100,61 @@ func (w *disclosureWriter) begin(salts *saltSource) {
 	w.json = append(salts.append(append(w.json[:0], '[', '"')), '"', ',')
 }
 
-func (w *disclosureWriter) finish(h *hashAlg, value any) (text, digest string) {
+func (w *disclosureWriter) finish(h *hashAlg, value any) digestAt {
 	w.json = append(jose.AppendJSON(w.json, value), ']')
-	w.ascii = base64.RawURLEncoding.AppendEncode(w.ascii[:0], w.json)
-	return w.keep(w.ascii), w.digest(h, w.ascii)
+	start := len(w.text)
+	w.text = base64.RawURLEncoding.AppendEncode(w.text, w.json)
+	digest := w.digest(h, w.text[start:])
+	w.ends = append(w.ends, len(w.text))
+	w.text = append(w.text, '~')
+	return digest
 }
 
-func (w *disclosureWriter) digest(h *hashAlg, text []byte) string {
-	var out [(sha512.Size*8 + 5) / 6]byte
-	return w.keep(h.appendDigest(out[:0], text))
+func (w *disclosureWriter) digest(h *hashAlg, text []byte) digestAt {
+	start := len(w.digests)
+	w.digests = h.appendDigest(w.digests, text)
+	return digestAt{binary.BigEndian.Uint64(w.digests[start:]), start}
 }
 
-// keep returns b as a string. What the Builder has handed out stays as it is
-// when it grows.
-func (w *disclosureWriter) keep(b []byte) string {
-	start := w.text.Len()
-	w.text.Write(b)
-	return w.text.String()[start:]
+// of returns the base64url of a digest.
+func (w *disclosureWriter) of(h *hashAlg, d digestAt) []byte {
+	return w.digests[d.at : d.at+base64.RawURLEncoding.EncodedLen(h.size)]
+}
+
+// sorted returns the JSON array of the digests in the order of their text.
+func (w *disclosureWriter) sorted(h *hashAlg, digests []digestAt) jose.Raw {
+	slices.SortFunc(digests, func(a, b digestAt) int {
+		if a.first != b.first {
+			return cmp.Compare(a.first, b.first)
+		}
+		return bytes.Compare(w.of(h, a), w.of(h, b))
+	})
+	list := make(jose.Raw, 0, 2+len(digests)*(3+base64.RawURLEncoding.EncodedLen(h.size)))
+	for i, d := range digests {
+		if i > 0 {
+			list = append(list, ',')
+		} else {
+			list = append(list, '[')
+		}
+		list = append(append(append(list, '"'), w.of(h, d)...), '"')
+	}
+	return append(list, ']')
+}
+
+// token returns the token with the Disclosures behind an Issuer-signed JWT.
+func (w *disclosureWriter) token(jwt []byte) *Token {
+	var b strings.Builder
+	b.Grow(len(jwt) + 1 + len(w.text))
+	b.Write(jwt)
+	b.WriteByte('~')
+	b.Write(w.text)
+	t := &Token{disclosures: make([]string, len(w.ends)), prefix: b.String()}
+	t.jwt = t.prefix[:len(jwt)]
+	from := len(jwt) + 1
+	for i, end := range w.ends {
+		end += len(jwt) + 1
+		t.disclosures[i] = t.prefix[from:end]
+		from = end + 1
+	}
+	return t
 }

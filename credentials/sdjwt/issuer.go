@@ -63,19 +63,23 @@ func (i *Issuer) Issue(ctx context.Context, req Request) (*Token, error) {
 	if err := i.complete(claims, req); err != nil {
 		return nil, err
 	}
-	disclosures, err := i.redact(claims, req, h)
-	if err != nil {
+	r := redactors.Get().(*redactor)
+	defer r.release()
+	r.hash = h
+	if err := r.redact(claims, req); err != nil {
 		return nil, err
 	}
-	if len(disclosures) > limits.Disclosures {
-		return nil, fmt.Errorf("sdjwt: %d claims are redacted, at most %d may be", len(disclosures), limits.Disclosures)
+	disclosures := len(r.writer.ends)
+	if disclosures > limits.Disclosures {
+		return nil, fmt.Errorf("sdjwt: %d claims are redacted, at most %d may be", disclosures, limits.Disclosures)
 	}
-	payload := jose.AppendJSON(make([]byte, 0, 512+60*len(disclosures)), claims)
-	jwt, err := jose.Sign(ctx, scheme, i.Key, i.header(scheme), payload)
+	payload := jose.AppendJSON(r.writer.json[:0], claims)
+	r.writer.json = payload
+	jwt, err := jose.SignOctets(ctx, scheme, i.Key, i.header(scheme), payload)
 	if err != nil {
 		return nil, fmt.Errorf("sdjwt: signing: %w", err)
 	}
-	t := newToken(jwt, disclosures, "")
+	t := r.writer.token(jwt)
 	if n := len(t.prefix); n > limits.Octets {
 		return nil, fmt.Errorf("sdjwt: the token has %d octets, at most %d may be issued", n, limits.Octets)
 	}
@@ -138,7 +142,7 @@ func (i *Issuer) checkRedactable(p Path) error {
 
 // complete adds the registered claims of the request to the caller's.
 func (i *Issuer) complete(claims *jose.Object, req Request) error {
-	add := jose.Object{Members: make([]jose.Member, 0, len(claims.Members)+7)} // 5 here, _sd and _sd_alg later
+	add := jose.Object{Members: make([]jose.Member, 0, 5)}
 	if i.Name != "" {
 		add.Add("iss", i.Name)
 	}
@@ -167,7 +171,7 @@ func (i *Issuer) complete(claims *jose.Object, req Request) error {
 			return err
 		}
 	}
-	claims.Members = append(add.Members, claims.Members...)
+	claims.Members = slices.Insert(claims.Members, 0, add.Members...)
 	return i.checkComplete(claims)
 }
 
@@ -217,28 +221,25 @@ func (i *Issuer) typ() string {
 	return i.Type
 }
 
-// textGuess is a Disclosure without its claim: the salt, brackets and quotation
-// marks in base64url.
-const textGuess = 48
-
-func (i *Issuer) redact(claims *jose.Object, req Request, h *hashAlg) ([]string, error) {
-	plan, err := newPlan(req.Redact, req.Decoys)
+// redact redacts claims as req asks.
+func (r *redactor) redact(claims *jose.Object, req Request) error {
+	plan, err := r.planFor(req.Redact, req.Decoys)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	r := &redactor{hash: h, disclosures: make([]string, 0, len(req.Redact))}
-	r.writer.json, r.writer.ascii = make([]byte, 0, 256), make([]byte, 0, 384)
-	r.writer.text.Grow(len(req.Redact)*(textGuess+44) + len(req.Claims)*4/3)
+	if n := len(req.Redact); n > 0 {
+		r.salts.draw(n)
+	}
 	if err := r.object(claims, plan); err != nil {
-		return nil, err
+		return err
 	}
 	if miss := plan.unmatched(); miss != nil {
-		return nil, fmt.Errorf("sdjwt: the claims have nothing at %s", miss)
+		return fmt.Errorf("sdjwt: the claims have nothing at %s", miss)
 	}
 	if r.salts.drawn {
-		claims.Add(keySDAlg, h.name)
+		claims.Add(keySDAlg, r.hash.name)
 	}
-	return r.disclosures, nil
+	return nil
 }
 
 // header returns the JSON of the protected header.

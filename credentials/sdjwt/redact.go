@@ -7,6 +7,7 @@ import (
 	"iter"
 	"math/big"
 	"slices"
+	"sync"
 
 	"github.com/privyseal/privyseal/internal/jose"
 )
@@ -30,9 +31,15 @@ type plan struct {
 	asked   Path          // the path that led here, for messages
 }
 
-func newPlan(redact []Path, decoys []Decoy) (*plan, error) {
-	root := &plan{matched: true, members: make(map[string]*plan, len(redact))}
-	fresh := make(plans, len(redact))
+// planFor returns the plan of the whole claims set.
+func (r *redactor) planFor(redact []Path, decoys []Decoy) (*plan, error) {
+	root := &r.root
+	root.matched = true
+	if root.members == nil {
+		root.members = make(map[string]*plan, len(redact))
+	}
+	r.plans = slices.Grow(r.plans[:0], len(redact))[:len(redact)]
+	fresh := r.plans
 	for _, p := range redact {
 		at, err := root.descend(p, &fresh)
 		if err != nil {
@@ -148,11 +155,40 @@ func (p *plan) unmatched() Path {
 
 // A redactor replaces claims by digests, from the bottom up (RFC 9901 section
 // 4.2): the value in a Disclosure may itself have redacted parts.
+//
+// One redactor serves many tokens, one after the other, since its memory is much
+// of what they cost.
 type redactor struct {
-	hash        *hashAlg
-	salts       saltSource
-	writer      disclosureWriter
-	disclosures []string
+	hash   *hashAlg
+	salts  saltSource
+	writer disclosureWriter
+	order  []digestAt // of the objects that are being redacted
+	root   plan
+	plans  plans // most of those below root
+}
+
+var redactors = sync.Pool{New: func() any { return new(redactor) }}
+
+// release forgets the token and keeps the memory.
+func (r *redactor) release() {
+	const most = 1 << 18
+	r.salts.reset()
+	w := &r.writer
+	for _, b := range []*[]byte{&w.json, &w.text, &w.digests} {
+		if *b = (*b)[:0]; cap(*b) > most {
+			*b = nil
+		}
+	}
+	if w.ends, r.order = w.ends[:0], r.order[:0]; cap(w.ends)+cap(r.order) > most {
+		w.ends, r.order = nil, nil
+	}
+	clear(r.plans)
+	clear(r.root.members)
+	r.root = plan{members: r.root.members}
+	if len(r.plans) > 1<<10 {
+		r.plans, r.root.members = nil, nil
+	}
+	redactors.Put(r)
 }
 
 // value returns v with what its plan names replaced. v is used up.
@@ -174,7 +210,7 @@ func (r *redactor) value(v any, p *plan) (any, error) {
 }
 
 func (r *redactor) object(o *jose.Object, p *plan) error {
-	digests := make([]string, 0, len(p.members)+p.decoys)
+	from := len(r.order)
 	kept := o.Members[:0]
 	for _, m := range o.Members {
 		if reserved(m.Name) {
@@ -189,23 +225,26 @@ func (r *redactor) object(o *jose.Object, p *plan) error {
 			kept = append(kept, jose.Member{Name: m.Name, Value: v})
 			continue
 		}
-		text, digest := r.writer.property(r.hash, &r.salts, m.Name, v)
-		r.disclosures = append(r.disclosures, text)
-		digests = append(digests, digest)
+		r.order = append(r.order, r.writer.property(r.hash, &r.salts, m.Name, v))
 	}
 	o.Members = kept
 	for range p.decoys {
-		digests = append(digests, r.decoy())
+		r.order = append(r.order, r.decoy())
 	}
-	if len(digests) > 0 {
-		slices.Sort(digests) // which hides the order of the claims
-		o.Members = append(o.Members, jose.Member{Name: keySD, Value: digests})
+	if len(r.order) > from { // sorted, which hides the order of the claims
+		o.Members = append(o.Members, jose.Member{Name: keySD, Value: r.writer.sorted(r.hash, r.order[from:])})
+		r.order = r.order[:from]
 	}
 	return nil
 }
 
 // decoy returns a digest that stands for nothing.
-func (r *redactor) decoy() string { return r.writer.digest(r.hash, r.salts.append(nil)) }
+func (r *redactor) decoy() digestAt { return r.writer.digest(r.hash, r.salts.append(nil)) }
+
+// dots returns what stands for a redacted element of an array.
+func (r *redactor) dots(d digestAt) *jose.Object {
+	return new(jose.Object).Add(keyDots, string(r.writer.of(r.hash, d)))
+}
 
 func (r *redactor) array(list []any, p *plan) (any, error) {
 	out := make([]any, 0, len(list)+p.decoys)
@@ -221,9 +260,7 @@ func (r *redactor) array(list []any, p *plan) (any, error) {
 			return nil, err
 		}
 		if below != nil && below.redact {
-			text, digest := r.writer.element(r.hash, &r.salts, v)
-			r.disclosures = append(r.disclosures, text)
-			v = new(jose.Object).Add(keyDots, digest)
+			v = r.dots(r.writer.element(r.hash, &r.salts, v))
 		}
 		out = append(out, v)
 	}
@@ -235,8 +272,7 @@ func (r *redactor) array(list []any, p *plan) (any, error) {
 		if err != nil {
 			return nil, err
 		}
-		decoy := new(jose.Object).Add(keyDots, r.decoy())
-		out = slices.Insert(out, int(at.Int64()), any(decoy))
+		out = slices.Insert(out, int(at.Int64()), any(r.dots(r.decoy())))
 	}
 	return out, nil
 }
@@ -283,20 +319,33 @@ const saltOctets = 16
 
 // A saltSource draws salts from crypto/rand, many at a time.
 type saltSource struct {
-	fresh []byte
-	drawn bool // a salt was drawn
+	octets []byte
+	fresh  []byte // those of octets that were not given out
+	drawn  bool   // a salt was drawn
+}
+
+// draw draws n salts at once.
+func (s *saltSource) draw(n int) {
+	s.octets = slices.Grow(s.octets[:0], n*saltOctets)[:n*saltOctets]
+	rand.Read(s.octets) // which never fails, crypto/rand says
+	s.fresh = s.octets
+}
+
+func (s *saltSource) reset() {
+	clear(s.octets)
+	if cap(s.octets) > 1<<16 {
+		s.octets = nil
+	}
+	s.fresh, s.drawn = nil, false
 }
 
 // append appends a salt in base64url that was never used before.
 func (s *saltSource) append(b []byte) []byte {
-	const batch = 16 * saltOctets
 	s.drawn = true
 	if len(s.fresh) == 0 {
-		s.fresh = make([]byte, batch)
-		rand.Read(s.fresh) // which never fails, crypto/rand says
+		s.draw(16)
 	}
 	b = base64.RawURLEncoding.AppendEncode(b, s.fresh[:saltOctets])
-	clear(s.fresh[:saltOctets])
 	s.fresh = s.fresh[saltOctets:]
 	return b
 }

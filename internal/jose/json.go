@@ -161,6 +161,10 @@ func (d *decoder) object() (any, error) {
 		return o, nil
 	}
 	var names nameSet
+	room := 4
+	if d.at == 1 { // the whole text is this object
+		room = min(strings.Count(d.text, ":")+8, 1<<9) // with what an issuer adds
+	}
 	for {
 		name, err := d.name()
 		if err != nil {
@@ -174,7 +178,7 @@ func (d *decoder) object() (any, error) {
 			return nil, err
 		}
 		if o.Members == nil {
-			o.Members = make([]Member, 0, 4)
+			o.Members = make([]Member, 0, room)
 		}
 		o.Members = append(o.Members, Member{name, v})
 		if more, err := d.more('}'); !more {
@@ -211,7 +215,7 @@ func (n *nameSet) add(o *Object, name string) bool {
 		return !o.Has(name)
 	}
 	if n.seen == nil {
-		n.seen = make(map[string]struct{}, 4*fewNames)
+		n.seen = make(map[string]struct{}, max(4*fewNames, cap(o.Members)))
 		for i := range o.Members {
 			n.seen[o.Members[i].Name] = struct{}{}
 		}

@@ -141,8 +141,14 @@ func (j *JWS) Verify(scheme Scheme, pub crypto.PublicKey) bool {
 // Sign returns the compact serialization of payload under the header, which is
 // a JSON text. ctx reaches a key that waits on a device.
 func Sign(ctx context.Context, scheme Scheme, key crypto.Signer, header, payload []byte) (string, error) {
+	token, err := SignOctets(ctx, scheme, key, header, payload)
+	return string(token), err
+}
+
+// SignOctets is Sign for a caller that makes a longer string of it.
+func SignOctets(ctx context.Context, scheme Scheme, key crypto.Signer, header, payload []byte) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
-		return "", err
+		return nil, err
 	}
 	enc := base64.RawURLEncoding
 	size := enc.EncodedLen(len(header)) + enc.EncodedLen(len(payload)) + 2 + enc.EncodedLen(132)
@@ -150,7 +156,7 @@ func Sign(ctx context.Context, scheme Scheme, key crypto.Signer, header, payload
 	token = enc.AppendEncode(append(token, '.'), payload)
 	signature, err := scheme.SignRawContext(ctx, key, token)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	return string(enc.AppendEncode(append(token, '.'), signature)), nil
+	return enc.AppendEncode(append(token, '.'), signature), nil
 }

@@ -65,7 +65,10 @@ func (o *Object) Add(name string, value any) *Object {
 	return o
 }
 
-// AppendJSON appends v, a value of the kinds that ParseJSON returns or a
+// Raw is one JSON value that AppendJSON appends as it is.
+type Raw []byte
+
+// AppendJSON appends v, a value of the kinds that ParseJSON returns, a Raw or a
 // []string, as JSON without white space. It panics on anything else.
 func AppendJSON(b []byte, v any) []byte {
 	switch v := v.(type) {
@@ -84,6 +87,8 @@ func AppendJSON(b []byte, v any) []byte {
 		return appendArray(b, v)
 	case []string:
 		return appendStrings(b, v)
+	case Raw:
+		return append(b, v...)
 	case *Object:
 		return appendObject(b, v)
 	}
