@@ -23,6 +23,9 @@ type RoomOptions struct {
 	Metadata mimi.RoomMetaData      // RoomURI is filled in
 	// Components are further ones, such as mls_operational_policy.
 	Components map[policy.ComponentID][]byte
+	// Senders are further providers that may make external proposals beside the
+	// hub. What each may propose, the role says for which it is preauthorised.
+	Senders []mls.ExternalSender
 }
 
 // CreateRoom makes a room at the client's own provider, which becomes its hub.
@@ -80,7 +83,7 @@ func (c *Client) setup(ctx context.Context, uri mimi.URI, opts *RoomOptions) (ml
 	}
 	s := room.Setup{
 		URI: uri, Creator: c.User(), CreatorRole: opts.Role, Roles: opts.Roles, Base: opts.Base, Metadata: &opts.Metadata,
-		Others: opts.Components, Hub: hub.HubSender, FrankingAgent: *agent,
+		Others: opts.Components, Hub: hub.HubSender, Senders: opts.Senders, FrankingAgent: *agent,
 	}
 	return s.Extensions()
 }

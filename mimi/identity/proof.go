@@ -176,7 +176,7 @@ func (x *examination) hub(ctx context.Context, c *mls.Credential, key []byte, sc
 		return nil, credentials.Errorf(credentials.CodeIdentityHostMismatch, "hub certificate", "it is of %s, the room of %s", provider, x.q.Room.Provider())
 	}
 	x.trace.hub(ev.Issuer, provider)
-	p := &proof{hub: provider}
+	p := &proof{hub: provider, claims: []policy.Credential{policy.NewX509(ev.Certificate.Chain[0])}}
 	p.add(ev)
 	return p, nil
 }

@@ -21,7 +21,8 @@ type Setup struct {
 	// Others are further components, such as mls_operational_policy.
 	Others map[policy.ComponentID][]byte
 
-	Hub           mls.ExternalSender // the hub's entry in external_senders
+	Hub           mls.ExternalSender   // the hub's entry in external_senders
+	Senders       []mls.ExternalSender // further ones: followers' that enforce the room's policy
 	FrankingAgent mimi.FrankingAgent
 }
 
@@ -58,7 +59,7 @@ func (s *Setup) Extensions() (mls.Extensions, error) {
 		}
 		d = d.With(mls.ComponentID(id), value)
 	}
-	ext := mls.Extensions{requiredCapabilities().Extension(), d.Extension(), mls.ExternalSendersExtension(s.Hub)}
+	ext := mls.Extensions{requiredCapabilities().Extension(), d.Extension(), mls.ExternalSendersExtension(append([]mls.ExternalSender{s.Hub}, s.Senders...)...)}
 	return ext, Check(ext)
 }
 

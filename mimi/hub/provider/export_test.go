@@ -1,13 +1,23 @@
 package provider
 
 import (
+	"context"
 	"log/slog"
 	"time"
+
+	"github.com/privyseal/privyseal/mimi"
+	"github.com/privyseal/privyseal/mls"
 )
 
 // SetFault makes the service stop at the named steps with an error. It is set
 // before the service is used.
 func (s *Service) SetFault(f func(step string) error) { s.fault = f }
+
+// GroupContext returns that of a room of ours.
+func (s *Service) GroupContext(ctx context.Context, room mimi.URI) (gc mls.GroupContext, err error) {
+	err = s.decideAlone(ctx, room, func(e *entry) error { gc = e.room.Context(); return nil })
+	return gc, err
+}
 
 // Stopped has a node look at the beats of others at given times, and returns
 // those that it takes for dead at the last.

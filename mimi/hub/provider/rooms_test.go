@@ -1,13 +1,22 @@
 package provider_test
 
 import (
+	"crypto/x509"
 	"errors"
+	"fmt"
+	"math/big"
+	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/privyseal/privyseal/mimi"
 	"github.com/privyseal/privyseal/mimi/client"
+	"github.com/privyseal/privyseal/mimi/hub"
 	"github.com/privyseal/privyseal/mimi/hub/provider"
+	"github.com/privyseal/privyseal/mimi/identity/identitytest"
+	"github.com/privyseal/privyseal/mimi/peer"
 	"github.com/privyseal/privyseal/mimi/policy"
 	"github.com/privyseal/privyseal/mls"
 )
@@ -297,21 +306,224 @@ func TestNobodyMissesWhatComesAfter(t *testing.T) {
 // What mls_operational_policy says, the hub holds everybody to.
 func TestOperationalParameters(t *testing.T) {
 	w := newWorld(t, false, "a.example", "b.example")
-	alice, adam, bob := w.person("alice/phone@a.example"), w.person("adam/phone@a.example"), w.person("bob/tablet@b.example")
-	lax := func() *policy.OperationalParameters {
-		return &policy.OperationalParameters{ExternalCommitAllowed: true, ExternalProposalAllowed: true, AppMessagePolicy: policy.AppMessagePolicy{EpochTolerance: 1}}
-	}
-	room := func(name string, ops *policy.OperationalParameters) *client.Room {
-		return must[*client.Room](t)(alice.CreateRoom(t.Context(), uri(t, "mimi://a.example/r/"+name), client.RoomOptions{
+	alice, bob := w.person("alice/phone@a.example"), w.person("bob/tablet@b.example")
+	room := func(name string, change func(*policy.OperationalParameters)) (*client.Room, error) {
+		ops := &policy.OperationalParameters{ExternalCommitAllowed: true, ExternalProposalAllowed: true}
+		change(ops)
+		return alice.CreateRoom(t.Context(), uri(t, "mimi://a.example/r/"+name), client.RoomOptions{
 			Components: map[policy.ComponentID][]byte{policy.ComponentOperational: ops.Marshal()},
-		}))
+		})
 	}
-	strict := lax()
-	r := room("mandatory", strict)
-	_ = r
-	_ = adam
-	_ = bob
+	_, err := room("component", func(o *policy.OperationalParameters) {
+		o.MandatoryCapabilities.ComponentIDs = []policy.ComponentID{0x7777}
+	})
+	refusedFor(t, err, "component")
+	_, err = room("credential", func(o *policy.OperationalParameters) {
+		o.ForbiddenCapabilities.Credentials = []uint16{uint16(mls.CredentialX509)}
+	})
+	refusedFor(t, err, "credential")
+	_, err = room("lifetime", func(o *policy.OperationalParameters) { o.MaxKPLifetime = 60 })
+	refusedFor(t, err, "the room allows 60")
+	r := must[*client.Room](t)(room("closed", func(o *policy.OperationalParameters) { o.ExternalCommitAllowed = false }))
+	must[*client.Committed](t)(r.Add(t.Context(), bob.User(), client.AddOptions{}))
+	if _, err := w.person("bob/watch@b.example").Join(t.Context(), r.URI(), client.JoinOptions{}); err == nil {
+		t.Error("a client joins by external commit where none is allowed")
+	}
+	for _, tolerance := range []uint8{0, 2} {
+		r := must[*client.Room](t)(room(fmt.Sprint("tolerance", tolerance), func(o *policy.OperationalParameters) {
+			o.AppMessagePolicy.EpochTolerance = tolerance
+		}))
+		must[*client.Sent](t)(r.Text(t.Context(), "one"))
+		old := w.messageAt(alice, "a.example")
+		for behind := range uint8(4) {
+			q := &mimi.SubmitMessageRequest{Protocol: mimi.ProtocolMLS10, AppMessage: rewriteAs(t, old, behind), SendingURI: alice.User()}
+			p := must[*mimi.SubmitMessageResponse](t)(w.hubs["a.example"].Submit(t.Context(), hub.From{Provider: "a.example", Client: alice.URI()}, r.URI(), q))
+			if taken := p.StatusCode == mimi.SubmitAccepted; taken != (behind <= tolerance) || !taken && p.CurrentEpoch != uint64(behind) {
+				t.Errorf("tolerance %d: a message %d epochs behind gets %+v", tolerance, behind, p)
+			}
+			must[*client.Committed](t)(r.Refresh(t.Context()))
+		}
+	}
 }
 
-var _ = errors.Is
-var _ provider.Config
+// rewriteAs is rewrite with octets of which there are several.
+func rewriteAs(t *testing.T, m *mimi.MLSMessage, n uint8) *mimi.MLSMessage {
+	b := append([]byte(nil), m.Bytes()...)
+	b[len(b)-1] ^= n + 1
+	return must[*mimi.MLSMessage](t)(mimi.ParseMLSMessage(b))
+}
+
+// Another provider that the room lists as an external sender may propose what
+// the role allows for which it is preauthorised, and nothing without one. The
+// room's members commit it.
+func TestExternalSender(t *testing.T) {
+	onBoth(t, func(t *testing.T, pg bool) {
+		w := newWorld(t, pg, "a.example", "b.example", "c.example")
+		alice, bob, cathy := w.person("alice/phone@a.example"), w.person("bob/tablet@b.example"), w.person("cathy/watch@c.example")
+		b, c := w.hubs["b.example"], w.hubs["c.example"]
+		roles := policy.CooperativeRoles()
+		room := must[*client.Room](t)(alice.CreateRoom(t.Context(), uri(t, clubhouse), client.RoomOptions{
+			Roles: roles, Role: 4, Senders: []mls.ExternalSender{b.keys.keys.Sender, c.keys.keys.Sender},
+			Components: map[policy.ComponentID][]byte{policy.ComponentPreauth: preauth(roles, map[mimi.RoleIndex]policy.Claim{5: sanIs("mimi://b.example")})},
+		}))
+		for _, p := range []*person{bob, cathy} {
+			must[*client.Committed](t)(room.Add(t.Context(), p.User(), client.AddOptions{Role: 2}))
+			p.until("it is in the room", func() bool { return p.status(clubhouse) == client.RoomMember })
+		}
+		// propose has a provider propose, as the external sender with an index, to
+		// take a user off the list with its clients.
+		propose := func(n *node, index uint32, user mimi.URI) *mimi.UpdateRoomResponse {
+			t.Helper()
+			h := w.hubs["a.example"]
+			i := must[*provider.Inspection](t)(h.Inspect(t.Context(), uri(t, clubhouse)))
+			gc := must[mls.GroupContext](t)(h.GroupContext(t.Context(), uri(t, clubhouse)))
+			var update mimi.ParticipantListUpdate
+			for at, p := range i.Participants {
+				if p.User == user {
+					update.RemovedIndices = append(update.RemovedIndices, uint32(at))
+				}
+			}
+			list := []mls.Proposal{mls.UpdateAppData(mls.ComponentID(policy.ComponentParticipantList), update.Marshal())}
+			for _, m := range i.Members {
+				if m.User == user {
+					list = append(list, &mls.Remove{Removed: mls.LeafIndex(m.Leaf)})
+				}
+			}
+			u := new(mimi.HandshakeBundle)
+			for _, p := range list {
+				m := must[*mimi.MLSMessage](t)(mimi.ParseMLSMessage(must[[]byte](t)(mls.ProposeExternally(t.Context(), n.keys.keys.SenderSigner, &gc, index, p, nil))))
+				if u.ProposalOrCommit == nil {
+					u.ProposalOrCommit = m
+				} else {
+					u.MoreProposals = append(u.MoreProposals, m)
+				}
+			}
+			answer, err := n.peer.Do(t.Context(), "a.example", peer.Update, clubhouse, u.Marshal())
+			ok(t, err)
+			return must[*mimi.UpdateRoomResponse](t)(mimi.ParseUpdateRoomResponse(answer))
+		}
+		if p := propose(c, 2, bob.User()); p.ResponseCode != mimi.UpdateNotAllowed {
+			t.Errorf("a sender without a role: %+v", p)
+		}
+		if p := propose(b, 1, cathy.User()); p.ResponseCode != mimi.UpdateSuccess {
+			t.Fatalf("the enforcer: %+v", p)
+		}
+		alice.until("the removal is committed", func() bool { alice.commits(clubhouse); return w.size(clubhouse) == 2 })
+		cathy.until("it is out", func() bool { return cathy.status(clubhouse) == client.RoomLeft })
+		w.check(clubhouse, alice, bob)
+	})
+}
+
+// A credential that is suspended keeps its leaf. Until it is valid again its
+// holder is not heard, comes into no room, and nobody can add it.
+func TestSuspension(t *testing.T) {
+	onBoth(t, func(t *testing.T, pg bool) {
+		w := knownWorld(t, pg, "a.example", "b.example")
+		dir := t.TempDir()
+		crl := filepath.Join(dir, "holds.crl")
+		entry := w.ca.Entry(t, dir, "test", "a.example", "b.example")
+		entry["revocation"] = map[string]any{"mode": "hard", "methods": []string{"crl"}, "crl": []string{"holds.crl"}}
+		w.ca.WriteCRL(t, crl, 1)
+		var later atomic.Int64 // a list is asked for every few seconds at most, by this clock
+		_, strict := identitytest.Open(t, identitytest.WriteConfig(t, dir, nil, entry), func() time.Time { return time.Now().Add(time.Duration(later.Load())) })
+		w.mods = append(w.mods, func(c *provider.Config) {
+			c.Evaluator = hub.TrustEvaluator{Evaluator: strict}
+		})
+		for _, h := range []string{"a.example", "b.example"} {
+			w.hubs[h] = w.start(h, w.source(), newHubKeys(t, w.ca, h))
+		}
+		n := w.hubs["a.example"]
+		go n.Follow(t.Context(), strict)
+		alice, adam, bob, carol := w.person("alice/phone@a.example"), w.person("adam/phone@a.example"), w.person("bob/tablet@b.example"), w.person("carol/phone@b.example")
+		r := alice.create(clubhouse, adam, bob)
+		for _, p := range []*person{alice, adam, bob} {
+			p.until("it is in the newest epoch", func() bool { return p.epoch(clubhouse) == alice.epoch(clubhouse) })
+		}
+		w.ca.WriteHolds(t, crl, 2, adam.serial(), bob.serial(), carol.serial())
+		ok(t, strict.Refresh(t.Context(), "test"))
+		n.eventually(t, "two leaves are held", func() bool { return n.held(t, clubhouse) == 2 })
+		n.Forget()                               // what the store knows decides as well
+		for _, p := range []*person{adam, bob} { // of the hub's provider and of another
+			if _, err := p.room(clubhouse).Text(t.Context(), "hello"); !errors.Is(err, client.ErrNotAllowed) {
+				t.Errorf("%s is suspended and sends: %v", p.name, err)
+			}
+			_, err := p.room(clubhouse).Refresh(t.Context())
+			refusedFor(t, err, "not heard")
+		}
+		if _, err := r.Add(t.Context(), carol.User(), client.AddOptions{}); err == nil {
+			t.Error("who is suspended is added")
+		}
+		if i := w.check(clubhouse, alice); len(i.Members) != 3 || i.Pending != 0 {
+			t.Errorf("%d leaves and %d pending: a suspension removes nobody", len(i.Members), i.Pending)
+		}
+		w.ca.WriteCRL(t, crl, 3)
+		later.Store(int64(10 * time.Second))
+		ok(t, strict.Refresh(t.Context(), "test"))
+		n.eventually(t, "nobody is held", func() bool { return n.held(t, clubhouse) == 0 })
+		adam.say(clubhouse, "one")
+		alice.hears(clubhouse, "one")
+		bob.say(clubhouse, "two")
+		alice.hears(clubhouse, "one two")
+		must[*client.Committed](t)(r.Add(t.Context(), carol.User(), client.AddOptions{}))
+		w.check(clubhouse, alice, adam, bob, carol)
+	})
+}
+
+// serial is the serial number of a client's certificate.
+func (p *person) serial() *big.Int {
+	p.t.Helper()
+	chain := must[[][]byte](p.t)(p.cfg.Custody.Credential.Certificates())
+	return must[*x509.Certificate](p.t)(x509.ParseCertificate(chain[0])).SerialNumber
+}
+
+// held counts the leaves of a room that are suspended.
+func (n *node) held(t *testing.T, room string) (held int) {
+	for _, m := range must[*provider.Inspection](t)(n.Inspect(t.Context(), uri(t, room))).Members {
+		if m.Suspended {
+			held++
+		}
+	}
+	return held
+}
+
+func (n *node) eventually(t *testing.T, what string, so func() bool) {
+	t.Helper()
+	for end := time.Now().Add(60 * time.Second); !so(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%s: %s did not come true", n.host, what)
+		}
+	}
+}
+
+// Nobody whom no issuer has proven gets a role above basic_max_role, whoever
+// gives it.
+func TestBasicMaxRole(t *testing.T) {
+	w := knownWorld(t, false, "a.example")
+	dir := t.TempDir()
+	basic := map[string]any{"mode": "allow", "basic_max_role": 2}
+	_, w.eval = identitytest.Open(t, identitytest.WriteConfig(t, dir, map[string]any{"basic": basic}, w.ca.Entry(t, dir, "test", "a.example")), nil)
+	w.mods = append(w.mods, func(c *provider.Config) { c.AdmitBasic, c.OpenRegistration = true, true })
+	w.hubs["a.example"] = w.start("a.example", w.source(), newHubKeys(t, w.ca, "a.example"))
+	alice := w.person("alice/phone@a.example")
+	eve := w.person("eve/phone@a.example", func(c *client.Config) {
+		c.Custody.Credential = mls.BasicCredential([]byte("mimi://a.example/d/eve/phone"))
+	})
+	const why = "basic_max_role"
+	r := must[*client.Room](t)(alice.CreateRoom(t.Context(), uri(t, clubhouse), client.RoomOptions{}))
+	_, err := r.Add(t.Context(), eve.User(), client.AddOptions{Role: 3})
+	refusedFor(t, err, why)
+	must[*client.Committed](t)(r.Add(t.Context(), eve.User(), client.AddOptions{Role: 2}))
+	eve.until("it is in the room", func() bool { return eve.status(clubhouse) == client.RoomMember })
+	w.hubs["a.example"].Forget()
+	_, err = r.SetRole(t.Context(), eve.User(), 3)
+	refusedFor(t, err, why)
+	must[*client.Committed](t)(r.Remove(t.Context(), eve.User()))
+	must[*client.Committed](t)(r.Add(t.Context(), eve.User(), client.AddOptions{Role: 3, WithoutClients: true}))
+	if _, err := eve.Join(t.Context(), uri(t, clubhouse), client.JoinOptions{}); err == nil {
+		t.Error("a client without proof comes in under a role above the bound")
+	}
+	_, err = eve.CreateRoom(t.Context(), uri(t, "mimi://a.example/r/eves"), client.RoomOptions{})
+	refusedFor(t, err, why)
+	eves := must[*client.Room](t)(eve.CreateRoom(t.Context(), uri(t, "mimi://a.example/r/eves"), client.RoomOptions{Role: 2}))
+	must[*client.Sent](t)(eves.Text(t.Context(), "hello"))
+}

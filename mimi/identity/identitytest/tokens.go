@@ -139,9 +139,21 @@ func check(tb testing.TB, err error) {
 // file.
 func (ca *CA) WriteCRL(tb testing.TB, path string, number int64, revoked ...*big.Int) {
 	tb.Helper()
+	ca.writeCRL(tb, path, number, 1, revoked) // keyCompromise
+}
+
+// WriteHolds is WriteCRL with certificates that are on hold, and may be valid
+// again.
+func (ca *CA) WriteHolds(tb testing.TB, path string, number int64, held ...*big.Int) {
+	tb.Helper()
+	ca.writeCRL(tb, path, number, 6, held) // certificateHold
+}
+
+func (ca *CA) writeCRL(tb testing.TB, path string, number int64, reason int, revoked []*big.Int) {
+	tb.Helper()
 	list := &x509.RevocationList{Number: big.NewInt(number), ThisUpdate: ca.now().Add(-time.Second), NextUpdate: ca.now().Add(10 * time.Hour)}
 	for _, n := range revoked {
-		list.RevokedCertificateEntries = append(list.RevokedCertificateEntries, x509.RevocationListEntry{SerialNumber: n, RevocationTime: ca.now(), ReasonCode: 1})
+		list.RevokedCertificateEntries = append(list.RevokedCertificateEntries, x509.RevocationListEntry{SerialNumber: n, RevocationTime: ca.now(), ReasonCode: reason})
 	}
 	der, err := x509.CreateRevocationList(rand.Reader, list, ca.Certificate, ca.Key)
 	check(tb, err)
