@@ -10,26 +10,6 @@ import (
 	"github.com/privyseal/privyseal/mimi/client/clienttest"
 )
 
-// Bob is away for a thousand epochs and a message in each, and comes back.
-func TestAThousandEpochsOffline(t *testing.T) {
-	const epochs = 1000
-	h := clienttest.NewHub(t, "a.example", "b.example")
-	alice, bob := newPerson(t, h, "alice/phone@a.example"), newPerson(t, h, "bob/tablet@b.example")
-	r := alice.create(clubhouse, bob)
-	for i := range epochs {
-		must[any](t)(r.Refresh(t.Context()))
-		must[any](t)(r.Text(t.Context(), fmt.Sprint(i)))
-	}
-	begin := time.Now()
-	bob.sync()
-	t.Logf("%d epochs and messages in %v", epochs, time.Since(begin).Round(time.Millisecond))
-	if n := len(must[[]*client.Message](t)(bob.room(clubhouse).Messages(t.Context(), noTime))); n != epochs {
-		t.Errorf("%d messages came, want %d", n, epochs)
-	}
-	bob.nothingRefused()
-	agree(t, h, clubhouse, alice, bob)
-}
-
 // Fifty clients commit at once. Each of them gets its commit in, after those
 // of others.
 func TestFiftyCommitAtOnce(t *testing.T) {
