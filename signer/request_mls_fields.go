@@ -36,6 +36,8 @@ type MLSFields struct {
 	NotBefore  uint64 // lifetime of a KeyPackage's leaf, Unix seconds
 	NotAfter   uint64
 	Credential *MLSCredential
+
+	privateSDJWT bool // while it is read: a credential type of private use is an sd_jwt
 }
 
 // An MLSCredential is the credential of a leaf (RFC 9420 section 5.3).
@@ -58,10 +60,32 @@ func readMLSFields(label string, content []byte) (*MLSFields, error) {
 	if !ok {
 		return nil, nil
 	}
-	f := new(MLSFields)
+	f, err := readOneWay(read, content, false)
+	if f.Credential == nil || f.Credential.Type < privateCredentials {
+		return orNil(f, err)
+	}
+	// A credential type of private use is one vector, as most are, or that of
+	// an sd_jwt. Only what can be read in one way is known for what it is.
+	asSDJWT, errSDJWT := readOneWay(read, content, true)
+	switch {
+	case err != nil && errSDJWT == nil:
+		return asSDJWT, nil
+	case err == nil && errSDJWT == nil:
+		return nil, fmt.Errorf("the credential of type 0x%04x can be read in two ways", f.Credential.Type)
+	}
+	return orNil(f, err)
+}
+
+func readOneWay(read func(*tlsvec.Reader, *MLSFields), content []byte, sdJWT bool) (*MLSFields, error) {
+	f := &MLSFields{privateSDJWT: sdJWT}
 	r := tlsvec.NewReader(content)
 	read(r, f)
-	if err := r.Done(); err != nil {
+	f.privateSDJWT = false
+	return f, r.Done()
+}
+
+func orNil(f *MLSFields, err error) (*MLSFields, error) {
+	if err != nil {
 		return nil, err
 	}
 	return f, nil
@@ -181,11 +205,13 @@ func readLeafNodeTBS(r *tlsvec.Reader, f *MLSFields) {
 	}
 }
 
-// The credential types that differ from one vector of opaque octets. That of
-// sd_jwt is the suggested one; a leaf with a private number for it is refused.
+// The credential types that differ from one vector of opaque octets: an sd_jwt
+// has the suggested number, or one of private use (RFC 9420 section 17.5) where
+// a deployment refuses unregistered ones.
 const (
-	credentialBasic = 1
-	credentialSDJWT = 6
+	credentialBasic    = 1
+	credentialSDJWT    = 6
+	privateCredentials = 0xF000
 )
 
 // readLeafNode reads a LeafNode up to its signature.
@@ -193,10 +219,10 @@ func readLeafNode(r *tlsvec.Reader, f *MLSFields) {
 	r.Vector() // encryption_key
 	r.Vector() // signature_key
 	f.Credential = &MLSCredential{Type: r.Uint16()}
-	switch f.Credential.Type {
-	case credentialBasic:
+	switch t := f.Credential.Type; {
+	case t == credentialBasic:
 		f.Credential.Identity = r.Vector()
-	case credentialSDJWT:
+	case t == credentialSDJWT || t >= privateCredentials && f.privateSDJWT:
 		mlscred.ReadSDJWT(r)
 	default:
 		r.Vector()

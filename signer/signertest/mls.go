@@ -11,10 +11,22 @@ func LeafNodeTBS(identity string) []byte {
 }
 
 func leafNode(b *tlsvec.Builder, identity string) {
+	var v tlsvec.Builder
+	v.Vector([]byte(identity))
+	leafNodeOf(b, 1, v.Bytes())
+}
+
+// KeyPackageTBSOf is KeyPackageTBS with a leaf that has a credential of any
+// type, whose octets after the type are given.
+func KeyPackageTBSOf(credentialType uint16, credential []byte) []byte {
+	return keyPackageTBS(func(b *tlsvec.Builder) { leafNodeOf(b, credentialType, credential) })
+}
+
+func leafNodeOf(b *tlsvec.Builder, credentialType uint16, credential []byte) {
 	b.Vector(make([]byte, 65)) // encryption_key
 	b.Vector(make([]byte, 65)) // signature_key
-	b.Uint16(1)
-	b.Vector([]byte(identity))
+	b.Uint16(credentialType)
+	b.Raw(credential)
 	for range 5 {
 		b.Vector([]byte{0, 1})
 	}
@@ -27,11 +39,15 @@ func leafNode(b *tlsvec.Builder, identity string) {
 // KeyPackageTBS returns the content that is signed for a KeyPackage of suite 2
 // (RFC 9420 section 10).
 func KeyPackageTBS(identity string) []byte {
+	return keyPackageTBS(func(b *tlsvec.Builder) { leafNode(b, identity) })
+}
+
+func keyPackageTBS(leaf func(*tlsvec.Builder)) []byte {
 	b := new(tlsvec.Builder)
 	b.Uint16(1)
 	b.Uint16(2)
 	b.Vector(make([]byte, 65))
-	leafNode(b, identity)
+	leaf(b)
 	b.Vector(make([]byte, 71)) // signature
 	b.Vector(nil)
 	return b.Bytes()
