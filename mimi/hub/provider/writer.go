@@ -3,6 +3,8 @@ package provider
 import (
 	"context"
 	"errors"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -29,6 +31,9 @@ type writer struct {
 	took    time.Duration // what the device took for the first that is ready
 	enough  chan struct{} // has an element when there is nothing to wait for
 }
+
+// maxTogether bounds the rooms whose messages share a transaction.
+const maxTogether = 64
 
 // maxPace is the longest that a message waits for others.
 const maxPace = 10 * time.Millisecond
@@ -91,9 +96,11 @@ func (w *writer) run() {
 				lists = append(lists, list)
 			}
 		}
-		w.s.storeLists(lists)
-		for _, list := range lists {
-			w.stored(list)
+		for part := range slices.Chunk(lists, maxTogether) {
+			w.s.storeLists(part)
+			for _, list := range part {
+				w.stored(list)
+			}
 		}
 	}
 }
@@ -210,25 +217,41 @@ func (s *Service) putMessages(ctx context.Context, tx *sqldb.Tx, lists []*outgoi
 		return err
 	}
 	events := make([]numbered, 0, n)
+	heads := make([]any, 0, 5*len(lists))
 	for _, list := range lists {
 		for _, t := range list.tickets {
 			events = append(events, numbered{first + int64(len(events)), t.room, &t.event})
 		}
-		if err := s.putHead(ctx, tx, list.tickets, events[len(events)-1].seq); err != nil {
+		t, last := list.tickets[0], &events[len(events)-1]
+		heads = append(heads, t.room, t.version, int64(t.event.Timestamp), int64(last.Timestamp), last.seq)
+	}
+	if err := putHeads(ctx, tx, len(lists), heads); err != nil {
+		return err
+	}
+	for _, list := range lists {
+		if !list.tickets[0].followed {
+			continue
+		}
+		if err := s.wakeFollowers(ctx, tx, list.tickets[0].room); err != nil {
 			return err
 		}
 	}
 	return s.putEvents(ctx, tx, events)
 }
 
-// putHead notes the newest message of a room, if the room is as it was when the
-// messages were accepted.
-func (s *Service) putHead(ctx context.Context, tx *sqldb.Tx, list []*ticket, head int64) error {
-	t, last := list[0], list[len(list)-1].event.Timestamp
-	err := tx.ExecOne(ctx, hub.ErrStale, `UPDATE room SET last_ts = ?, head = ? WHERE id = ? AND version = ? AND last_ts < ? AND closed = 0`,
-		int64(last), head, t.room, t.version, int64(t.event.Timestamp))
-	if err != nil || !t.followed {
+// putHeads notes the newest messages of n rooms. Each must be as it was when its
+// messages were accepted. heads has for each room its id, its version, the first
+// and the last timestamp, and the number of the last event.
+func putHeads(ctx context.Context, tx *sqldb.Tx, n int, heads []any) error {
+	const one = `(CAST(? AS BIGINT), CAST(? AS BIGINT), CAST(? AS BIGINT), CAST(? AS BIGINT), CAST(? AS BIGINT))`
+	res, err := tx.Exec(ctx, `WITH now (id, version, first_ts, last_ts, head) AS (VALUES `+one+strings.Repeat(", "+one, n-1)+`)
+		UPDATE room SET last_ts = now.last_ts, head = now.head FROM now
+		WHERE room.id = now.id AND room.version = now.version AND room.last_ts < now.first_ts AND room.closed = 0`, heads...)
+	if err != nil {
 		return err
 	}
-	return s.wakeFollowers(ctx, tx, t.room)
+	if done, err := res.RowsAffected(); err != nil || done != int64(n) {
+		return errors.Join(err, hub.ErrStale)
+	}
+	return nil
 }
