@@ -20,7 +20,8 @@ import (
 // Each method is one atomic step, durable when it returns, and checks the
 // state that it starts from, so that several processes may use one store.
 type KeyStore struct {
-	db *sqldb.DB
+	db        *sqldb.DB
+	standings sharedReads[versionRef, standing]
 }
 
 // StoreOptions are the rare choices of OpenKeyStore.
@@ -243,16 +244,25 @@ func (s *standing) suspect(device string) bool { return slices.Contains(s.suspec
 const standingQuery = `SELECT v.state, v.destroying, k.unverified, v.revision, (SELECT string_agg(s.device, ' ') FROM suspects s)
 	FROM versions v JOIN keys k ON k.id = v.key_id WHERE v.key_id = ? AND v.number = ?`
 
-// standingOf reads what a signature depends on. It is asked before each one.
+// standingOf reads what a signature depends on. It is asked before each one;
+// those who ask while a read is under way share the next.
 func (s *KeyStore) standingOf(ctx context.Context, id KeyID, version int) (standing, error) {
+	return s.standings.read(ctx, versionRef{id, version}, func() (standing, error) {
+		ctx := context.WithoutCancel(ctx)   // of one of those who share
+		if s.db.Dialect() != sqldb.SQLite { // where a read waits for nobody
+			limited, cancel := context.WithTimeout(ctx, standingTime)
+			defer cancel()
+			ctx = limited
+		}
+		return s.readStanding(ctx, id, version)
+	})
+}
+
+// standingTime bounds a read that several may wait for.
+const standingTime = 10 * time.Second
+
+func (s *KeyStore) readStanding(ctx context.Context, id KeyID, version int) (standing, error) {
 	var st standing
-	if err := ctx.Err(); err != nil {
-		return st, err
-	}
-	if s.db.Dialect() == sqldb.SQLite {
-		// A read waits for nobody, and watching ctx would cost a goroutine.
-		ctx = context.WithoutCancel(ctx)
-	}
 	var suspects sql.NullString
 	err := s.db.QueryRow(ctx, standingQuery, string(id), version).Scan(&st.state, &st.destroying, &st.unverified, &st.revision, &suspects)
 	if errors.Is(err, sql.ErrNoRows) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"runtime"
 )
 
 // maxBatch is the most writes in one commit; maxLanes the most lanes.
@@ -98,15 +99,20 @@ func (l *lane) run() {
 	}
 }
 
-// gather returns first and the writes that are waiting now.
+// gather returns first, the writes that are waiting, and what those bring who
+// are about to run: a flush costs more than letting them go first.
 func (l *lane) gather(first write) []write {
 	batch := []write{first}
-	for len(batch) < maxBatch {
+	for yielded := false; len(batch) < maxBatch; {
 		select {
 		case w := <-l.db.queue:
-			batch = append(batch, w)
+			batch, yielded = append(batch, w), false
 		default:
-			return batch
+			if yielded {
+				return batch
+			}
+			runtime.Gosched()
+			yielded = true
 		}
 	}
 	return batch

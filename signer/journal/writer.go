@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -89,14 +90,20 @@ func (j *Journal) write() {
 	}
 }
 
+// gather collects what waits, and what those bring who are about to run: a
+// flush costs more than letting them go first.
 func (j *Journal) gather(first *op) []*op {
 	batch := []*op{first}
-	for len(batch) < maxBatch {
+	for yielded := false; len(batch) < maxBatch; {
 		select {
 		case o := <-j.ops:
-			batch = append(batch, o)
+			batch, yielded = append(batch, o), false
 		default:
-			return batch
+			if yielded {
+				return batch
+			}
+			runtime.Gosched()
+			yielded = true
 		}
 	}
 	return batch

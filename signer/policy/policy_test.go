@@ -151,6 +151,26 @@ func TestUndecidedIsRefused(t *testing.T) {
 	}
 }
 
+// A rule's work is bounded by what the request holds, not by its text: one that
+// may be long is counted while it runs, and ends.
+func TestWorkIsBounded(t *testing.T) {
+	list := make([]any, 2000)
+	for i := range list {
+		list[i] = int64(i)
+	}
+	in := &policy.Input{Now: now, Claims: policy.Map{"list": list}}
+	p := parse(t, "claims.list.exists(x, claims.list.exists(y, x + y == -1))", "true")
+	_, err := p.Decide(in)
+	denial, ok := errors.AsType[*policy.Denial](err)
+	if !ok || denial.Err == nil || !strings.Contains(denial.Err.Error(), "cost limit") {
+		t.Fatalf("%v", err)
+	}
+	in.Claims["list"] = list[:10]
+	if rule, err := p.Decide(in); err != nil || rule != "the-allow" {
+		t.Errorf("a short list: %q, %v", rule, err)
+	}
+}
+
 func TestParseRefuses(t *testing.T) {
 	one := func(id, effect, when string) string {
 		return fmt.Sprintf(`{"version":1,"rules":[{"id":%q,"effect":%q,"when":%q}]}`, id, effect, when)
