@@ -43,7 +43,7 @@ func certifyHub(t testing.TB, w *wiring, ca *identitytest.CA, host string, id si
 func deviceTLS(t testing.TB, roots *x509.CertPool) *tls.Config {
 	t.Helper()
 	key := identitytest.NewKey(t)
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "device"}, NotAfter: time.Now().Add(time.Hour)}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "device"}, NotAfter: time.Now().Add(24 * time.Hour)}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	if err != nil {
 		t.Fatal(err)

@@ -104,7 +104,7 @@ func certify(t testing.TB, w *wiring, id signer.KeyID, path string) *x509.CertPo
 	}
 	key := softwareKey(t)
 	issuer := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "root"}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign}
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour), KeyUsage: x509.KeyUsageCertSign}
 	root, err := x509.CreateCertificate(rand.Reader, issuer, issuer, key.Public(), key)
 	if err != nil {
 		t.Fatal(err)
