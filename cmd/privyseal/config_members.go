@@ -155,7 +155,8 @@ The member "provider" of "serve" (all of it: docs/operating.md):
   domain          the provider's name, as in mimi://DOMAIN (required)
   clients, peers  listeners for our clients (required) and other providers
   trust           file of the trust configuration (required)
-  keys, mac_key   the hub's keys (required)
+  keys, mac_key   the hub's keys (required); "before" in an entry of keys, and
+                  mac_keys_before, are those that they have replaced
   consent         {"unasked": "own", "all" or "none"}: who may add users who have
                   said nothing; default "own", the users of this provider
   limits          rates of calls and claims, where the defaults do not fit

@@ -50,6 +50,9 @@ type ProviderSection struct {
 	Keys []ProviderKeys `json:"keys"`
 	// MACKey is the key of purpose frank-mac. Required.
 	MACKey signer.KeyID `json:"mac_key"`
+	// MACKeysBefore are those that it has replaced, for reports of what they
+	// franked.
+	MACKeysBefore []MACKeyBefore `json:"mac_keys_before,omitempty"`
 	// AdmitBasic admits basic credentials in rooms whose operational policy does
 	// not list them; OpenRegistration registers such clients without an
 	// invitation. Both are for closed networks.
@@ -74,6 +77,8 @@ type ProviderKeys struct {
 	SenderCertificate string       `json:"sender_certificate"`
 	FrankKey          signer.KeyID `json:"frank_key"` // purpose frank-sign
 	FrankCertificate  string       `json:"frank_certificate"`
+	// Before are the franking keys that frank_key has replaced.
+	Before []FrankKeyBefore `json:"before,omitempty"`
 }
 
 func (p *ProviderSection) check(s *ServeConfig) error {
@@ -103,6 +108,9 @@ func (p *ProviderSection) check(s *ServeConfig) error {
 	}
 	if p.Trust == "" || len(p.Keys) == 0 || p.MACKey == "" {
 		return configErrorf(at, "needs trust, keys and mac_key")
+	}
+	if err := p.checkFranking(at); err != nil {
+		return err
 	}
 	return p.EdgesSection.check(at, s, p)
 }
@@ -240,6 +248,9 @@ func (p *providerComponent) serviceConfig(ctx context.Context) (*provider.Config
 		}
 		bySuite[mls.CipherSuite(k.Suite)] = keys
 		franks.AddSignatureKey(0, mimi.MaxTimestamp, mls.CipherSuite(k.Suite), keys.Franking.SignatureKey)
+		if err := p.franksBefore(ctx, &k, keys, franks); err != nil {
+			return nil, configErrorf("serve.provider.keys", "suite %d: %w", k.Suite, err)
+		}
 	}
 	// The devices are asked when a message is franked, and not before.
 	mac, err := p.wiring.ring.MAC(context.WithoutCancel(ctx), p.config.MACKey, signer.PurposeFrankMAC)
@@ -247,6 +258,9 @@ func (p *providerComponent) serviceConfig(ctx context.Context) (*provider.Config
 		return nil, err
 	}
 	franks.AddMAC(0, mimi.MaxTimestamp, mac)
+	if err := p.macsBefore(ctx, franks); err != nil {
+		return nil, configErrorf("serve.provider.mac_keys_before", "%w", err)
+	}
 	node, err := nodeID(p.wiring.config)
 	if err != nil {
 		return nil, err

@@ -88,9 +88,17 @@ func (r *Room) suspended(s mls.Sender, leaf *mls.LeafNode) bool {
 // begun notes what an epoch begins with.
 func (r *Room) begun(staged *mls.StagedCommit) {
 	clear(r.claims)
-	if staged.External() || len(staged.Added()) > 0 {
+	if staged.External() || len(staged.Added()) > 0 || franksAnew(staged) {
 		r.newest = staged.Epoch()
 	}
+}
+
+// franksAnew reports whether a commit changes the franking agent. Who has not
+// seen it could not verify the frank of its own message.
+func franksAnew(staged *mls.StagedCommit) bool {
+	return slices.ContainsFunc(staged.ComponentChanges(), func(c mls.ComponentChange) bool {
+		return c.Component == mls.ComponentID(policy.ComponentFrankingAgent)
+	})
 }
 
 // references lists the references of a commit that are to no pending proposal.

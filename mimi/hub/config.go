@@ -65,9 +65,9 @@ type Config struct {
 	// ReceiverKey finds the hub's key for SemiPrivateMessages; nil if it reads
 	// none.
 	ReceiverKey mls.ReceiverKeyFunc
-	// FrankingKey returns the public key of the franking agent for a cipher
-	// suite, or nil.
-	FrankingKey func(mls.CipherSuite) []byte
+	// FrankingAgent returns the franking agent of new rooms of a cipher suite,
+	// which others get in the place of theirs, or nil.
+	FrankingAgent func(mls.CipherSuite) *mimi.FrankingAgent
 	// Parent returns the participants of a room of ours, or nil.
 	Parent func(mimi.URI) policy.Parent
 	// Envelope refuses component values that the provider does not accept.

@@ -76,7 +76,7 @@ func (r *Room) hubKeys(gc *mls.GroupContext) error {
 	if err != nil {
 		return err
 	}
-	if !bytes.Equal(agent.SignatureKey, r.cfg.FrankingKey(gc.CipherSuite)) {
+	if ours := r.cfg.FrankingAgent(gc.CipherSuite); ours == nil || !bytes.Equal(agent.SignatureKey, ours.SignatureKey) {
 		return errors.New("franking_agent does not have the hub's franking key")
 	}
 	return nil

@@ -20,6 +20,7 @@ type Submission struct {
 	Epoch    uint64
 	Suite    mls.CipherSuite
 	Tag      *mimi.FrankingTag // nil: the message asks for no frank
+	Agent    []byte            // the public key with which the room's franks are verified
 	Context  mimi.ServerFrankingContext
 	Message  *mimi.MLSMessage
 }
@@ -43,10 +44,20 @@ func (r *Room) Submit(from From, q *mimi.SubmitMessageRequest) (*Submission, err
 		s.Response = &mimi.SubmitMessageResponse{Protocol: mimi.ProtocolMLS10, StatusCode: mimi.SubmitNotAllowed}
 		return s, nil
 	}
-	s.Accepted, s.Tag = true, tag
+	s.Accepted, s.Tag, s.Agent = true, tag, r.FrankingKey()
 	s.Context = mimi.ServerFrankingContext{SenderURI: q.SendingURI, RoomURI: r.uri, AcceptedTimestamp: r.nextTimestamp()}
 	s.Response = &mimi.SubmitMessageResponse{Protocol: mimi.ProtocolMLS10, StatusCode: mimi.SubmitAccepted, AcceptedTimestamp: s.Context.AcceptedTimestamp}
 	return s, nil
+}
+
+// FrankingKey returns the public key with which the room's franks are verified,
+// as its newest epoch has it.
+func (r *Room) FrankingKey() []byte {
+	agent := component(r, policy.ComponentFrankingAgent, mimi.ParseFrankingAgent)
+	if agent == nil {
+		return nil
+	}
+	return agent.SignatureKey
 }
 
 // Event returns the event of an accepted message with its frank, or nil for

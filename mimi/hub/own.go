@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -252,4 +253,19 @@ func (r *Room) Close(ctx context.Context) (*Outcome, error) {
 	at := r.nextTimestamp()
 	f := mimi.FanoutMessage{Timestamp: at, Message: m}
 	return &Outcome{Events: []Event{{Kind: EventProposal, Timestamp: at, Epoch: r.Epoch(), Fanout: mimi.Fanout{&f}.Marshal()}}}, nil
+}
+
+// ProposeFranking proposes, as the hub, to verify the room's franks with the key
+// that new rooms have. Without need the outcome has no events.
+func (r *Room) ProposeFranking(ctx context.Context) (*Outcome, error) {
+	agent := r.cfg.FrankingAgent(r.suite())
+	if agent == nil || bytes.Equal(agent.SignatureKey, r.FrankingKey()) {
+		return new(Outcome), nil
+	}
+	for _, v := range r.allPending() {
+		if u, ok := v.Proposal().(*mls.AppDataUpdate); ok && u.Component == mls.ComponentID(policy.ComponentFrankingAgent) {
+			return new(Outcome), nil
+		}
+	}
+	return r.proposeEvent(ctx, []mls.Proposal{mls.UpdateAppData(mls.ComponentID(policy.ComponentFrankingAgent), agent.Marshal())})
 }

@@ -79,8 +79,9 @@ func (r *Room) GroupID() []byte { return r.group.Current().ID() }
 // change.
 func (r *Room) State() *policy.State { return r.state }
 
-// Newest is the epoch in which the last client that came was there first.
-// Messages of earlier epochs are not taken, since it could never read them.
+// Newest is the epoch in which the last client that came was there first, or in
+// which the franking agent became what it is. Messages of earlier epochs are not
+// taken: the client could never read them, or their sender not verify the frank.
 func (r *Room) Newest() uint64 { return r.newest }
 
 // LastTimestamp returns the newest accepted timestamp.

@@ -346,7 +346,10 @@ func TestComponentUpdates(t *testing.T) {
 		{"sue: 0xF0B1=00", "11 unknown"},
 	})
 	k.apply("!hub: 0x0021=00")
-	k.expect("!hub: 0x0021=01", "11 immutable")
+	k.expect("!hub: 0x0021=00", "11 no-change")
+	k.expect("!hub: 0x0021=remove", "11 immutable")
+	k.expect("ada: 0x0021=01", "11 hub-only")
+	k.expect("!hub: 0x0021=01", "ok 11") // its next key
 	k.apply("ada: " + setHex("0x002a", links))
 	k.expect("ada: "+setHex("0x002a", links), "11 component") // the link is there
 	k.expect("ada: "+setHex("0x002a", &policy.JoinLinksUpdate{RemovedIndices: []uint32{0}}), "ok 11")

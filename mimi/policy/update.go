@@ -97,13 +97,17 @@ func (j *judge) put(u *update, value []byte, v any) *Refusal {
 	return nil
 }
 
-// frankingAgent lets the hub, and nobody else, set the franking agent once.
+// frankingAgent lets the hub, and nobody else, set the franking agent, and put
+// its next key in the place of the one before.
 func (j *judge) frankingAgent(u *update) *Refusal {
 	if !u.by.hub {
 		return u.refuse(RowPolicy, CheckHubOnly, "only the hub sets it")
 	}
-	if _, there := j.s.values[u.Component]; there || u.Remove {
-		return u.refuse(RowPolicy, CheckImmutable, "it is set once")
+	if u.Remove {
+		return u.refuse(RowPolicy, CheckImmutable, "a room goes on being franked")
+	}
+	if bytes.Equal(j.s.values[u.Component], u.Update) {
+		return u.refuse(RowPolicy, CheckNoChange, "it is what it was")
 	}
 	return j.put(u, u.Update, nil)
 }

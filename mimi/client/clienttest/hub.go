@@ -112,7 +112,7 @@ func (h *Hub) configure(tb testing.TB) {
 			}
 			return &hub.SenderKey{Sender: external, Signer: sender}
 		},
-		FrankingKey: func(mls.CipherSuite) []byte { return h.agent.SignatureKey },
+		FrankingAgent: func(mls.CipherSuite) *mimi.FrankingAgent { return &h.agent },
 	}
 }
 

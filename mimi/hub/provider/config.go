@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/rand"
@@ -41,6 +42,28 @@ type Keys struct {
 	Franking      mimi.FrankingAgent // public key and credential
 	FrankSigner   crypto.Signer      // purpose frank-sign
 	FrankingSince uint64             // milliseconds; the key is in force from then on
+	// Before are the franking keys that rooms may still have. The provider
+	// proposes to replace them, and franks with them until that is committed.
+	Before []FrankKey
+}
+
+// A FrankKey is a franking key that is being replaced.
+type FrankKey struct {
+	Public []byte // as an MLS SignaturePublicKey
+	Signer crypto.Signer
+}
+
+// frankSigner returns the signer whose franks a room verifies with a key, or nil.
+func (k *Keys) frankSigner(public []byte) crypto.Signer {
+	if bytes.Equal(k.Franking.SignatureKey, public) {
+		return k.FrankSigner
+	}
+	for _, old := range k.Before {
+		if bytes.Equal(old.Public, public) {
+			return old.Signer
+		}
+	}
+	return nil
 }
 
 // A Config says what a provider is.

@@ -41,6 +41,9 @@ func (s *Service) tidy(ctx context.Context) {
 		if err := s.Purge(ctx); err != nil && ctx.Err() == nil {
 			s.cfg.Log.Error("old events could not be deleted", "err", err)
 		}
+		if err := s.refrank(ctx); err != nil && ctx.Err() == nil {
+			s.cfg.Log.Error("the new franking key could not be proposed to all rooms; it is tried again", "err", err)
+		}
 		// What a node that died has not come to.
 		if list, err := s.dependants(ctx, `hub = ''`); err == nil {
 			s.orphans.add(list...)

@@ -19,6 +19,12 @@ func (s *Service) GroupContext(ctx context.Context, room mimi.URI) (gc mls.Group
 	return gc, err
 }
 
+// FrankingKey returns the key with which the franks of a room are verified.
+func (s *Service) FrankingKey(ctx context.Context, room mimi.URI) (key []byte, err error) {
+	err = s.decideAlone(ctx, room, func(e *entry) error { key = e.room.FrankingKey(); return nil })
+	return key, err
+}
+
 // Stopped has a node look at the beats of others at given times, and returns
 // those that it takes for dead at the last.
 func Stopped(after time.Duration, looks ...map[time.Duration]map[string]int64) []string {

@@ -3,6 +3,7 @@ package provider
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -108,7 +109,12 @@ func (s *Service) frank(ctx context.Context, sub *decided) (*mimi.Frank, error) 
 	if k == nil {
 		return nil, errors.New("provider: no franking key for the room's cipher suite")
 	}
-	f := mimi.Franker{CipherSuite: sub.Suite, MAC: s.cfg.MAC, Signer: k.FrankSigner}
+	signer := k.frankSigner(sub.Agent)
+	if signer == nil { // nobody could verify a frank of another key
+		s.franking.note(s.cfg.Log, "franking", fmt.Errorf("%s is franked with a key that the configuration does not have any more", sub.Context.RoomURI))
+		return nil, nil
+	}
+	f := mimi.Franker{CipherSuite: sub.Suite, MAC: s.cfg.MAC, Signer: signer}
 	return f.Frank(ctx, *sub.Tag, &sub.Context)
 }
 

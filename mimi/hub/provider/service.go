@@ -49,8 +49,8 @@ type Service struct {
 	wake waiters
 	work chan struct{} // a follower has something due
 
-	delivering, beating trouble
-	fault               func(step string) error
+	delivering, beating, franking trouble
+	fault                         func(step string) error
 }
 
 // New returns the service of a provider.
@@ -62,7 +62,7 @@ func New(cfg Config) (*Service, error) {
 	s := &Service{cfg: cfg.withDefaults(), db: cfg.DB, rooms: make(map[mimi.URI]*entry), parents: make(map[mimi.URI]*participants), orphans: orphans{ready: make(chan struct{}, 1)}, work: make(chan struct{}, 1)}
 	s.writer = writer{s: s, enough: make(chan struct{}, 1)}
 	s.hub = hub.Config{
-		Provider: uri, Evaluator: cfg.Evaluator, SenderKey: s.senderKey, FrankingKey: s.frankingKey, ReceiverKey: cfg.ReceiverKey,
+		Provider: uri, Evaluator: cfg.Evaluator, SenderKey: s.senderKey, FrankingAgent: s.frankingAgent, ReceiverKey: cfg.ReceiverKey,
 		Parent: s.parent, Envelope: cfg.Envelope, AdmitBasic: cfg.AdmitBasic, MaxMembers: cfg.MaxMembers, Now: s.cfg.Now,
 	}
 	return s, nil
@@ -76,9 +76,9 @@ func (s *Service) senderKey(suite mls.CipherSuite) *hub.SenderKey {
 	return &hub.SenderKey{Sender: k.Sender, Signer: k.SenderSigner}
 }
 
-func (s *Service) frankingKey(suite mls.CipherSuite) []byte {
+func (s *Service) frankingAgent(suite mls.CipherSuite) *mimi.FrankingAgent {
 	if k := s.cfg.Keys(suite); k != nil {
-		return k.Franking.SignatureKey
+		return &k.Franking
 	}
 	return nil
 }

@@ -256,9 +256,9 @@ func (s *Service) storeNew(ctx context.Context, e *entry, room *hub.Room, out *h
 		if seq, err = advance(ctx, tx, 1); err != nil {
 			return err
 		}
-		err = tx.QueryRow(ctx, `INSERT INTO room (uri, hub, group_id, epoch, version, last_ts, head, snapshot_seq, snapshot_ts, snapshot_len, log_len, log_commits, created, closed, fixed_set, parent)
-			VALUES (?, '', ?, ?, 1, ?, ?, ?, ?, ?, 0, 0, ?, 0, ?, ?) ON CONFLICT (uri) DO NOTHING RETURNING id`,
-			room.URI().String(), room.GroupID(), int64(room.Epoch()), at, seq, seq, at, len(snapshot), s.nowMS(), fixedSet(room), room.Parent().String()).Scan(&id)
+		err = tx.QueryRow(ctx, `INSERT INTO room (uri, hub, group_id, epoch, version, last_ts, head, snapshot_seq, snapshot_ts, snapshot_len, log_len, log_commits, created, closed, fixed_set, parent, franking)
+			VALUES (?, '', ?, ?, 1, ?, ?, ?, ?, ?, 0, 0, ?, 0, ?, ?, ?) ON CONFLICT (uri) DO NOTHING RETURNING id`,
+			room.URI().String(), room.GroupID(), int64(room.Epoch()), at, seq, seq, at, len(snapshot), s.nowMS(), fixedSet(room), room.Parent().String(), frankingID(room.FrankingKey())).Scan(&id)
 		if errors.Is(err, sql.ErrNoRows) {
 			return ErrRoomExists
 		}

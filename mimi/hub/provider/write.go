@@ -163,9 +163,9 @@ func (s *Service) storeRoom(ctx context.Context, tx *sqldb.Tx, w *updateWrite) e
 			w.row.logN++
 		}
 	}
-	return tx.ExecOne(ctx, hub.ErrStale, `UPDATE room SET epoch = ?, version = ?, last_ts = ?, head = ?, snapshot_seq = ?, snapshot_ts = ?, snapshot_len = ?, log_len = ?, log_commits = ?, newest = ?, parent = ?
+	return tx.ExecOne(ctx, hub.ErrStale, `UPDATE room SET epoch = ?, version = ?, last_ts = ?, head = ?, snapshot_seq = ?, snapshot_ts = ?, snapshot_len = ?, log_len = ?, log_commits = ?, newest = ?, parent = ?, franking = ?
 		WHERE id = ? AND version = ? AND last_ts < ? AND closed = 0`,
-		int64(r.Epoch()), w.row.version, int64(r.LastTimestamp()), w.row.head, w.row.snapshotSeq, w.row.snapshotTS, w.row.snapshotLen, w.row.logLen, w.row.logN, int64(r.Newest()), r.Parent().String(),
+		int64(r.Epoch()), w.row.version, int64(r.LastTimestamp()), w.row.head, w.row.snapshotSeq, w.row.snapshotTS, w.row.snapshotLen, w.row.logLen, w.row.logN, int64(r.Newest()), r.Parent().String(), frankingID(r.FrankingKey()),
 		w.e.id, w.e.row.version, int64(w.out.Events[0].Timestamp))
 }
 

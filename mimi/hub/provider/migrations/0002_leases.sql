@@ -6,6 +6,9 @@ ALTER TABLE room ADD COLUMN newest INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE room ADD COLUMN parent TEXT NOT NULL DEFAULT '';
 CREATE INDEX room_parent ON room (parent) WHERE parent <> '';
 
+-- Names the franking key that the room has (SHA-256); NULL if that is not known.
+ALTER TABLE room ADD COLUMN franking BLOB;
+
 -- When a credential was found to be suspended, milliseconds, or 0.
 ALTER TABLE held ADD COLUMN suspended INTEGER NOT NULL DEFAULT 0;
 

@@ -1,0 +1,104 @@
+package provider
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+
+	"github.com/privyseal/privyseal/internal/sqldb"
+	"github.com/privyseal/privyseal/mimi"
+	"github.com/privyseal/privyseal/mls"
+)
+
+// frankingID names a franking key in the store.
+func frankingID(public []byte) []byte {
+	h := sha256.Sum256(public)
+	return h[:]
+}
+
+// suites are those in which a provider may have keys.
+var suites = []mls.CipherSuite{
+	mls.X25519AES128SHA256Ed25519, mls.P256AES128SHA256P256, mls.X25519ChaCha20SHA256Ed25519, mls.P521AES256SHA512P521, mls.P384AES256SHA384P384,
+}
+
+// refrank proposes to the rooms that have a franking key of before to have the
+// one of now. A room whose proposal an external commit cuts off is proposed to
+// again the next time.
+func (s *Service) refrank(ctx context.Context) error {
+	list, err := s.frankedBefore(ctx)
+	if err != nil {
+		return err
+	}
+	var failures []error
+	for _, u := range list {
+		err := s.decideAlone(ctx, u, func(e *entry) error {
+			out, err := e.room.ProposeFranking(ctx)
+			if err != nil {
+				e.forget()
+				return err
+			}
+			if len(out.Events) == 0 {
+				return s.noteFranking(ctx, e)
+			}
+			return s.complete(ctx, &updateWrite{e: e, out: out})
+		})
+		if err != nil && !errors.Is(err, ErrNoRoom) {
+			failures = append(failures, err)
+		}
+	}
+	return errors.Join(failures...)
+}
+
+// noteFranking stores the key of a room of which it was not known.
+func (s *Service) noteFranking(ctx context.Context, e *entry) error {
+	id := frankingID(e.room.FrankingKey())
+	return s.db.Batch(ctx, func(tx *sqldb.Tx) error {
+		_, err := tx.Exec(context.WithoutCancel(ctx), `UPDATE room SET franking = ? WHERE id = ?`, id, e.id)
+		return err
+	})
+}
+
+// frankedBefore lists the rooms of ours that do not have a key of now.
+func (s *Service) frankedBefore(ctx context.Context) (list []mimi.URI, err error) {
+	var now [][]byte
+	for _, suite := range suites {
+		if k := s.cfg.Keys(suite); k != nil {
+			now = append(now, frankingID(k.Franking.SignatureKey))
+		}
+	}
+	err = s.db.Read(ctx, func(tx *sqldb.Tx) error {
+		list = nil
+		rows, err := tx.Query(ctx, `SELECT uri, franking FROM room WHERE hub = '' AND closed = 0`)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var raw string
+			var id []byte
+			if err := rows.Scan(&raw, &id); err != nil {
+				return err
+			}
+			if contains(now, id) {
+				continue
+			}
+			u, err := mimi.ParseURI(raw)
+			if err != nil {
+				return err
+			}
+			list = append(list, u)
+		}
+		return rows.Err()
+	})
+	return list, err
+}
+
+func contains(list [][]byte, b []byte) bool {
+	for _, have := range list {
+		if bytes.Equal(have, b) {
+			return true
+		}
+	}
+	return false
+}
