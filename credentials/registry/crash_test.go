@@ -51,6 +51,7 @@ func crash(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
+	b.publisher.Lease = 20 * time.Millisecond // who comes after the killed one does not wait long
 	steps := 0
 	b.SetStep(func(name string) error {
 		if steps++; steps == at {

@@ -8,9 +8,12 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"errors"
+	"io"
 	"math/big"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -70,6 +73,20 @@ type book struct {
 	responder        *certs.Responder
 	list             *statuslist.Publisher
 	publisher        *registry.Publisher
+	away             atomic.Bool // the key with which the responder answers
+}
+
+// An awaySigner is a key in a device that can be unplugged.
+type awaySigner struct {
+	crypto.Signer
+	away *atomic.Bool
+}
+
+func (s awaySigner) Sign(random io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	if s.away.Load() {
+		return nil, errors.New("the device is away")
+	}
+	return s.Signer.Sign(random, digest, opts)
 }
 
 // openBook opens a store; ca is the certificate of the CA if it has one.
@@ -87,7 +104,7 @@ func openBook(ctx context.Context, source string, k keys, root, ca *x509.Certifi
 	if err != nil {
 		return nil, err
 	}
-	if b.responder, err = certs.NewResponder(certs.OCSPConfig{CA: b.caCert, Key: k.ca, Store: b.Certificates()}); err != nil {
+	if b.responder, err = certs.NewResponder(certs.OCSPConfig{CA: b.caCert, Key: awaySigner{k.ca, &b.away}, Store: b.Certificates()}); err != nil {
 		return nil, err
 	}
 	b.list = &statuslist.Publisher{Store: b.StatusLists(), URI: listURL, Issuer: issURL, Key: k.status, Size: 1024}

@@ -20,6 +20,7 @@ const (
 	DefaultPoll   = 2 * time.Second
 	DefaultSettle = 250 * time.Millisecond
 	DefaultRetry  = 5 * time.Second
+	DefaultLease  = 15 * time.Second
 )
 
 // A CA is what is published for one CA key.
@@ -43,8 +44,10 @@ type Publication struct {
 }
 
 // A Publisher signs what verifiers fetch whenever it has changed and before it
-// ends. It may run in several processes and on several nodes: numbers and
-// versions are the database's, so that none goes backwards or is used twice.
+// ends. It may run in several processes and on several nodes: one at a time
+// signs for a CA or list, and the others find it done. Numbers and versions are
+// the database's, so that none goes backwards or is used twice. The OCSP answers
+// that are signed ahead are each process's own.
 type Publisher struct {
 	Store *Store
 	CAs   []*CA
@@ -54,12 +57,14 @@ type Publisher struct {
 	Poll   time.Duration // how often the database is asked for changes of others
 	Settle time.Duration // how long to wait for more of a burst
 	Retry  time.Duration // after a failure
+	Lease  time.Duration // after which another signs for who has died over it
 
 	Published func(Publication) // nil tells nobody
 	Report    func(error)       // nil tells nobody
 	Now       func() time.Time
 
-	mu    sync.Mutex           // one publication at a time; guards renew and retry
+	mu    sync.Mutex           // one publication at a time; guards the fields below
+	name  string               // of this one, among those that share the database
 	renew map[string]time.Time // by place: when it is signed again though nothing changed
 	retry map[string]time.Time // by place: no attempt before
 }
@@ -73,7 +78,7 @@ var ErrNoPublisher = errors.New("nothing here publishes it; add the CA or list t
 
 func (p *Publisher) setDefaults() {
 	for _, d := range []struct{ field, value *time.Duration }{
-		{&p.Bound, new(DefaultBound)}, {&p.Poll, new(DefaultPoll)}, {&p.Settle, new(DefaultSettle)}, {&p.Retry, new(DefaultRetry)},
+		{&p.Bound, new(DefaultBound)}, {&p.Poll, new(DefaultPoll)}, {&p.Settle, new(DefaultSettle)}, {&p.Retry, new(DefaultRetry)}, {&p.Lease, new(DefaultLease)},
 	} {
 		if *d.field <= 0 {
 			*d.field = *d.value
@@ -84,6 +89,7 @@ func (p *Publisher) setDefaults() {
 	}
 	if p.renew == nil {
 		p.renew, p.retry = make(map[string]time.Time), make(map[string]time.Time)
+		p.name = string(NewID())
 	}
 }
 
@@ -133,6 +139,9 @@ func (p *Publisher) Publish(ctx context.Context) error {
 		delete(due, place)
 		errs = append(errs, p.publishDue(ctx, place, d, publish))
 	}
+	for _, ca := range p.CAs {
+		errs = append(errs, p.answerAhead(ctx, ca))
+	}
 	for place, d := range due {
 		errs = append(errs, p.late(place, d, ErrNoPublisher))
 	}
@@ -160,9 +169,53 @@ func (p *Publisher) publishDue(ctx context.Context, place string, d dueChanges, 
 	if now.Before(p.retry[place]) || d.count == 0 && now.Before(p.renewal(ctx, place)) {
 		return nil
 	}
-	number, renew, err := publish(ctx)
+	if d.count > 0 {
+		delete(p.renew, aheadPlace(place)) // what changed is answered ahead too
+	}
+	held, err := p.take(ctx, place, d.count > 0)
 	if err != nil {
 		p.retry[place] = now.Add(p.Retry)
+		return p.late(place, d, err)
+	}
+	if !held {
+		return nil // another does it
+	}
+	defer p.Store.release(context.WithoutCancel(ctx), place, p.name) // if that fails, the lease ends by itself
+	// Another may have done it since.
+	due, err := p.Store.due(ctx)
+	if err != nil {
+		return p.late(place, d, err)
+	}
+	if d = due[place]; d.count == 0 {
+		if p.renew[place] = p.lastRenewal(ctx, place); p.Now().Before(p.renew[place]) {
+			return nil
+		}
+	}
+	return p.publishNow(ctx, place, d, publish)
+}
+
+// take takes the lease of a place. For a change it waits until it has the lease
+// or another has published the change: who made the change may count on that.
+func (p *Publisher) take(ctx context.Context, place string, wait bool) (held bool, err error) {
+	const look = 50 * time.Millisecond
+	for {
+		if held, err = p.Store.lease(ctx, place, p.name, p.Lease); held || err != nil || !wait {
+			return held, err
+		}
+		pause(ctx, look)
+		if ctx.Err() != nil {
+			return false, ctx.Err()
+		}
+		if due, err := p.Store.due(ctx); err != nil || due[place].count == 0 {
+			return false, err
+		}
+	}
+}
+
+func (p *Publisher) publishNow(ctx context.Context, place string, d dueChanges, publish publish) error {
+	number, renew, err := publish(ctx)
+	if err != nil {
+		p.retry[place] = p.Now().Add(p.Retry)
 		return p.late(place, d, err)
 	}
 	p.renew[place] = renew
@@ -177,6 +230,26 @@ func (p *Publisher) publishDue(ctx context.Context, place string, d dueChanges, 
 		return p.late(place, d, err)
 	}
 	p.tell(Publication{Place: place, Number: number, Changes: d.count, Waited: p.Now().Sub(d.since)})
+	return nil
+}
+
+// aheadPlace names the answers of OCSP that this process has signed ahead for
+// the CA of a place.
+func aheadPlace(place string) string { return "ocsp " + place }
+
+// answerAhead signs the OCSP answers of a CA ahead: after a start at once, since
+// they are in memory, then after changes and before they end.
+func (p *Publisher) answerAhead(ctx context.Context, ca *CA) error {
+	place := aheadPlace(caPlace(ca.Issuer.ID()))
+	now := p.Now()
+	if ca.Responder == nil || ca.Presign <= 0 || now.Before(p.retry[place]) || now.Before(p.renew[place]) {
+		return nil
+	}
+	if err := p.presign(ctx, ca); err != nil {
+		p.retry[place] = now.Add(p.Retry)
+		return fmt.Errorf("%s: answering ahead: %w", place, err)
+	}
+	p.renew[place] = now.Add(ca.Responder.Validity() / 2)
 	return nil
 }
 
@@ -204,25 +277,30 @@ func (p *Publisher) renewal(ctx context.Context, place string) time.Time {
 	if at, ok := p.renew[place]; ok {
 		return at
 	}
+	p.renew[place] = p.lastRenewal(ctx, place)
+	return p.renew[place]
+}
+
+// lastRenewal is renewal by what was published last, here or elsewhere.
+func (p *Publisher) lastRenewal(ctx context.Context, place string) (at time.Time) {
 	for _, ca := range p.CAs {
 		if caPlace(ca.Issuer.ID()) == place {
-			p.renew[place] = p.lastCRL(ctx, ca)
+			at = p.lastCRL(ctx, ca)
 		}
 	}
 	for _, l := range p.Lists {
 		if l.URI == place {
-			p.renew[place] = p.lastList(ctx, l)
+			at = p.lastList(ctx, l)
 		}
 	}
-	return p.renew[place]
+	return at
 }
 
 // lastCRL returns when the stored CRL is to be signed again, the zero Time
-// without one. The answers of OCSP are in memory, so that a Responder wants
-// them now.
+// without one.
 func (p *Publisher) lastCRL(ctx context.Context, ca *CA) time.Time {
 	der, err := p.Store.certs.CRL(ctx, ca.Issuer.ID(), false)
-	if err != nil || ca.Responder != nil && ca.Presign > 0 {
+	if err != nil {
 		return time.Time{}
 	}
 	list, err := x509.ParseRevocationList(der)
@@ -247,22 +325,21 @@ func (p *Publisher) publishCA(ctx context.Context, ca *CA) (int64, time.Time, er
 	if err != nil {
 		return 0, time.Time{}, err
 	}
-	renew := halfway(full.ThisUpdate, full.NextUpdate)
-	if ca.Responder != nil && ca.Presign > 0 {
-		if err := p.presign(ctx, ca, full); err != nil {
-			return 0, time.Time{}, err
-		}
-		if again := p.Now().Add(ca.Responder.Validity() / 2); again.Before(renew) {
-			renew = again
-		}
-	}
-	return full.Number.Int64(), renew, nil
+	return full.Number.Int64(), halfway(full.ThisUpdate, full.NextUpdate), nil
 }
 
-// presign signs the OCSP answers for what the CRL lists and for the newest
+// presign signs the OCSP answers for what the last CRL lists and for the newest
 // certificates that are valid.
-func (p *Publisher) presign(ctx context.Context, ca *CA, full *x509.RevocationList) error {
+func (p *Publisher) presign(ctx context.Context, ca *CA) error {
 	var serials []*big.Int
+	der, err := p.Store.certs.CRL(ctx, ca.Issuer.ID(), false)
+	if err != nil {
+		return err
+	}
+	full, err := x509.ParseRevocationList(der)
+	if err != nil {
+		return err
+	}
 	for _, e := range full.RevokedCertificateEntries {
 		serials = append(serials, e.SerialNumber)
 	}
