@@ -77,7 +77,14 @@ type Fanout []*FanoutMessage
 
 // Marshal returns the notification's encoding.
 func (f Fanout) Marshal() []byte {
-	b := new(tlsvec.Builder)
+	size := 0
+	for _, m := range f {
+		size += 512 + len(m.Message.Bytes())
+		if m.RatchetTree != nil {
+			size += len(m.RatchetTree.Tree)
+		}
+	}
+	b := tlsvec.NewBuilder(size)
 	for _, m := range f {
 		m.append(b)
 	}

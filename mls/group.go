@@ -224,7 +224,7 @@ func (g *Group) Member(l LeafIndex) *LeafNode { return g.public.tree.leaf(l) }
 func (g *Group) Size() int { return g.public.tree.members() }
 
 // RatchetTree returns the encoded tree, as in the ratchet_tree extension.
-func (g *Group) RatchetTree() []byte { return encode(g.public.tree) }
+func (g *Group) RatchetTree() []byte { return g.public.tree.bytes() }
 
 // EpochAuthenticator lets members compare their view of the group (section
 // 8.7).
@@ -273,7 +273,7 @@ func (g *Group) groupInfo(ctx context.Context, p *publicState, secrets *epochSec
 		ConfirmationTag: p.confirmationTag, Signer: self,
 	}
 	if opts.RatchetTree {
-		gi.Extensions = gi.Extensions.With(ExtensionRatchetTree, encode(p.tree))
+		gi.Extensions = gi.Extensions.With(ExtensionRatchetTree, p.tree.bytes())
 	}
 	if opts.ExternalPub {
 		k, err := p.suite.externalKey(secrets)

@@ -54,7 +54,7 @@ func (p Primitives) ParseRatchetTree(b []byte) (*RatchetTree, error) {
 }
 
 // Bytes returns the encoding.
-func (t *RatchetTree) Bytes() []byte { return encode(t.tree) }
+func (t *RatchetTree) Bytes() []byte { return t.tree.bytes() }
 
 // Nodes is the number of nodes, blank ones included.
 func (t *RatchetTree) Nodes() int { return int(t.tree.size.nodes()) }

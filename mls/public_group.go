@@ -379,7 +379,7 @@ func (e *PublicEpoch) Member(l LeafIndex) *LeafNode { return e.tree.leaf(l) }
 func (e *PublicEpoch) Size() int { return e.tree.members() }
 
 // RatchetTree returns the encoded tree, as in the ratchet_tree extension.
-func (e *PublicEpoch) RatchetTree() []byte { return encode(e.tree) }
+func (e *PublicEpoch) RatchetTree() []byte { return e.tree.bytes() }
 
 // Components is the app_data_dictionary of the GroupContext, nil if it is
 // absent.

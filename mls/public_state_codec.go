@@ -34,7 +34,7 @@ type PublicGroupState struct {
 // State encodes the group.
 func (p *PublicGroup) State() PublicGroupState {
 	s := p.state()
-	return PublicGroupState{s.context.GroupID, s.context.Epoch, encode(s.tree), encode((*publicGroupWriter)(p))}
+	return PublicGroupState{s.context.GroupID, s.context.Epoch, s.tree.bytes(), encode((*publicGroupWriter)(p))}
 }
 
 type publicGroupWriter PublicGroup

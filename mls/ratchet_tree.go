@@ -383,6 +383,26 @@ func (s *suite) parentNodeHash(b *tlsvec.Builder, p *ParentNode, left, right []b
 // marshal writes the ratchet_tree extension's content (section 12.4.3.3).
 //
 //	optional<Node> ratchet_tree<V>;
+//
+// bytes is the encoding of ratchet_tree, made in one piece of memory: that of a
+// large group has megabytes.
+func (t *ratchetTree) bytes() []byte {
+	size := 16
+	for _, n := range t.nodes() {
+		switch {
+		case n.leaf != nil:
+			size += 512 + len(n.leaf.Credential.Body)
+		case n.parent != nil:
+			size += 128 + 4*len(n.parent.UnmergedLeaves)
+		default:
+			size++
+		}
+	}
+	b := tlsvec.NewBuilder(size)
+	t.marshal(b)
+	return b.Bytes()
+}
+
 func (t *ratchetTree) marshal(b *tlsvec.Builder) {
 	last := NodeIndex(0)
 	for x, n := range t.nodes() {

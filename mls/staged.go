@@ -96,7 +96,7 @@ func (s *StagedCommit) Context() GroupContext { return s.next.context }
 
 // RatchetTree is the encoded tree of the new epoch, as in the ratchet_tree
 // extension, for those whom a commit of our own adds.
-func (s *StagedCommit) RatchetTree() []byte { return encode(s.next.tree) }
+func (s *StagedCommit) RatchetTree() []byte { return s.next.tree.bytes() }
 
 // EpochAuthenticator is that of the new epoch (section 8.7), or nil if the
 // commit removes this client.

@@ -100,7 +100,7 @@ func (st *GroupState) left() bool {
 func (g *Group) state(withTree bool) GroupState {
 	st := GroupState{ID: g.ID(), Epoch: g.Epoch(), Secret: encode((*groupStateWriter)(g))}
 	if withTree {
-		st.Tree = encode(g.public.tree)
+		st.Tree = g.public.tree.bytes()
 	}
 	return st
 }

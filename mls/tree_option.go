@@ -64,7 +64,11 @@ func ParseRatchetTreeOption(b []byte) (*RatchetTreeOption, error) {
 }
 
 // Bytes returns the encoding.
-func (o *RatchetTreeOption) Bytes() []byte { return encode(o) }
+func (o *RatchetTreeOption) Bytes() []byte {
+	b := tlsvec.NewBuilder(len(o.Tree) + len(o.URL) + len(o.Signature) + 16)
+	o.marshal(b)
+	return b.Bytes()
+}
 
 func (o *RatchetTreeOption) marshal(b *tlsvec.Builder) {
 	b.Uint8(uint8(o.Representation))
@@ -260,7 +264,7 @@ func (p *publicState) checkGroupInfo(info *GroupInfo) error {
 	if !bytes.Equal(info.ConfirmationTag, p.confirmationTag) {
 		return broken(RuleGroupInfoConfirmation, "confirmation_tag is not the commit's")
 	}
-	if tree, ok := info.Extensions.Find(ExtensionRatchetTree); ok && !bytes.Equal(tree, encode(p.tree)) {
+	if tree, ok := info.Extensions.Find(ExtensionRatchetTree); ok && !bytes.Equal(tree, p.tree.bytes()) {
 		return broken(RuleGroupInfoTree, "ratchet_tree is not that of the group")
 	}
 	pub, err := info.Extensions.ExternalPub()
