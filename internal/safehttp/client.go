@@ -82,6 +82,14 @@ func (c Config) dial(d *net.Dialer) func(context.Context, string, string) (net.C
 	}
 }
 
+// Dialer returns a dialer that connects to public addresses and to those of the
+// networks, and to nothing else, whatever a name resolves to. Its refusal is an
+// *Error.
+func Dialer(allow []netip.Prefix, timeout time.Duration) *net.Dialer {
+	c := &Client{config: Config{Allow: allow}}
+	return &net.Dialer{Timeout: timeout, Control: c.mayDial}
+}
+
 // Close closes connections that are kept for reuse.
 func (c *Client) Close() { c.transport.CloseIdleConnections() }
 

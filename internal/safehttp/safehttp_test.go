@@ -326,3 +326,17 @@ func TestTime(t *testing.T) {
 		t.Errorf("cancelled: %v", err)
 	}
 }
+
+// A dialer connects to no address inside, but for those of the networks.
+func TestDialer(t *testing.T) {
+	s, _ := serve(t, func(http.ResponseWriter, *http.Request) {}, nil)
+	address := s.Listener.Addr().String()
+	if c, err := safehttp.Dialer(nil, time.Second).DialContext(t.Context(), "tcp", address); safehttp.ReasonOf(err) != safehttp.BadAddress {
+		t.Errorf("connected to %s: %v, %v", address, c, err)
+	}
+	c, err := safehttp.Dialer(loopback, 10*time.Second).DialContext(t.Context(), "tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+}

@@ -18,6 +18,8 @@ type Rates struct {
 	// Requester is how often one user may ask about others, and Target how
 	// often one user may be asked about, by anybody.
 	Requester, Target Rate
+	// Assets is how often one client uploads and fetches assets.
+	Assets Rate
 }
 
 // DefaultRates let the traffic of a large provider pass, and a search through a
@@ -40,18 +42,19 @@ func DefaultRates() Rates {
 		},
 		Requester: Rate{1, 60},
 		Target:    Rate{2, 120},
+		Assets:    Rate{5, 200},
 	}
 }
 
 // A Guard limits the calls of peers.
 type Guard struct {
-	peer              map[peer.Endpoint]*Buckets
-	requester, target *Buckets
+	peer                      map[peer.Endpoint]*Buckets
+	requester, target, assets *Buckets
 }
 
 // NewGuard returns a guard. now is nil for time.Now.
 func NewGuard(rates Rates, now func() time.Time) *Guard {
-	g := &Guard{peer: make(map[peer.Endpoint]*Buckets), requester: NewBuckets(rates.Requester, now), target: NewBuckets(rates.Target, now)}
+	g := &Guard{peer: make(map[peer.Endpoint]*Buckets), requester: NewBuckets(rates.Requester, now), target: NewBuckets(rates.Target, now), assets: NewBuckets(rates.Assets, now)}
 	for e, r := range rates.Peer {
 		g.peer[e] = NewBuckets(r, now)
 	}
@@ -78,6 +81,14 @@ func (g *Guard) Admit(_ context.Context, r *peer.Request) error {
 func (g *Guard) Search(requester mimi.URI) error {
 	if wait, ok := g.requester.Take(requester.String()); !ok {
 		return refusal(wait, "by one user")
+	}
+	return nil
+}
+
+// Asset limits how often one client of ours uploads or fetches an asset.
+func (g *Guard) Asset(client mimi.URI) error {
+	if wait, ok := g.assets.Take(client.String()); !ok {
+		return refusal(wait, "for assets by one client")
 	}
 	return nil
 }

@@ -215,3 +215,22 @@ func TestClaimsOfSeveralNodes(t *testing.T) {
 		}
 	})
 }
+
+// One client's assets are limited, and another's are not for it.
+func TestGuardAsset(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	g := limit.NewGuard(limit.Rates{Assets: limit.Rate{PerSecond: 1, Burst: 2}}, func() time.Time { return now })
+	phone, watch := uri("mimi://a.example/d/alice/phone"), uri("mimi://a.example/d/alice/watch")
+	for i, want := range []bool{true, true, false} {
+		if err := g.Asset(phone); (err == nil) != want {
+			t.Errorf("call %d: %v", i, err)
+		}
+	}
+	if err := g.Asset(watch); err != nil {
+		t.Errorf("another client: %v", err)
+	}
+	now = now.Add(time.Second)
+	if err := g.Asset(phone); err != nil {
+		t.Errorf("after a second: %v", err)
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"time"
 
 	"github.com/privyseal/privyseal/internal/bhttp"
 	"github.com/privyseal/privyseal/internal/ohttp"
@@ -22,6 +23,7 @@ const (
 	maxRequest   = 64 << 10  // octets of a sealed request
 	maxResponse  = 128 << 20 // of a sealed response
 	defaultAsset = 16 << 20
+	sealedAtOnce = 8 // assets, each of which is in memory three times
 )
 
 // A Fetcher returns an asset of at most so many octets, or a problem.
@@ -34,6 +36,7 @@ type Gateway struct {
 	keys *ohttp.Keys
 	from Fetcher
 	most int64
+	busy chan struct{}
 }
 
 // NewGateway returns a gateway for assets of at most so many octets; 0 means
@@ -42,7 +45,7 @@ func NewGateway(keys *ohttp.Keys, from Fetcher, most int64) *Gateway {
 	if most <= 0 {
 		most = defaultAsset
 	}
-	return &Gateway{keys, from, most}
+	return &Gateway{keys, from, most, make(chan struct{}, sealedAtOnce)}
 }
 
 // Routes serves the gateway to relays, which are providers, and its keys to
@@ -107,6 +110,12 @@ func (g *Gateway) Serve(w http.ResponseWriter, r *http.Request) error {
 	}
 	if err != nil {
 		return problem.New(http.StatusBadRequest, "malformed", "%w", err)
+	}
+	select {
+	case g.busy <- struct{}{}:
+		defer func() { <-g.busy }()
+	case <-r.Context().Done():
+		return problem.New(http.StatusServiceUnavailable, "busy", "too many assets are under way").After(time.Second)
 	}
 	response, err := g.answer(r.Context(), request)
 	if err != nil {

@@ -76,11 +76,27 @@ func (l *Relay) Serve(w http.ResponseWriter, r *http.Request, gateway string) er
 	if t, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type")); err != nil || t != ohttp.MediaTypeResponse {
 		return problem.New(http.StatusBadGateway, "upstream", "the gateway answered with something else")
 	}
-	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxResponse+1))
-	if err != nil || len(answer) > maxResponse {
-		return problem.New(http.StatusBadGateway, "upstream", "the gateway's answer broke off or is too large")
+	if resp.ContentLength > maxResponse {
+		return problem.New(http.StatusBadGateway, "upstream", "the gateway's answer is too large")
 	}
-	return writeSealed(w, answer)
+	return passSealed(w, resp.Body)
+}
+
+// passTime bounds how long a client takes to read an answer.
+const passTime = 5 * time.Minute
+
+// passSealed passes an answer on as it comes, so that large ones take no memory
+// here. One that breaks off, or is too large, breaks off for the client as well.
+func passSealed(w http.ResponseWriter, body io.Reader) error {
+	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(passTime))
+	w.Header().Set("Content-Type", ohttp.MediaTypeResponse)
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(http.StatusOK)
+	n, err := io.Copy(w, io.LimitReader(body, maxResponse+1))
+	if err != nil || n > maxResponse {
+		panic(http.ErrAbortHandler)
+	}
+	return nil
 }
 
 // passOn tells a client what a gateway refused, such as an old key, and of
