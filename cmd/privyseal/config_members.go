@@ -157,6 +157,9 @@ The member "provider" of "serve" (all of it: docs/operating.md):
   trust           file of the trust configuration (required)
   keys, mac_key   the hub's keys (required); "before" in an entry of keys, and
                   mac_keys_before, are those that they have replaced
+  peer_roots      file of the authorities of other providers' certificates, PEM
+                  (required with peers); peers_allow_private lists networks, such
+                  as "10.0.0.0/8", beyond the public internet where they may be
   consent         {"unasked": "own", "all" or "none"}: who may add users who have
                   said nothing; default "own", the users of this provider
   limits          rates of calls and claims, where the defaults do not fit

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"time"
 
 	problems "github.com/privyseal/privyseal/internal/problem"
 	"github.com/privyseal/privyseal/mimi"
@@ -29,18 +30,21 @@ func (e *edges) clientRoutes() map[string]http.Handler {
 		"POST " + clientapi.PathIdentifier + "/{provider}": e.serving(e.postQuery),
 	}
 	if e.assets != nil {
-		routes["POST "+clientapi.PathAssets] = e.serving(func(w http.ResponseWriter, r *http.Request) error {
+		routes["POST "+clientapi.PathAssets] = e.assetRoute(func(w http.ResponseWriter, r *http.Request) error {
 			return e.assets.Upload(w, r, provider.CallerOf(r.Context()).User)
 		})
-		routes["GET "+clientapi.PathAssets+"/{name}"] = e.serving(func(w http.ResponseWriter, r *http.Request) error {
+		routes["GET "+clientapi.PathAssets+"/{name}"] = e.assetRoute(func(w http.ResponseWriter, r *http.Request) error {
 			return e.assets.Download(w, r, r.PathValue("name"))
 		})
-		routes["GET "+clientapi.PathDownload+"/{url}"] = e.serving(e.getDownload)
+		routes["GET "+clientapi.PathDownload+"/{url}"] = e.assetRoute(e.getDownload)
 	}
 	if e.relay != nil {
-		relay := e.relay.Handler(clientapi.PathOHTTP + "/")
-		routes["POST "+clientapi.PathOHTTP+"/{gateway}"] = relay
-		routes["GET "+clientapi.PathOHTTP+"/{gateway}"] = relay
+		routes["POST "+clientapi.PathOHTTP+"/{gateway}"] = e.assetRoute(func(w http.ResponseWriter, r *http.Request) error {
+			return e.relay.Serve(w, r, r.PathValue("gateway"))
+		})
+		routes["GET "+clientapi.PathOHTTP+"/{gateway}"] = e.assetRoute(func(w http.ResponseWriter, r *http.Request) error {
+			return e.relay.ServeKeys(w, r, r.PathValue("gateway"))
+		})
 	}
 	return routes
 }
@@ -58,6 +62,16 @@ func (e *edges) serving(h func(http.ResponseWriter, *http.Request) error) http.H
 			e.log.Error("request failed", "method", r.Method, "pattern", r.Pattern, "err", err)
 		}
 		p.Write(w)
+	})
+}
+
+// assetRoute is serving for as often as one client may.
+func (e *edges) assetRoute(h func(http.ResponseWriter, *http.Request) error) http.Handler {
+	return e.serving(func(w http.ResponseWriter, r *http.Request) error {
+		if err := e.guard.Asset(provider.CallerOf(r.Context()).Client); err != nil {
+			return err
+		}
+		return h(w, r)
 	})
 }
 
@@ -153,6 +167,9 @@ func (e *edges) query(r *http.Request, at string, q *mimi.IdentifierRequest) (*m
 	if at == e.domain {
 		return e.directory.Query(r.Context(), e.domain, q)
 	}
+	if _, err := mimi.NewURI(at, mimi.KindProvider); err != nil {
+		return nil, clientapi.Problemf(clientapi.CodeMalformed, "%q is no provider: %w", at, err)
+	}
 	if e.peers == nil {
 		return nil, errAlone
 	}
@@ -197,12 +214,16 @@ func (e *edges) getDownload(w http.ResponseWriter, r *http.Request) error {
 	return passAsset(w, resp, e.config.Assets.maxSize())
 }
 
+// passTime bounds how long a client takes to read an asset.
+const passTime = 5 * time.Minute
+
 // passAsset passes an asset on. One that turns out longer than allowed is broken
 // off, which the client notices.
 func passAsset(w http.ResponseWriter, resp *http.Response, most int64) error {
 	if resp.ContentLength > most {
 		return clientapi.Problemf(clientapi.CodeTooLarge, "the asset has more than %d octets", most)
 	}
+	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(passTime))
 	h := w.Header()
 	h.Set("Content-Type", clientapi.ContentType)
 	h.Set("Content-Disposition", "attachment")

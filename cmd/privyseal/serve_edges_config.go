@@ -48,6 +48,8 @@ type LimitsSection struct {
 	// one user may be asked about.
 	Requester *RateSection `json:"requester,omitempty"`
 	Target    *RateSection `json:"target,omitempty"`
+	// Assets is how often one client may upload and fetch assets.
+	Assets *RateSection `json:"assets,omitempty"`
 	// Claims are how many claims of KeyPackages pass in a time.
 	Claims ClaimsSection `json:"claims,omitzero"`
 }
@@ -141,7 +143,7 @@ func (l *LimitsSection) check(at string) error {
 			return err
 		}
 	}
-	for name, r := range map[string]*RateSection{"requester": l.Requester, "target": l.Target} {
+	for name, r := range map[string]*RateSection{"requester": l.Requester, "target": l.Target, "assets": l.Assets} {
 		if r == nil {
 			continue
 		}
@@ -196,8 +198,10 @@ func (a *AssetsSection) check(at string, s *ServeConfig) error {
 	return nil
 }
 
-func (a *AssetsSection) networks() (list []netip.Prefix, err error) {
-	for _, text := range a.AllowPrivate {
+func (a *AssetsSection) networks() ([]netip.Prefix, error) { return parseNetworks(a.AllowPrivate) }
+
+func parseNetworks(texts []string) (list []netip.Prefix, err error) {
+	for _, text := range texts {
 		p, err := netip.ParsePrefix(text)
 		if err != nil {
 			return nil, err
@@ -218,6 +222,9 @@ func (l *LimitsSection) rates() limit.Rates {
 	}
 	if l.Target != nil {
 		r.Target = l.Target.asked()
+	}
+	if l.Assets != nil {
+		r.Assets = l.Assets.asked()
 	}
 	return r
 }

@@ -289,6 +289,11 @@ func (e *edgesTest) testQuery(t *testing.T) {
 	if code, _ := e.ask(t, "POST", clientapi.IdentifierPath("nowhere.example"), clientapi.ContentType, q.Marshal()); code != http.StatusBadGateway {
 		t.Errorf("a provider that is not there: %d", code)
 	}
+	for _, no := range []string{"127.0.0.1:22", "Nowhere", "[::1]", "a.example.:8443"} {
+		if code, _ := e.ask(t, "POST", clientapi.IdentifierPath(no), clientapi.ContentType, q.Marshal()); code != http.StatusBadRequest {
+			t.Errorf("%q, which is no provider: %d", no, code)
+		}
+	}
 }
 
 // testAssets uploads an asset and fetches it in each of the ways.
@@ -354,6 +359,8 @@ func TestServeEdgesConfig(t *testing.T) {
 		`,"limits":{"endpoints":{"keyMaterial":{"burst":1}}}`:      "per_second above 0",
 		`,"limits":{"requester":{"per_second":0}}`:                 "per_second above 0",
 		`,"limits":{"claims":{"all":-1}}`:                          "negative",
+		`,"limits":{"assets":{"per_second":0}}`:                    "per_second above 0",
+		`,"peers_allow_private":["10.0.0.0"]`:                      "peers_allow_private",
 		`,"assets":{"listener":"x"}`:                               "no listener",
 		`,"assets":{"base_url":"http://a.example/"}`:               "base_url",
 		`,"assets":{"allow_private":["10.0.0.0"]}`:                 "allow_private",

@@ -15,6 +15,7 @@ import (
 	"github.com/privyseal/privyseal/credentials/publish"
 	"github.com/privyseal/privyseal/credentials/registry"
 	"github.com/privyseal/privyseal/internal/daemon"
+	problems "github.com/privyseal/privyseal/internal/problem"
 	"github.com/privyseal/privyseal/signer"
 )
 
@@ -109,7 +110,16 @@ func (e *enrolment) mounts() []daemon.Mount {
 	return []daemon.Mount{{Listener: e.section.Listener, Pattern: e.path() + "/enrol/", Handler: e.handler}}
 }
 
-func (e *enrolment) report(err error) { e.log.Warn("enrolment failed", "err", err) }
+// report logs an attempt that failed. Anybody can make one without a code, which
+// is not to fill the log.
+func (e *enrolment) report(err error) {
+	level := slog.LevelWarn
+	refused, ok := errors.AsType[*enrol.Error](err)
+	if p, isProblem := errors.AsType[*problems.Problem](err); ok && (refused.Reason == enrol.ReasonCode || refused.Reason == enrol.ReasonSession) || isProblem && p.Status < http.StatusInternalServerError {
+		level = slog.LevelDebug
+	}
+	e.log.Log(context.Background(), level, "enrolment failed", "err", err)
+}
 
 // caKey returns the key of the CA that issues certificates.
 func (s *EnrolSection) caKey(i *IssuerSection) (signer.KeyID, error) {

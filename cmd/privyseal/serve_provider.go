@@ -14,6 +14,7 @@ import (
 	"github.com/privyseal/privyseal/credentials"
 	"github.com/privyseal/privyseal/credentials/trust"
 	"github.com/privyseal/privyseal/internal/daemon"
+	"github.com/privyseal/privyseal/internal/safehttp"
 	"github.com/privyseal/privyseal/internal/sqldb"
 	"github.com/privyseal/privyseal/mimi"
 	"github.com/privyseal/privyseal/mimi/clientapi"
@@ -39,6 +40,10 @@ type ProviderSection struct {
 	// PeerRoots is the file of the authorities that other providers'
 	// certificates come from, PEM. Required with Peers.
 	PeerRoots string `json:"peer_roots,omitempty"`
+	// PeersAllowPrivate lists networks, such as "10.0.0.0/8", beyond the public
+	// internet in which other providers may be. A provider's name or directory
+	// that leads anywhere else inside is not followed.
+	PeersAllowPrivate []string `json:"peers_allow_private,omitempty"`
 	// PeerCertificate and PeerKey are what we show to other providers, by
 	// default what the listener Peers shows.
 	PeerCertificate string `json:"peer_certificate,omitempty"`
@@ -101,6 +106,9 @@ func (p *ProviderSection) check(s *ServeConfig) error {
 		}
 		if p.PeerRoots == "" {
 			return configErrorf(at+".peer_roots", "is required with peers")
+		}
+		if _, err := parseNetworks(p.PeersAllowPrivate); err != nil {
+			return configErrorf(at+".peers_allow_private", "%w", err)
 		}
 		if a := s.Listeners[p.Peers].ClientAuth; a != "asked" && a != "optional" {
 			return configErrorf(at+".peers", "the listener %q needs \"client_auth\": \"asked\"", p.Peers)
@@ -210,6 +218,9 @@ func (p *providerComponent) close() error {
 	return errors.Join(errs...)
 }
 
+// peerDialTime bounds how long it takes to reach another provider.
+const peerDialTime = 10 * time.Second
+
 // connect makes what it takes to speak to other providers.
 func (p *providerComponent) connect(s *ServeConfig) error {
 	if p.config.Peers == "" {
@@ -225,8 +236,16 @@ func (p *providerComponent) connect(s *ServeConfig) error {
 	if p.config.PeerCertificate != "" {
 		section = ListenerSection{Certificate: p.config.PeerCertificate, Key: p.config.PeerKey}
 	}
+	dial := p.wiring.dialPeers
+	if dial == nil {
+		networks, err := parseNetworks(p.config.PeersAllowPrivate)
+		if err != nil {
+			return configErrorf("serve.provider.peers_allow_private", "%w", err)
+		}
+		dial = safehttp.Dialer(networks, peerDialTime).DialContext
+	}
 	p.peers, err = peer.NewClient(peer.ClientConfig{
-		Domain: p.config.Domain, Roots: p.currentRoots, DialContext: p.wiring.dialPeers,
+		Domain: p.config.Domain, Roots: p.currentRoots, DialContext: dial,
 		Certificate: func() (*tls.Certificate, error) { return serverCertificate(context.Background(), p.wiring, &section) },
 	})
 	return err

@@ -33,7 +33,8 @@ type wiring struct {
 	journal *journal.Journal // nil until openJournal
 	// clientCA has the authorities of listeners whose service knows them.
 	clientCA map[string]func(context.Context) (*x509.CertPool, error)
-	// dialPeers connects to other providers; nil dials as they are named.
+	// dialPeers connects to other providers; nil dials as they are named, and
+	// the configuration says where they may be.
 	dialPeers func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
