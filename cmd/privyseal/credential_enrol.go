@@ -213,18 +213,16 @@ func (e *enrollee) enrol(ctx context.Context, c *enrol.Client, code string) (*en
 			return nil, err
 		}
 	}
-	challenge, err := c.Begin(ctx, begin)
-	if err != nil {
-		return nil, err
-	}
-	finish := &enrol.FinishRequest{Session: challenge.Session}
+	return c.Enrol(ctx, begin, e.answer)
+}
+
+// answer proves what an issuer asks for.
+func (e *enrollee) answer(ctx context.Context, challenge *enrol.Challenge) (finish *enrol.FinishRequest, err error) {
+	finish = &enrol.FinishRequest{Session: challenge.Session}
 	if finish.Request, err = e.request(challenge); err != nil {
 		return nil, err
 	}
-	if err := e.prove(ctx, challenge, finish); err != nil {
-		return nil, err
-	}
-	return c.Finish(ctx, finish)
+	return finish, e.prove(ctx, challenge, finish)
 }
 
 // introduce returns what the TPM shows of itself: the endorsement key that has

@@ -499,3 +499,89 @@ func TestEnrolCommands(t *testing.T) {
 		t.Errorf("a used code ended with %d: %s", status, text)
 	}
 }
+
+// TestEnrolCommandsOfToken enrols a key in a PKCS#11 token of another appliance
+// as a person does, and reads the evidence of both kinds again.
+func TestEnrolCommandsOfToken(t *testing.T) {
+	device, maker := newTPMEnrollee(t, swtpm.Config{Endorsement: true})
+	issuer := newEnrolIssuer(t, maker, device)
+	if err := device.device.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	// The commands read the file; the service above had its members by hand.
+	file := filepath.Join(issuer.wiring.config.dir, configName)
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	with := strings.Replace(string(text), `"version": 1,`, `"version": 1, "issuer": {"url": "https://issuer.example/acme", "token_key": "tokens"},`, 1)
+	if err := os.WriteFile(file, []byte(with), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ca, dir := filepath.Join(issuer.wiring.config.dir, "server.pem"), t.TempDir()
+	command := func(w *wiring, args ...string) (int, string) {
+		t.Helper()
+		var o, e strings.Builder
+		status := run(context.Background(), append([]string{"--config", filepath.Join(w.config.dir, configName)}, args...), streams{strings.NewReader(""), &o, &e})
+		return status, o.String() + e.String()
+	}
+	invite := func() string {
+		t.Helper()
+		code := filepath.Join(t.TempDir(), "code")
+		if status, text := command(issuer.wiring, "credential", "invite", "--type", "sd-jwt", "--min-attestation", "stated", "--client", enrolClient, "--user", enrolUser, "--out", code); status != exitOK {
+			t.Fatalf("invite ended with %d: %s", status, text)
+		}
+		return code
+	}
+	enrolWith := func(w *wiring, code string, more ...string) (int, string) {
+		t.Helper()
+		return command(w, append([]string{"credential", "enrol", issuer.url, "--server-ca", ca, "--code-file", code, "--holder", "leaf"}, more...)...)
+	}
+	// The issuer's own appliance is believed: its token key signs statements.
+	code := invite()
+	if status, text := enrolWith(issuer.wiring, code); status != exitLocal || !strings.Contains(text, "--appliance-key") {
+		t.Errorf("without an appliance key: %d, %s", status, text)
+	}
+	if status, text := enrolWith(issuer.wiring, code, "--appliance-key", "stranger"); status != exitRefused || !strings.Contains(text, "enrol-statement") {
+		t.Errorf("a stranger's statement: %d, %s", status, text)
+	}
+	// enrolled runs the command and returns the id of what was issued.
+	enrolled := func(level string, w *wiring, code string, more ...string) string {
+		t.Helper()
+		status, text := enrolWith(w, code, more...)
+		_, rest, ok := strings.Cut(text, "enrolled as ")
+		if status != exitOK || !ok || !strings.Contains(text, "attestation "+level) {
+			t.Fatalf("enrol ended with %d: %s", status, text)
+		}
+		id, _, _ := strings.Cut(rest, ",")
+		return id
+	}
+	stated := enrolled("stated", issuer.wiring, code, "--appliance-key", "tokens", "--out", filepath.Join(dir, "stated.sd-jwt"))
+	certified := enrolled("tpm-certified", device.wiring, invite(), "--out", filepath.Join(dir, "certified.sd-jwt"))
+	for id, want := range map[string]string{stated: "verified: stated", certified: "verified: tpm-certified"} {
+		if status, text := command(issuer.wiring, "credential", "evidence", id); status != exitOK || !strings.Contains(text, want) {
+			t.Errorf("evidence of %s ended with %d: %s", id, status, text)
+		}
+		if status, text := command(issuer.wiring, "--json", "credential", "evidence", id); status != exitOK || !strings.Contains(text, `"verified": true`) {
+			t.Errorf("evidence of %s as JSON ended with %d: %s", id, status, text)
+		}
+	}
+	// What is not there, and what nothing was kept with.
+	if status, text := command(issuer.wiring, "credential", "evidence", "no-id"); status != exitLocal {
+		t.Errorf("no id: %d, %s", status, text)
+	}
+	if status, text := command(issuer.wiring, "credential", "evidence", string(registry.NewID())); status == exitOK {
+		t.Errorf("an unknown id: %d, %s", status, text)
+	}
+	if status, text := command(issuer.wiring, "credential", "issue", "--type", "x509", "--issuer-key", "ca", "--holder", "leaf", "--client", enrolClient, "--user", enrolUser, "--out", filepath.Join(dir, "plain.pem")); status != exitOK {
+		t.Fatalf("issue ended with %d: %s", status, text)
+	}
+	_, list := command(issuer.wiring, "credential", "list", "--type", "x509")
+	for line := range strings.Lines(list) {
+		if id := strings.Fields(line)[0]; strings.Contains(line, enrolClient) {
+			if status, text := command(issuer.wiring, "credential", "evidence", id); status != exitRefused || !strings.Contains(text, "nothing was kept") {
+				t.Errorf("evidence of what was not attested: %d, %s", status, text)
+			}
+		}
+	}
+}

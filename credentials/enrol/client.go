@@ -66,6 +66,32 @@ func (c *Client) Finish(ctx context.Context, r *FinishRequest) (*Issued, error) 
 	return a, c.post(ctx, PathFinish, r, a)
 }
 
+// maxBegins is how often Enrol begins.
+const maxBegins = 3
+
+// Enrol makes both steps: answer proves what the challenge asks for. A session
+// is in the memory of the issuer, which may restart between the steps; while the
+// code is not spent, a session that is gone is begun again, three times in all.
+func (c *Client) Enrol(ctx context.Context, begin *BeginRequest, answer func(context.Context, *Challenge) (*FinishRequest, error)) (*Issued, error) {
+	for n := 1; ; n++ {
+		challenge, err := c.Begin(ctx, begin)
+		if err != nil {
+			return nil, err
+		}
+		finish, err := answer(ctx, challenge)
+		if err != nil {
+			return nil, err
+		}
+		made, err := c.Finish(ctx, finish)
+		if err == nil {
+			return made, nil
+		}
+		if p, ok := errors.AsType[*problem.Problem](err); !ok || p.Code != problemPrefix+string(ReasonSession) || n == maxBegins {
+			return nil, err
+		}
+	}
+}
+
 func (c *Client) post(ctx context.Context, path string, body, answer any) error {
 	b, err := json.Marshal(body)
 	if err != nil {

@@ -10,6 +10,8 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
+	"net/http"
+	"net/http/httptest"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -332,5 +334,68 @@ func TestMethods(t *testing.T) {
 		if _, _, err := w.store.Invite(t.Context(), in, 0); err == nil {
 			t.Errorf("invited with %s", name)
 		}
+	}
+}
+
+// TestRestartBetweenSteps has the issuer restart between the two steps of an
+// enrolment: the session is gone, the code is not, and the client begins again
+// by itself. What is refused for another reason is not tried again.
+func TestRestartBetweenSteps(t *testing.T) {
+	w := newWorld(t, filepath.Join(t.TempDir(), "enrol.db"), 0)
+	var service atomic.Pointer[enrol.Service]
+	service.Store(w.Service)
+	restart := func() {
+		s, err := enrol.New(w.Config)
+		must(t, err)
+		service.Store(s)
+	}
+	begins := 0
+	server := httptest.NewTLSServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, enrol.PathBegin) {
+			begins++
+		}
+		service.Load().Handler("").ServeHTTP(rw, r)
+	}))
+	defer server.Close()
+	pool := x509.NewCertPool()
+	pool.AddCert(server.Certificate())
+	client, err := enrol.NewClient(server.URL, pool)
+	must(t, err)
+	defer client.Close()
+	key := newKey(t)
+	try := func(code string, restarts int) (*enrol.Issued, error) {
+		begins = 0
+		return client.Enrol(t.Context(), &enrol.BeginRequest{Code: code}, func(_ context.Context, c *enrol.Challenge) (*enrol.FinishRequest, error) {
+			if restarts > 0 {
+				restart()
+				restarts--
+			}
+			return w.answer(c, key, good(c, key.Public()), w.appliance), nil
+		})
+	}
+	for restarts, want := range map[int]int{0: 1, 1: 2, 2: 3} {
+		made, err := try(w.invite(), restarts)
+		if err != nil || made.Attestation != "stated" || begins != want {
+			t.Errorf("%d restarts: %+v, %v, begun %d times", restarts, made, err, begins)
+		}
+	}
+	code := w.invite()
+	_, err = try(code, 3)
+	if p := problem.Of(err); p.Code != "enrol-session" || p.Status != 403 || !strings.Contains(p.Detail, "begin again") || begins != 3 {
+		t.Errorf("restarts without end: %v, begun %d times", err, begins)
+	}
+	_, err = try(code, 0) // the code is still good
+	must(t, err)
+	_, err = try(code, 0)
+	if p := problem.Of(err); p.Code != "enrol-code" || begins != 1 {
+		t.Errorf("a spent code: %v, begun %d times", err, begins)
+	}
+	// Another's answer is not begun again.
+	begins = 0
+	_, err = client.Enrol(t.Context(), &enrol.BeginRequest{Code: w.invite()}, func(_ context.Context, c *enrol.Challenge) (*enrol.FinishRequest, error) {
+		return w.answer(c, key, good(c, key.Public()), newKey(t)), nil
+	})
+	if p := problem.Of(err); p.Code != "enrol-statement" || begins != 1 {
+		t.Errorf("a stranger's statement: %v, begun %d times", err, begins)
 	}
 }

@@ -6,6 +6,9 @@ import "fmt"
 // "enrol-" before them they are the codes of problem documents.
 type Reason string
 
+// problemPrefix is what a Reason has before it as the code of a problem document.
+const problemPrefix = "enrol-"
+
 // The reasons, in the order in which they are met.
 const (
 	ReasonCode        Reason = "code"        // never given out, ended or used; which of these is not told

@@ -85,7 +85,7 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 func problemOf(err error) *problem.Problem {
 	var refused *Error
 	if errors.As(err, &refused) {
-		return &problem.Problem{Status: http.StatusForbidden, Code: "enrol-" + string(refused.Reason), Detail: refused.Err.Error(), Err: err}
+		return &problem.Problem{Status: http.StatusForbidden, Code: problemPrefix + string(refused.Reason), Detail: refused.Err.Error(), Err: err}
 	}
 	return problem.Of(err)
 }
