@@ -35,8 +35,12 @@ type writer struct {
 // maxTogether bounds the rooms whose messages share a transaction.
 const maxTogether = 64
 
-// maxPace is the longest that a message waits for others.
-const maxPace = 10 * time.Millisecond
+// maxPace is the longest that a message waits for others; what is shorter than
+// minPace is not worth a timer.
+const (
+	minPace = 200 * time.Microsecond
+	maxPace = 10 * time.Millisecond
+)
 
 // accepted counts a message that is on its way.
 func (w *writer) accepted() {
@@ -109,7 +113,7 @@ func (w *writer) run() {
 func (w *writer) pace() {
 	w.mu.Lock()
 	wait := min(w.took/4, maxPace)
-	if w.full() {
+	if w.full() || wait < minPace {
 		wait = 0
 	}
 	w.mu.Unlock()
