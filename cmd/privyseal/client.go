@@ -34,7 +34,7 @@ func newClientCommand(a *app) *cobra.Command {
 		newClientRegister(a), newClientRoom(a, &f), newClientMembership(a, &f, "add"), newClientMembership(a, &f, "remove"),
 		newClientMembership(a, &f, "ban"), newClientMembership(a, &f, "kick"), newClientRole(a, &f), newClientJoin(a, &f), newClientCode(a, &f), newClientLeave(a, &f),
 		newClientSend(a, &f), newClientAnswer(a, &f, "reply"), newClientAnswer(a, &f, "react"), newClientAnswer(a, &f, "edit"), newClientDelete(a, &f),
-		newClientAttach(a, &f), newClientFetch(a, &f), newClientConsent(a, &f),
+		newClientAttach(a, &f), newClientFetch(a, &f), newClientConsent(a, &f), newClientProfile(a, &f), newClientFind(a, &f),
 		newClientRecv(a, &f), newClientWatch(a, &f), newClientMembers(a, &f), newClientPolicy(a, &f), newClientReport(a, &f), newClientVerify(a, &f), newClientStatus(a, &f))
 	c.PersistentFlags().StringVar(&f.name, "client", "", "`name` that the client was registered with; may be left out if there is one")
 	return c

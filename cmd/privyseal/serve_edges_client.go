@@ -28,6 +28,9 @@ func (e *edges) clientRoutes() map[string]http.Handler {
 		"POST " + clientapi.PathConsent:                    e.serving(e.postConsent),
 		"GET " + clientapi.PathConsent:                     e.serving(e.getConsents),
 		"POST " + clientapi.PathIdentifier + "/{provider}": e.serving(e.postQuery),
+		"PUT " + clientapi.PathProfile:                     e.serving(e.putProfile),
+		"GET " + clientapi.PathProfile:                     e.serving(e.getProfile),
+		"DELETE " + clientapi.PathProfile:                  e.serving(e.deleteProfile),
 	}
 	if e.assets != nil {
 		routes["POST "+clientapi.PathAssets] = e.assetRoute(func(w http.ResponseWriter, r *http.Request) error {

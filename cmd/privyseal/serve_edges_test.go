@@ -294,6 +294,84 @@ func (e *edgesTest) testQuery(t *testing.T) {
 			t.Errorf("%q, which is no provider: %d", no, code)
 		}
 	}
+	e.testProfile(t)
+}
+
+// testProfile has alice be found by what she tells, by others and here, and by
+// nothing else.
+func (e *edgesTest) testProfile(t *testing.T) {
+	find := func(kind mimi.SearchIdentifierType, value string) *mimi.IdentifierResponse {
+		t.Helper()
+		q := &mimi.IdentifierRequest{QueryElements: []mimi.QueryElement{{SearchType: kind, SearchValue: value}}}
+		b, err := e.peer.Do(t.Context(), "a.example", peer.IdentifierQuery, "a.example", q.Marshal())
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := mimi.ParseIdentifierResponse(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	const user = "mimi://a.example/u/alice"
+	if p := find(mimi.SearchHandle, user); p.ResponseCode != mimi.QueryNotFound {
+		t.Errorf("who has told the directory nothing is found: %+v", p)
+	}
+	profile := clientapi.Profile{Fields: []clientapi.ProfileField{
+		{Source: clientapi.ProfileOIDC, Name: "name", Value: "Alice Liddell", Searchable: true, Disclosable: true},
+		{Source: clientapi.ProfileOIDC, Name: "email", Value: "alice@wonder.example", Searchable: true},
+		{Source: clientapi.ProfileVCard, Name: "NOTE", Value: "curious"},
+	}}
+	if code, b := e.ask(t, "PUT", clientapi.PathProfile, clientapi.ContentType, profile.Marshal()); code != http.StatusNoContent {
+		t.Fatalf("%d %s", code, b)
+	}
+	code, b := e.ask(t, "GET", clientapi.PathProfile, clientapi.ContentType, nil)
+	if got, err := clientapi.ParseProfile(b); code != http.StatusOK || err != nil || string(got.Marshal()) != string(profile.Marshal()) {
+		t.Errorf("%d %+v %v", code, got, err)
+	}
+	for name, c := range map[string]struct {
+		kind  mimi.SearchIdentifierType
+		value string
+		want  mimi.IdentifierQueryCode
+	}{
+		"by a part of the name":         {mimi.SearchPartialName, "liddell", mimi.QuerySuccess},
+		"by the address":                {mimi.SearchEmail, "alice@wonder.example", mimi.QuerySuccess},
+		"by a note that is not told":    {mimi.SearchWholeProfile, "curious", mimi.QueryNotFound},
+		"by the URI, which is not told": {mimi.SearchHandle, user, mimi.QueryNotFound},
+	} {
+		p := find(c.kind, c.value)
+		if p.ResponseCode != c.want {
+			t.Errorf("%s: %+v", name, p)
+		}
+		if c.want != mimi.QuerySuccess {
+			continue
+		}
+		if len(p.URIs) != 1 || p.URIs[0].String() != user || len(p.FoundProfiles) != 1 || len(p.FoundProfiles[0].Fields) != 1 || string(p.FoundProfiles[0].Fields[0].Value) != "Alice Liddell" {
+			t.Errorf("%s: %+v", name, p)
+		}
+	}
+	unknown := clientapi.Profile{Fields: []clientapi.ProfileField{{Source: 3, Name: "x", Value: "y"}}}
+	for _, body := range [][]byte{unknown.Marshal(), []byte("nonsense"), {2, 0}} {
+		if code, _ := e.ask(t, "PUT", clientapi.PathProfile, clientapi.ContentType, body); code != http.StatusBadRequest {
+			t.Errorf("a profile %x gets %d", body, code)
+		}
+	}
+	if code, _ := e.ask(t, "DELETE", clientapi.PathProfile, clientapi.ContentType, nil); code != http.StatusNoContent {
+		t.Errorf("%d", code)
+	}
+	if p := find(mimi.SearchPartialName, "liddell"); p.ResponseCode != mimi.QueryNotFound {
+		t.Errorf("who has taken it back is found: %+v", p)
+	}
+	limited := false
+	for range 200 { // searching is limited by user
+		if code, _ := e.ask(t, "PUT", clientapi.PathProfile, clientapi.ContentType, profile.Marshal()); code == http.StatusTooManyRequests {
+			limited = true
+			break
+		}
+	}
+	if !limited {
+		t.Error("the directory may be told without end")
+	}
 }
 
 // testAssets uploads an asset and fetches it in each of the ways.

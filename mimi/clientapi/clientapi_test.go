@@ -103,6 +103,9 @@ func codecs(t testing.TB) []codec {
 			{ConsentScope: mimi.ConsentScope{RequesterURI: uri(t, "mimi://b.example/u/bob"), TargetURI: uri(t, "mimi://a.example/u/alice"), RoomID: room}, State: clientapi.ConsentAsked, At: 7},
 			{ConsentScope: mimi.ConsentScope{RequesterURI: uri(t, "mimi://a.example/u/alice"), TargetURI: uri(t, "mimi://b.example/p/x")}, State: clientapi.ConsentRevoked},
 		}, clientapi.ParseConsentList),
+		codecOf("Profile", &clientapi.Profile{SearchableURI: true, Fields: []clientapi.ProfileField{
+			{Source: clientapi.ProfileOIDC, Name: "name", Value: "Alice", Searchable: true}, {Source: clientapi.ProfileHandle, Value: "im:alice", Disclosable: true},
+		}}, clientapi.ParseProfile),
 		codecOf("Event", &clientapi.Event{Seq: 1, Time: 2, Kind: clientapi.EventFanout, Room: room, Payload: []byte("x")}, clientapi.ParseEvent),
 	}
 }

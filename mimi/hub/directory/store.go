@@ -14,6 +14,9 @@ import (
 //go:embed migrations
 var migrations embed.FS
 
+// ErrInvalid is found in the errors of Put that say what is wrong with a profile.
+var ErrInvalid = errors.New("directory: it is no profile")
+
 // ErrNoProfile is returned for a user without a profile.
 var ErrNoProfile = errors.New("directory: the user has no profile")
 
@@ -46,7 +49,7 @@ func wrap(err error) error {
 // Put sets a user's profile in place of the one before.
 func (d *Directory) Put(ctx context.Context, p *Profile) error {
 	if err := p.check(); err != nil {
-		return err
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	return wrap(d.db.Write(ctx, func(tx *sqldb.Tx) error {
 		id, err := userID(ctx, tx, p.User)

@@ -70,7 +70,7 @@ func sameOrder(t *testing.T, people []*person, n int) {
 
 // Clients that commit at once converge.
 func TestCommitsAtOnce(t *testing.T) {
-	const clients = 12
+	const clients = 50
 	w := newWorld(t, false, "a.example")
 	alice := w.person("alice/phone@a.example")
 	people := []*person{alice}
