@@ -157,11 +157,11 @@ func (s *Service) Finish(ctx context.Context, r *FinishRequest) (*Issued, error)
 	if err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), issueTime)
+	defer cancel()
 	if err := s.Invitations.redeem(ctx, x.code); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), issueTime)
-	defer cancel()
 	made, err := s.Issuer.Issue(ctx, *o)
 	if err != nil {
 		return nil, err

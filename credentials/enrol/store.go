@@ -116,7 +116,7 @@ func (s *Store) find(ctx context.Context, c *Code) (*Invitation, error) {
 
 // redeem spends a code: of several who try, one succeeds.
 func (s *Store) redeem(ctx context.Context, hash string) error {
-	return s.db.Write(ctx, func(tx *sqldb.Tx) error {
+	return s.db.Batch(ctx, func(tx *sqldb.Tx) error {
 		now := s.db.Now().UnixMicro()
 		return tx.ExecOne(ctx, errCode(), `UPDATE enrol_invitation SET used = ? WHERE hash = ? AND used = 0 AND expires > ?`, now, hash, now)
 	})
@@ -124,7 +124,7 @@ func (s *Store) redeem(ctx context.Context, hash string) error {
 
 // note keeps what was issued on a code.
 func (s *Store) note(ctx context.Context, hash, credential string) error {
-	return s.db.Write(ctx, func(tx *sqldb.Tx) error {
+	return s.db.Batch(ctx, func(tx *sqldb.Tx) error {
 		_, err := tx.Exec(ctx, `UPDATE enrol_invitation SET credential = ? WHERE hash = ?`, credential, hash)
 		return err
 	})
