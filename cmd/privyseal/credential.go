@@ -259,21 +259,25 @@ func (w *wiring) certify(ctx context.Context, b *registry.Store, o *issueOptions
 	if err != nil {
 		return nil, err
 	}
+	return (&openedCA{issuer: issuer, chain: chain}).certify(ctx, o, p)
+}
+
+func (ca *openedCA) certify(ctx context.Context, o *issueOptions, p possession) (*issued, error) {
 	note := registry.Attachment{ID: registry.NewID(), Attestation: p.level, Evidence: p.evidence}
 	order := certs.Order{Request: p.request, Names: p.names, Nonce: p.nonce, Lifetime: o.lifetime, Attachment: note}
 	if ext, ok := p.level.Extension(); ok {
 		order.Extensions = append(order.Extensions, ext)
 	}
-	prepared, err := issuer.Prepare(ctx, order)
+	prepared, err := ca.issuer.Prepare(ctx, order)
 	if err != nil {
 		return nil, err
 	}
-	leaf, err := issuer.Issue(ctx, prepared)
+	leaf, err := ca.issuer.Issue(ctx, prepared)
 	if err != nil {
 		return nil, err
 	}
 	// The last of the chain is the root, which verifiers have.
-	sent := append([]*x509.Certificate{leaf}, chain[:len(chain)-1]...)
+	sent := append([]*x509.Certificate{leaf}, ca.chain[:len(ca.chain)-1]...)
 	return &issued{
 		ID: string(note.ID), Type: typeX509, Credential: strings.Join(pemChain(sent), ""), Client: p.names.Client.String(), User: p.names.User.String(),
 		Serial: fmt.Sprintf("%x", leaf.SerialNumber), NotAfter: leaf.NotAfter, Level: p.level.String(),

@@ -3,14 +3,18 @@ package main
 import (
 	"context"
 	"crypto"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 
+	"github.com/privyseal/privyseal/credentials/certs"
 	"github.com/privyseal/privyseal/credentials/enrol"
 	"github.com/privyseal/privyseal/credentials/publish"
 	"github.com/privyseal/privyseal/credentials/registry"
@@ -58,7 +62,16 @@ type enrolment struct {
 	ca       signer.KeyID // "" without a CA
 	log      *slog.Logger
 	store    *enrol.Store
+	service  *enrol.Service
 	handler  http.Handler
+	opened   atomic.Pointer[openedCA]
+}
+
+// An openedCA is an issuing CA and the file that described it.
+type openedCA struct {
+	issuer *certs.Issuer
+	chain  []*x509.Certificate
+	file   os.FileInfo
 }
 
 // newEnrolment returns nil where there is no section.
@@ -88,7 +101,7 @@ func (w *wiring) newEnrolment(ctx context.Context, s *EnrolSection, i *issuance,
 	if err != nil {
 		return nil, errors.Join(err, e.store.Close())
 	}
-	e.handler = service.Handler(e.path())
+	e.service, e.handler = service, service.Handler(e.path())
 	return e, nil
 }
 
@@ -100,6 +113,7 @@ func (e *enrolment) Close() error {
 	if e == nil {
 		return nil
 	}
+	e.service.Close()
 	return e.store.Close()
 }
 
@@ -184,6 +198,27 @@ func (e *enrolment) issue(ctx context.Context, t registry.Type, o *issueOptions,
 	if e.ca == "" {
 		return nil, errors.New("a certificate was invited for and issuer.cas has no CA")
 	}
-	o.issuerKey = string(e.ca)
-	return e.wiring.certify(ctx, book, o, p)
+	ca, err := e.openCA(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return ca.certify(ctx, o, p)
+}
+
+// openCA returns the CA as its file describes it now: it is opened again when the
+// file was replaced, as it is after a rotation of its key.
+func (e *enrolment) openCA(ctx context.Context) (*openedCA, error) {
+	file, err := os.Stat(caPath(e.wiring.config, e.ca))
+	if ca := e.opened.Load(); err == nil && ca != nil && os.SameFile(ca.file, file) && ca.file.ModTime().Equal(file.ModTime()) && ca.file.Size() == file.Size() {
+		return ca, nil
+	}
+	issuer, chain, openErr := e.wiring.openIssuer(ctx, e.ca, e.issuance.book)
+	if openErr != nil {
+		return nil, openErr
+	}
+	ca := &openedCA{issuer, chain, file}
+	if err == nil {
+		e.opened.Store(ca)
+	}
+	return ca, nil
 }

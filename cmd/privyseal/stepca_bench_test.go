@@ -21,6 +21,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -54,34 +55,39 @@ const stepCAVersion = "github.com/smallstep/certificates/cmd/step-ca@v0.30.2"
 //     PATH or in GOPATH/bin, this is left out:
 //     CGO_ENABLED=1 go install github.com/smallstep/certificates/cmd/step-ca@v0.30.2
 //
-// The three take turns; ratios are medians over the rounds.
+// CPU is that of both ends. The three take turns; ratios are medians over the rounds.
 func BenchmarkEnrolX509(b *testing.B) {
 	ours := newEnrolBench(b)
 	theirs := newStepCA(b)
 	for _, callers := range []int{1, 16} {
 		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {
 			const n = 64
-			var finish, whole, beside, bare, rate []float64
+			var finish, whole, beside, bare, rate, ourCPU, theirCPU []float64
 			for b.Loop() {
 				ready := ours.begin(n)
-				took, _ := parallel(b, callers, n, func(i int64) error { return ours.finish(ready[i-1]) })
+				took, cpu := parallel(b, callers, n, func(i int64) error { return ours.finish(ready[i-1]) })
 				codes := ours.invite(n)
 				both, _ := parallel(b, callers, n, func(i int64) error { return ours.enrol(codes[i-1]) })
 				primitives, _ := parallel(b, callers, n, ours.primitives)
+				ourCPU = append(ourCPU, float64(cpu.Microseconds())/n)
 				finish, whole = append(finish, n/took.Seconds()), append(whole, n/both.Seconds())
 				bare = append(bare, took.Seconds()/primitives.Seconds())
 				if theirs == nil {
 					continue
 				}
 				orders := theirs.prepare(n)
-				signed, _ := parallel(b, callers, n, func(i int64) error { return theirs.sign(orders[i-1]) })
+				before := theirs.cpu()
+				signed, cpu := parallel(b, callers, n, func(i int64) error { return theirs.sign(orders[i-1]) })
+				theirCPU = append(theirCPU, float64((cpu+theirs.cpu()-before).Microseconds())/n)
 				beside, rate = append(beside, signed.Seconds()/took.Seconds()), append(rate, n/signed.Seconds())
 			}
 			b.ReportMetric(median(finish), "finish/s")
 			b.ReportMetric(median(whole), "enrol/s")
+			b.ReportMetric(median(ourCPU), "cpu-us/finish")
 			b.ReportMetric(median(bare), "x-primitives")
 			if theirs != nil {
 				b.ReportMetric(median(rate), "step-ca/s")
+				b.ReportMetric(median(theirCPU), "cpu-us/step-ca")
 				b.ReportMetric(median(beside), "x-step-ca")
 			}
 			b.ReportMetric(0, "ns/op")
@@ -260,6 +266,7 @@ type stepCA struct {
 	client      *http.Client
 	provisioner *ecdsa.PrivateKey
 	kid         string
+	pid         int
 	device      *ecdsa.PrivateKey
 	next        int
 }
@@ -308,6 +315,7 @@ func newStepCA(b *testing.B) *stepCA {
 	cmd := exec.Command(path, filepath.Join(dir, "ca.json"))
 	cmd.Env, cmd.Stdout, cmd.Stderr = append(os.Environ(), env), log, log
 	must(cmd.Start())
+	s.pid = cmd.Process.Pid
 	b.Cleanup(func() {
 		cmd.Process.Kill()
 		cmd.Wait()
@@ -436,6 +444,24 @@ func (s *stepCA) prepare(n int) [][]byte {
 		}
 	}
 	return bodies
+}
+
+// cpu returns the processor time of step-ca, to a hundredth of a second.
+func (s *stepCA) cpu() time.Duration {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.pid))
+	if err != nil {
+		s.b.Fatal(err)
+	}
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	var ticks time.Duration
+	for _, f := range fields[11:13] { // utime and stime, proc(5)
+		n, err := strconv.Atoi(f)
+		if err != nil {
+			s.b.Fatal(err)
+		}
+		ticks += time.Duration(n)
+	}
+	return ticks * 10 * time.Millisecond
 }
 
 func (s *stepCA) sign(body []byte) error {

@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/subtle"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/privyseal/privyseal/credentials"
@@ -65,6 +66,7 @@ type Config struct {
 type Service struct {
 	Config
 	sessions *sessions
+	notes    sync.WaitGroup // that are being written
 }
 
 // issueTime bounds the signing of a credential.
@@ -87,8 +89,12 @@ func New(c Config) (*Service, error) {
 	if c.Report == nil {
 		c.Report = func(error) {}
 	}
-	return &Service{c, newSessions(c.Most)}, nil
+	return &Service{Config: c, sessions: newSessions(c.Most)}, nil
 }
+
+// Close waits until what was issued on which code is written down. No Finish
+// may run any more.
+func (s *Service) Close() { s.notes.Wait() }
 
 // Begin opens a session for the device with the code. Who has no code costs one
 // look-up.
@@ -166,10 +172,18 @@ func (s *Service) Finish(ctx context.Context, r *FinishRequest) (*Issued, error)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.Invitations.note(ctx, x.code, made.ID); err != nil {
-		s.Report(err) // the registry has the credential all the same
-	}
+	s.notes.Go(func() { s.note(x.code, made.ID) })
 	return made, nil
+}
+
+// note writes down what was issued on a code. The device does not wait for it:
+// the registry has the credential all the same.
+func (s *Service) note(code, credential string) {
+	ctx, cancel := context.WithTimeout(context.Background(), issueTime)
+	defer cancel()
+	if err := s.Invitations.note(ctx, code, credential); err != nil {
+		s.Report(err)
+	}
 }
 
 // prove checks the request and what proves where its key is kept.

@@ -5,6 +5,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -386,5 +388,18 @@ func TestRunPublishes(t *testing.T) {
 		case <-time.After(registry.DefaultBound):
 			t.Fatal("not published within the bound")
 		}
+	}
+}
+
+// A certificate that was issued is found by an index, however many there are.
+func TestIssuedIsFoundByIndex(t *testing.T) {
+	s, err := registry.Open(t.Context(), filepath.Join(t.TempDir(), "issuer.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	plan, err := s.PlanOfIssued(t.Context())
+	if err != nil || !strings.Contains(plan, "USING INDEX credential_serial") {
+		t.Errorf("SQLite finds the record so: %s (%v)", plan, err)
 	}
 }

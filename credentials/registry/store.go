@@ -83,6 +83,10 @@ func (s *Store) PutIntent(ctx context.Context, in certs.Intent) error {
 	})
 }
 
+// certificateIssued says again that serial is not empty: the index has only such
+// rows, and SQLite would not use it otherwise.
+const certificateIssued = `UPDATE credential SET issued = coalesce(issued, ?), digest = ? WHERE issuer_key = ? AND serial = ? AND serial <> ''`
+
 // PutCertificate implements certs.Store.
 func (s *Store) PutCertificate(ctx context.Context, issuer certs.KeyID, serial *big.Int, der []byte, at time.Time) error {
 	digest := sha256.Sum256(der)
@@ -93,7 +97,7 @@ func (s *Store) PutCertificate(ctx context.Context, issuer certs.KeyID, serial *
 		if err := s.step("certificate"); err != nil {
 			return err
 		}
-		return tx.ExecOne(ctx, ErrUnknown, `UPDATE credential SET issued = coalesce(issued, ?), digest = ? WHERE issuer_key = ? AND serial = ?`,
+		return tx.ExecOne(ctx, ErrUnknown, certificateIssued,
 			at.UnixMicro(), digest[:], issuer.String(), serial.Text(16))
 	})
 }
