@@ -2,6 +2,7 @@ package provider_test
 
 import (
 	"bytes"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net/http"
@@ -31,6 +32,7 @@ func status(err error) int {
 type spy struct {
 	next http.RoundTripper
 	last map[string][]byte
+	cut  bool // nothing comes through
 }
 
 func (s *spy) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -41,6 +43,9 @@ func (s *spy) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 		s.last[path.Base(r.URL.Path)] = b
 		r.Body = io.NopCloser(bytes.NewReader(b))
+	}
+	if s.cut {
+		return nil, errors.New("the net is cut")
 	}
 	return s.next.RoundTrip(r)
 }
@@ -240,4 +245,130 @@ func TestKeyPackages(t *testing.T) {
 			t.Errorf("bob was added %v", refs)
 		}
 	})
+}
+
+// A follower that brings handshakes and asks for the room is refused with the
+// code that is specified.
+func TestHostileHandshakes(t *testing.T) {
+	w := newWorld(t, false, "a.example", "b.example", "c.example")
+	reports := &spy{last: make(map[string][]byte)}
+	alice := w.person("alice/phone@a.example")
+	bob := w.person("bob/tablet@b.example", func(c *client.Config) {
+		c.Wrap = func(next http.RoundTripper) http.RoundTripper { reports.next = next; return reports }
+	})
+	alice.create(clubhouse, bob)
+	must[*client.Committed](t)(bob.room(clubhouse).Refresh(t.Context()))
+	commit := reports.last["update"]
+	b, c := w.hubs["b.example"].peer, w.hubs["c.example"].peer
+	update := func(by *peer.Client, body []byte) (*mimi.UpdateRoomResponse, int) {
+		t.Helper()
+		answer, err := by.Do(t.Context(), "a.example", peer.Update, clubhouse, body)
+		if err != nil {
+			return nil, status(err)
+		}
+		return must[*mimi.UpdateRoomResponse](t)(mimi.ParseUpdateRoomResponse(answer)), 0
+	}
+	before := w.check(clubhouse, alice, bob)
+	if p, _ := update(b, commit); p == nil || p.ResponseCode != mimi.UpdateSuccess || p.AcceptedTimestamp > before.LastAccepted {
+		t.Errorf("a commit that is sent again: %+v, want the first answer", p)
+	}
+	garbled := bytes.Clone(commit)
+	garbled[len(garbled)-1] ^= 1 // of the GroupInfo option: another request, of an epoch that is over
+	if p, code := update(b, garbled); code != 400 && (p == nil || p.ResponseCode != mimi.UpdateWrongEpoch || p.CurrentEpoch != before.Epoch) {
+		t.Errorf("a commit of an epoch that is over: %+v %d", p, code)
+	}
+	// The next commit of bob's is brought by another provider, garbled, and late.
+	reports.cut = true
+	_, err := bob.room(clubhouse).Refresh(t.Context())
+	if err == nil {
+		t.Fatal("a commit came through a net that is cut")
+	}
+	next := reports.last["update"]
+	reports.cut = false
+	if _, code := update(c, next); code != 403 {
+		t.Errorf("another provider's commit: %d, want 403", code)
+	}
+	if _, code := update(b, next[:len(next)-1]); code != 400 {
+		t.Errorf("a commit that is cut short: %d, want 400", code)
+	}
+	if _, code := update(b, nil); code != 400 {
+		t.Errorf("an empty body: %d, want 400", code)
+	}
+	if _, err := b.Do(t.Context(), "a.example", peer.Update, "mimi://a.example/r/other", next); status(err) != 404 {
+		t.Errorf("a room that is not there: %v, want 404", err)
+	}
+	if _, err := b.Do(t.Context(), "a.example", peer.Update, "mimi://c.example/r/clubhouse", next); status(err) < 400 || status(err) > 404 {
+		t.Errorf("a room of another hub: %v", err)
+	}
+	signed := bytes.Clone(next)
+	signed[len(signed)/3] ^= 1 // somewhere in the commit
+	if p, code := update(b, signed); code != 400 && (p == nil || p.ResponseCode == mimi.UpdateSuccess) {
+		t.Errorf("a commit with a changed octet: %+v %d", p, code)
+	}
+	if i := w.check(clubhouse, alice); i.Epoch != before.Epoch {
+		t.Errorf("hostile commits brought the room from epoch %d to %d", before.Epoch, i.Epoch)
+	}
+	ok(t, bob.room(clubhouse).Resume(t.Context()))
+	w.check(clubhouse, alice, bob)
+}
+
+// A client that speaks for others, or sends what is none, is refused with the
+// code that is specified, and has the provider call nobody.
+func TestHostileClient(t *testing.T) {
+	w := newWorld(t, false, "a.example", "b.example")
+	alice, adam, bob := w.person("alice/phone@a.example"), w.person("adam/phone@a.example"), w.person("bob/tablet@b.example")
+	alice.create(clubhouse, adam, bob)
+	alice.say(clubhouse, "one")
+	message := w.messageAt(alice, "a.example")
+	ask := func(of *person, method, path string, body []byte) int {
+		t.Helper()
+		c := http.Client{Transport: &http.Transport{TLSClientConfig: of.cfg.TLS, ForceAttemptHTTP2: true}}
+		defer c.CloseIdleConnections()
+		r := must[*http.Request](t)(http.NewRequestWithContext(t.Context(), method, w.hubs["a.example"].url+path, bytes.NewReader(body)))
+		resp := must[*http.Response](t)(c.Do(r))
+		defer resp.Body.Close()
+		io.Copy(io.Discard, resp.Body)
+		return resp.StatusCode
+	}
+	room := uri(t, clubhouse)
+	submit := func(user mimi.URI) []byte {
+		return (&mimi.SubmitMessageRequest{Protocol: mimi.ProtocolMLS10, AppMessage: rewrite(t, message), SendingURI: user}).Marshal()
+	}
+	stranger := *alice
+	stranger.cfg.TLS = alice.cfg.TLS.Clone()
+	stranger.cfg.TLS.Certificates = []tls.Certificate{selfSigned(t)}
+	before, dials := w.check(clubhouse), w.net.Dials()
+	for name, c := range map[string]struct {
+		of     *person
+		method string
+		path   string
+		body   []byte
+		want   int
+	}{
+		"another user's message":     {adam, "POST", clientapi.MessagesPath(room), submit(alice.User()), 403},
+		"a foreign user's message":   {adam, "POST", clientapi.MessagesPath(room), submit(bob.User()), 403},
+		"a key that is unknown":      {&stranger, "POST", clientapi.MessagesPath(room), submit(alice.User()), 401},
+		"nonsense":                   {adam, "POST", clientapi.MessagesPath(room), []byte("nonsense"), 400},
+		"an oversized message":       {adam, "POST", clientapi.MessagesPath(room), make([]byte, 300<<10), 413},
+		"an oversized request":       {adam, "POST", clientapi.UpdatePath(room), make([]byte, clientapi.MaxRequest+1), 413},
+		"nonsense as an update":      {adam, "POST", clientapi.UpdatePath(room), []byte{1, 2, 3}, 400},
+		"a room that is none":        {adam, "POST", clientapi.PathRooms + "/nonsense/update", nil, 400},
+		"a room at an address":       {adam, "POST", clientapi.PathRooms + "/mimi%3A%2F%2F127.0.0.1%2Fr%2Fx/group-info", nil, 400},
+		"a room at a port":           {adam, "POST", clientapi.PathRooms + "/mimi%3A%2F%2Fb.example%3A22%2Fr%2Fx/group-info", nil, 400},
+		"a room that is not there":   {adam, "DELETE", clientapi.RoomPath(uri(t, "mimi://a.example/r/other")), nil, 404},
+		"the end of the room":        {adam, "DELETE", clientapi.RoomPath(room), nil, 403},
+		"a way that is none":         {adam, "GET", clientapi.Prefix + "/secrets", nil, 404},
+		"another's KeyPackages":      {adam, "POST", clientapi.PathKeyMaterial, []byte("x"), 400},
+		"events of before the world": {adam, "GET", clientapi.PathEvents + "?after=nonsense", nil, 400},
+	} {
+		if got := ask(c.of, c.method, c.path, c.body); got != c.want {
+			t.Errorf("%s: status %d, want %d", name, got, c.want)
+		}
+	}
+	if got := w.net.Dials(); got != dials {
+		t.Errorf("the provider made %d connections for a hostile client", got-dials)
+	}
+	if after := w.check(clubhouse, alice, adam, bob); after.Epoch != before.Epoch || after.LastAccepted != before.LastAccepted {
+		t.Error("something of it was accepted")
+	}
 }
