@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -117,7 +118,8 @@ func (j *benchJob) verify(b *testing.B) {
 }
 
 // BenchmarkIssue and BenchmarkVerify run the whole and its primitives by turns
-// in one run, and report the median of the rounds' ratios as "x-primitives".
+// in one run, and report the median of the rounds' ratios as "x-primitives", and
+// the ratio of all the processor time, that of the collector included, as "x-cpu".
 func BenchmarkIssue(b *testing.B) {
 	interleave(b, (*benchJob).issue, (*benchJob).issuePrimitives)
 }
@@ -131,25 +133,38 @@ func interleave(b *testing.B, whole, primitives func(*benchJob, *testing.B)) {
 		b.Run(fmt.Sprintf("redacted=%d", n), func(b *testing.B) {
 			j := newBenchJob(b, n)
 			var ratios, wholes []float64
+			var cpu [2]time.Duration
 			b.ReportAllocs()
 			for b.Loop() {
 				const batch = 8
-				start := time.Now()
+				start, before := time.Now(), cpuTime(b)
 				for range batch {
 					whole(j, b)
 				}
-				middle := time.Now()
+				middle, between := time.Now(), cpuTime(b)
 				for range batch {
 					primitives(j, b)
 				}
 				w, p := middle.Sub(start), time.Since(middle)
+				cpu[0], cpu[1] = cpu[0]+between-before, cpu[1]+cpuTime(b)-between
 				ratios = append(ratios, float64(w)/float64(p))
 				wholes = append(wholes, float64(w.Nanoseconds())/batch/1e3)
 			}
 			b.ReportMetric(median(ratios), "x-primitives")
+			b.ReportMetric(float64(cpu[0])/float64(cpu[1]), "x-cpu")
 			b.ReportMetric(median(wholes), "µs/token")
 		})
 	}
+}
+
+// cpuTime returns the processor time of this process, which other load does not
+// change much.
+func cpuTime(b *testing.B) time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 func median(values []float64) float64 {
