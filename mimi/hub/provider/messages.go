@@ -150,6 +150,7 @@ type queue struct {
 	entry *entry
 	w     *writer
 	dirty bool // guarded by the writer
+	apart int  // see apartFor; the writer's own
 
 	mu       sync.Mutex // guards what follows
 	tickets  []*ticket

@@ -169,25 +169,46 @@ type outgoing struct {
 	err     error
 }
 
+// apartFor is how many lists of a room are stored by themselves after another
+// node was faster in it, so that a room for which nodes compete makes nobody else
+// store twice.
+const apartFor = 16
+
 // storeLists stores the lists together. If a room has changed meanwhile, or a
 // message is there already, each list is stored by itself.
 func (s *Service) storeLists(lists []*outgoing) {
-	if len(lists) == 0 {
+	var together []*outgoing
+	for _, list := range lists {
+		if list.queue.apart > 0 {
+			list.queue.apart--
+			s.storeList(list)
+			continue
+		}
+		together = append(together, list)
+	}
+	if len(together) == 0 {
 		return
 	}
 	ctx := context.Background() // the messages belong to several callers
-	err := s.db.Batch(ctx, func(tx *sqldb.Tx) error { return s.putMessages(ctx, tx, lists) })
-	if len(lists) > 1 && (errors.Is(err, hub.ErrStale) || sqldb.IsUnique(err)) {
-		for i, list := range lists {
-			list.err = s.db.Batch(ctx, func(tx *sqldb.Tx) error { return s.putMessages(ctx, tx, lists[i:i+1]) })
-			s.afterFlush(list)
+	err := s.db.Batch(ctx, func(tx *sqldb.Tx) error { return s.putMessages(ctx, tx, together) })
+	for _, list := range together {
+		if len(together) > 1 && (errors.Is(err, hub.ErrStale) || sqldb.IsUnique(err)) {
+			s.storeList(list)
+			continue
 		}
-		return
-	}
-	for _, list := range lists {
 		list.err = err
 		s.afterFlush(list)
 	}
+}
+
+// storeList stores a list by itself.
+func (s *Service) storeList(list *outgoing) {
+	ctx := context.Background()
+	list.err = s.db.Batch(ctx, func(tx *sqldb.Tx) error { return s.putMessages(ctx, tx, []*outgoing{list}) })
+	if errors.Is(list.err, hub.ErrStale) {
+		list.queue.apart = apartFor
+	}
+	s.afterFlush(list)
 }
 
 // afterFlush stores messages one by one where one of them is there already, and
