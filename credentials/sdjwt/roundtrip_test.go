@@ -6,8 +6,10 @@ import (
 	"crypto/elliptic"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -419,4 +421,51 @@ func TestParseJSONRefuses(t *testing.T) {
 			t.Errorf("%s: %v, %v", name, token, err)
 		}
 	}
+}
+
+// Tokens of one Issuer that are made at the same time, and after one that was
+// refused half-way, have nothing of each other.
+func TestIssueAtTheSameTime(t *testing.T) {
+	key := ecKey(t, elliptic.P256())
+	issuer := issuerOf(key)
+	issue := func(who int) error {
+		for n := range 30 {
+			claims := fmt.Appendf(nil, `{"vct":"urn:example:person"`)
+			var req sdjwt.Request
+			for i := range 1 + (who*7+n)%20 {
+				claims = fmt.Appendf(claims, `,"claim_%d":["%d of token %d of %d",%d]`, i, i, n, who, i)
+				req.Redact = append(req.Redact, sdjwt.Path{fmt.Sprintf("claim_%d", i)}, sdjwt.Path{fmt.Sprintf("claim_%d", i), 0})
+			}
+			req.Claims = append(claims, '}')
+			if n%5 == 4 {
+				req.Redact = append(req.Redact, sdjwt.Path{"missing"})
+				if _, err := issuer.Issue(t.Context(), req); err == nil {
+					return errors.New("a claim that is missing was redacted")
+				}
+				continue
+			}
+			token, err := issuer.Issue(t.Context(), req)
+			if err != nil {
+				return err
+			}
+			c, err := sdjwt.OpenCredential(token.String(), sdjwt.Limits{})
+			if err != nil {
+				return err
+			}
+			want := append([]byte(`{"iss":"`+issuer.Name+`",`), req.Claims[1:]...)
+			if !c.Claims().Equal(want) || len(c.Disclosable()) != len(req.Redact) {
+				return fmt.Errorf("claims %s, want %s", c.Claims().JSON(), want)
+			}
+		}
+		return nil
+	}
+	var all sync.WaitGroup
+	for who := range 4 {
+		all.Go(func() {
+			if err := issue(who); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
 }
