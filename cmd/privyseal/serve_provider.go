@@ -82,6 +82,9 @@ type ProviderKeys struct {
 	SenderCertificate string       `json:"sender_certificate"`
 	FrankKey          signer.KeyID `json:"frank_key"` // purpose frank-sign
 	FrankCertificate  string       `json:"frank_certificate"`
+	// ReceiverKey is the key of purpose mls-init with which the hub reads rooms of
+	// SemiPrivateMessages; without it there are none.
+	ReceiverKey signer.KeyID `json:"receiver_key,omitempty"`
 	// Before are the franking keys that frank_key has replaced.
 	Before []FrankKeyBefore `json:"before,omitempty"`
 }
@@ -259,6 +262,7 @@ func (p *providerComponent) currentRoots() *x509.CertPool {
 
 func (p *providerComponent) serviceConfig(ctx context.Context) (*provider.Config, error) {
 	bySuite := make(map[mls.CipherSuite]*provider.Keys)
+	receivers := make(receiverKeys)
 	franks := new(mimi.FrankingKeys)
 	for _, k := range p.config.Keys {
 		keys, err := p.hubKeys(ctx, &k)
@@ -267,6 +271,9 @@ func (p *providerComponent) serviceConfig(ctx context.Context) (*provider.Config
 		}
 		bySuite[mls.CipherSuite(k.Suite)] = keys
 		franks.AddSignatureKey(0, mimi.MaxTimestamp, mls.CipherSuite(k.Suite), keys.Franking.SignatureKey)
+		if keys.Receiver, err = p.receiver(ctx, &k, keys, receivers); err != nil {
+			return nil, configErrorf("serve.provider.keys", "suite %d: receiver_key: %w", k.Suite, err)
+		}
 		if err := p.franksBefore(ctx, &k, keys, franks); err != nil {
 			return nil, configErrorf("serve.provider.keys", "suite %d: %w", k.Suite, err)
 		}
@@ -286,7 +293,7 @@ func (p *providerComponent) serviceConfig(ctx context.Context) (*provider.Config
 	}
 	cfg := &provider.Config{
 		Domain: p.config.Domain, DB: p.db, Evaluator: hub.TrustEvaluator{Evaluator: p.evaluator},
-		Keys: func(s mls.CipherSuite) *provider.Keys { return bySuite[s] }, MAC: mac, Franks: franks,
+		Keys: func(s mls.CipherSuite) *provider.Keys { return bySuite[s] }, MAC: mac, Franks: franks, ReceiverKey: receivers.find,
 		AdmitBasic: p.config.AdmitBasic, OpenRegistration: p.config.OpenRegistration, Log: p.deps.log,
 		Consent: p.edges, Limiter: p.edges, Extra: p.edges.clientRoutes(), NodeID: node,
 	}

@@ -102,7 +102,7 @@ func newProviderOn(t testing.TB, w *wiring, device string) *providerTest {
 func newProviderOf(t testing.TB, w *wiring, device, host string, ca *identitytest.CA, trustFile string) *providerTest {
 	t.Helper()
 	for id, purpose := range map[signer.KeyID]signer.Purpose{
-		"web": signer.PurposeTLS, "hub": signer.PurposeHubSender, "frank": signer.PurposeFrankSign, "mac": signer.PurposeFrankMAC,
+		"web": signer.PurposeTLS, "hub": signer.PurposeHubSender, "frank": signer.PurposeFrankSign, "mac": signer.PurposeFrankMAC, "reader": signer.PurposeMLSInit,
 	} {
 		if _, err := w.ring.Create(t.Context(), signer.NewKey{ID: id, Purpose: purpose, Device: device}); err != nil {
 			t.Fatal(err)
@@ -121,7 +121,7 @@ func newProviderOf(t testing.TB, w *wiring, device, host string, ca *identitytes
 			Keys: []ProviderKeys{{
 				Suite:     uint16(mls.P256AES128SHA256P256),
 				SenderKey: "hub", SenderCertificate: certifyHub(t, w, ca, host, "hub", signer.PurposeHubSender),
-				FrankKey: "frank", FrankCertificate: certifyHub(t, w, ca, host, "frank", signer.PurposeFrankSign),
+				FrankKey: "frank", FrankCertificate: certifyHub(t, w, ca, host, "frank", signer.PurposeFrankSign), ReceiverKey: "reader",
 			}},
 		},
 	}
@@ -140,7 +140,7 @@ func TestServeProvider(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	room, err := alice.CreateRoom(t.Context(), uri, client.RoomOptions{})
+	room, err := alice.CreateRoom(t.Context(), uri, client.RoomOptions{SemiPrivate: true}) // the token reads its handshakes
 	if err != nil {
 		t.Fatal(err)
 	}

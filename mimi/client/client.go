@@ -158,7 +158,7 @@ func (c *Client) newMLS(ctx context.Context) error {
 	}
 	m, err := mls.NewClient(mls.Config{
 		CipherSuite: c.cfg.CipherSuite, Signer: l.signer, Credential: l.credential,
-		Capabilities: room.Capabilities(), Components: room.Components(), SafeAADItems: room.SafeAADItems(), MediaTypes: room.MediaTypes(),
+		Capabilities: room.Capabilities(), Components: room.Components(), SafeAADItems: room.SafeAADItems(), MediaTypes: room.MediaTypes(), WireFormats: room.WireFormats(),
 		Judge: c.verdicts.judgeMLS, Storage: c.store, PrivateKey: c.keys.private, SignerFor: c.keys.signer, Now: c.now,
 		Limits: mls.Limits{PastEpochs: pastEpochs},
 	})

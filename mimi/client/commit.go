@@ -147,7 +147,7 @@ func (r *Room) prepare(ctx context.Context, do *intent) error {
 	r.c.keys.noting.take()
 	err := r.step(ctx, func(ctx context.Context, u *unit) error {
 		p, err := r.group.Commit(ctx, mls.CommitOptions{
-			Proposals: do.proposals, Leaf: do.leaf, WireFormat: mls.WirePublicMessage, GroupInfo: &mls.GroupInfoOptions{ExternalPub: true},
+			Proposals: do.proposals, Leaf: do.leaf, WireFormat: r.wireFormat(), GroupInfo: &mls.GroupInfoOptions{ExternalPub: true},
 		})
 		if err != nil {
 			return err
@@ -161,6 +161,15 @@ func (r *Room) prepare(ctx context.Context, do *intent) error {
 		return errors.Join(err, r.reportRejected(ctx, "not sent"))
 	}
 	return err
+}
+
+// wireFormat is that of the room's commits.
+func (r *Room) wireFormat() mls.WireFormat {
+	gc := r.group.Context()
+	if room.SemiPrivate(gc.Extensions) {
+		return mls.WireSemiPrivateMessage
+	}
+	return mls.WirePublicMessage
 }
 
 // judge has package policy judge a commit.

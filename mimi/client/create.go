@@ -26,6 +26,11 @@ type RoomOptions struct {
 	// Senders are further providers that may make external proposals beside the
 	// hub. What each may propose, the role says for which it is preauthorised.
 	Senders []mls.ExternalSender
+	// SemiPrivate makes the room's handshakes SemiPrivateMessages
+	// (draft-mahy-mls-semiprivatemessage): members and the hub read them, and
+	// followers do not see who comes, goes and may do what. External commits and
+	// the proposals of those who leave stay public, as MLS wants them.
+	SemiPrivate bool
 }
 
 // CreateRoom makes a room at the client's own provider, which becomes its hub.
@@ -84,6 +89,11 @@ func (c *Client) setup(ctx context.Context, uri mimi.URI, opts *RoomOptions) (ml
 	s := room.Setup{
 		URI: uri, Creator: c.User(), CreatorRole: opts.Role, Roles: opts.Roles, Base: opts.Base, Metadata: &opts.Metadata,
 		Others: opts.Components, Hub: hub.HubSender, Senders: opts.Senders, FrankingAgent: *agent,
+	}
+	if opts.SemiPrivate {
+		if s.Receiver = hub.HubReceiver; s.Receiver == nil {
+			return nil, fmt.Errorf("client: %s reads no SemiPrivateMessages in cipher suite 0x%04x", uri.Host(), uint16(c.cfg.CipherSuite))
+		}
 	}
 	return s.Extensions()
 }

@@ -95,6 +95,10 @@ func codecs(t testing.TB) []codec {
 		codecOf("KeyPackageCounts", counts, clientapi.ParseKeyPackageCounts),
 		codecOf("CreateRoomRequest", &clientapi.CreateRoomRequest{RoomID: room, GroupInfo: info, RatchetTree: mls.FullTree(g.RatchetTree())}, clientapi.ParseCreateRoomRequest),
 		codecOf("HubKeys", &clientapi.HubKeys{CipherSuite: 2, HubSender: mls.ExternalSender{SignatureKey: []byte{4}, Credential: mls.BasicCredential([]byte("mimi://a.example"))}, FrankingAgent: []byte{1, 2}}, clientapi.ParseHubKeys),
+		codecOf("HubKeys with a receiver", &clientapi.HubKeys{
+			CipherSuite: 2, HubSender: mls.ExternalSender{SignatureKey: []byte{4}, Credential: mls.BasicCredential([]byte("mimi://a.example"))}, FrankingAgent: []byte{1},
+			HubReceiver: &mls.ExternalReceiver{PublicKey: []byte{4, 5}, Credential: mls.BasicCredential([]byte("mimi://a.example"))},
+		}, clientapi.ParseHubKeys),
 		codecOf("RoomList", clientapi.RoomList{{RoomID: room, GroupID: []byte("g"), Epoch: 4, Role: 2, Since: 5}}, clientapi.ParseRoomList),
 		codecOf("JoinCodeRequest", &clientapi.JoinCodeRequest{Role: 2, Lifetime: 3600, Uses: 1}, clientapi.ParseJoinCodeRequest),
 		codecOf("JoinCode", &clientapi.JoinCode{Code: []byte("code"), Expires: 1}, clientapi.ParseJoinCode),

@@ -56,11 +56,13 @@ func ParseCreateRoomRequest(b []byte) (*CreateRoomRequest, error) {
 //	    CipherSuite cipher_suite;
 //	    ExternalSender hub_sender;         /* to be first in external_senders */
 //	    opaque franking_agent<V>;          /* value of component 0x0021 */
+//	    optional<ExternalReceiver> hub_receiver;  /* of rooms with SemiPrivateMessages */
 //	} HubKeys;
 type HubKeys struct {
 	CipherSuite   mls.CipherSuite
 	HubSender     mls.ExternalSender
 	FrankingAgent []byte
+	HubReceiver   *mls.ExternalReceiver // nil: the hub reads no SemiPrivateMessages
 }
 
 // PathHubKeys is where the HubKeys are.
@@ -71,12 +73,19 @@ func (k *HubKeys) append(b *tlsvec.Builder) {
 	b.Vector(k.HubSender.SignatureKey)
 	appendCredential(b, k.HubSender.Credential)
 	b.Vector(k.FrankingAgent)
+	if appendBool(b, k.HubReceiver != nil); k.HubReceiver != nil {
+		b.Vector(k.HubReceiver.PublicKey)
+		appendCredential(b, k.HubReceiver.Credential)
+	}
 }
 
 func (k *HubKeys) read(r *tlsvec.Reader) {
 	k.CipherSuite = mls.CipherSuite(r.Uint16())
 	k.HubSender = mls.ExternalSender{SignatureKey: readBounded(r, "signature_key", 1024), Credential: readCredential(r)}
 	k.FrankingAgent = readBounded(r, "franking_agent", maxCredentialBytes+1024)
+	if readBool(r) {
+		k.HubReceiver = &mls.ExternalReceiver{PublicKey: readBounded(r, "external_receiver_public_key", 1024), Credential: readCredential(r)}
+	}
 }
 
 // Marshal returns the encoding.

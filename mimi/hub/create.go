@@ -72,6 +72,9 @@ func (r *Room) hubKeys(gc *mls.GroupContext) error {
 	}) {
 		return errors.New("external_senders does not list the hub")
 	}
+	if err := r.receivers(gc); err != nil {
+		return err
+	}
 	agent, err := room.Franking(gc.Extensions)
 	if err != nil {
 		return err
@@ -80,6 +83,22 @@ func (r *Room) hubKeys(gc *mls.GroupContext) error {
 		return errors.New("franking_agent does not have the hub's franking key")
 	}
 	return nil
+}
+
+// receivers checks that nobody but the hub is to read SemiPrivateMessages.
+func (r *Room) receivers(gc *mls.GroupContext) error {
+	list, err := gc.Extensions.ExternalReceivers()
+	if err != nil || len(list) == 0 {
+		return err
+	}
+	if len(list) > 1 || r.cfg.ReceiverKey == nil {
+		return errors.New("external_receivers may list the hub alone, if it reads SemiPrivateMessages")
+	}
+	key, err := r.cfg.ReceiverKey(context.Background(), list[0].PublicKey)
+	if err == nil && key == nil {
+		err = errors.New("external_receivers lists somebody else than the hub")
+	}
+	return err
 }
 
 // found judges the first members and makes the first state.

@@ -3,6 +3,7 @@ package room
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/privyseal/privyseal/mimi"
 	"github.com/privyseal/privyseal/mimi/policy"
@@ -140,6 +141,16 @@ func updateLinks(c *mls.ComponentCall) ([]byte, error) {
 // SafeAADItems are the items that a member of a room understands.
 func SafeAADItems() mls.ComponentsList { return mls.ComponentsList{ComponentFrankAAD} }
 
+// WireFormats are those beyond RFC 9420 that every client supports.
+func WireFormats() []mls.WireFormat { return []mls.WireFormat{mls.WireSemiPrivateMessage} }
+
+// SemiPrivate reports whether a room's handshakes are SemiPrivateMessages: read by
+// its members and by the hub, and by no follower.
+func SemiPrivate(ext mls.Extensions) bool {
+	formats, err := ext.RequiredWireFormats()
+	return err == nil && slices.Contains(formats, mls.WireSemiPrivateMessage)
+}
+
 // MediaTypes are what a member of a room can receive as a message of its own;
 // ContentType, with which parts of other types come, is the group's first.
 func MediaTypes() mls.MediaTypeList {
@@ -151,6 +162,7 @@ func MediaTypes() mls.MediaTypeList {
 // the trust configuration.
 func Capabilities() mls.Capabilities {
 	c := mls.ExtendedCapabilities()
+	c.Extensions = append(c.Extensions, mls.ExtensionExternalReceivers)
 	c.Credentials = []mls.CredentialType{
 		mls.CredentialX509, mls.CredentialMulti, mls.CredentialWeakMulti,
 		mls.CredentialSDCWT, mls.CredentialSDJWT, mls.CredentialBasic,

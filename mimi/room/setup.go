@@ -24,6 +24,10 @@ type Setup struct {
 	Hub           mls.ExternalSender   // the hub's entry in external_senders
 	Senders       []mls.ExternalSender // further ones: followers' that enforce the room's policy
 	FrankingAgent mimi.FrankingAgent
+
+	// Receiver, if it is not nil, is the hub that reads the room's handshakes as
+	// SemiPrivateMessages, and makes them that.
+	Receiver *mls.ExternalReceiver
 }
 
 // Extensions returns the GroupContext extensions of the room's group.
@@ -59,7 +63,14 @@ func (s *Setup) Extensions() (mls.Extensions, error) {
 		}
 		d = d.With(mls.ComponentID(id), value)
 	}
-	ext := mls.Extensions{requiredCapabilities().Extension(), d.Extension(), mls.ExternalSendersExtension(append([]mls.ExternalSender{s.Hub}, s.Senders...)...)}
+	capabilities := requiredCapabilities()
+	var more mls.Extensions
+	if s.Receiver != nil {
+		capabilities.Extensions = append(capabilities.Extensions, mls.ExtensionSupportedWireFormats, mls.ExtensionRequiredWireFormats, mls.ExtensionExternalReceivers)
+		more = mls.Extensions{mls.WireFormatsExtension(mls.ExtensionRequiredWireFormats, WireFormats()...), mls.ExternalReceiversExtension(*s.Receiver)}
+	}
+	ext := mls.Extensions{capabilities.Extension(), d.Extension(), mls.ExternalSendersExtension(append([]mls.ExternalSender{s.Hub}, s.Senders...)...)}
+	ext = append(ext, more...)
 	return ext, Check(ext)
 }
 

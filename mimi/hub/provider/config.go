@@ -42,6 +42,9 @@ type Keys struct {
 	Franking      mimi.FrankingAgent // public key and credential
 	FrankSigner   crypto.Signer      // purpose frank-sign
 	FrankingSince uint64             // milliseconds; the key is in force from then on
+	// Receiver is the hub's entry in external_receivers, whose key ReceiverKey
+	// finds; nil if rooms of the suite have no SemiPrivateMessages.
+	Receiver *mls.ExternalReceiver
 	// Before are the franking keys that rooms may still have. The provider
 	// proposes to replace them, and franks with them until that is committed.
 	Before []FrankKey

@@ -260,7 +260,7 @@ func (s *Service) HubKeys(suite mls.CipherSuite) (*clientapi.HubKeys, error) {
 	if k == nil {
 		return nil, clientapi.Problemf(clientapi.CodeNotFound, "the provider takes no rooms of cipher suite %d", suite)
 	}
-	return &clientapi.HubKeys{CipherSuite: suite, HubSender: k.Sender, FrankingAgent: k.Franking.Marshal()}, nil
+	return &clientapi.HubKeys{CipherSuite: suite, HubSender: k.Sender, FrankingAgent: k.Franking.Marshal(), HubReceiver: k.Receiver}, nil
 }
 
 func (s *Service) getHubKeys(_ context.Context, _ *Caller, r *http.Request, _ []byte) (marshaler, error) {

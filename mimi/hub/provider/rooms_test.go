@@ -1,6 +1,11 @@
 package provider_test
 
 import (
+	"bytes"
+	"context"
+	"crypto/ecdh"
+	"crypto/hpke"
+	"crypto/rand"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -526,4 +531,59 @@ func TestBasicMaxRole(t *testing.T) {
 	refusedFor(t, err, why)
 	eves := must[*client.Room](t)(eve.CreateRoom(t.Context(), uri(t, "mimi://a.example/r/eves"), client.RoomOptions{Role: 2}))
 	must[*client.Sent](t)(eves.Text(t.Context(), "hello"))
+}
+
+// In a room of SemiPrivateMessages members and the hub follow what happens, also
+// over a restart, and a follower passes on what it cannot read.
+func TestSemiPrivateRoom(t *testing.T) {
+	onBoth(t, func(t *testing.T, pg bool) {
+		w := knownWorld(t, pg, "a.example", "b.example")
+		secret := must[*ecdh.PrivateKey](t)(ecdh.P256().GenerateKey(rand.Reader))
+		key := must[hpke.PrivateKey](t)(hpke.NewDHKEMPrivateKey(secret))
+		opened := new(atomic.Int64)
+		w.mods = append(w.mods, func(c *provider.Config) {
+			c.ReceiverKey = func(_ context.Context, public []byte) (hpke.PrivateKey, error) {
+				if c.Domain != "a.example" || !bytes.Equal(public, secret.PublicKey().Bytes()) {
+					return nil, nil
+				}
+				opened.Add(1)
+				return key, nil
+			}
+		})
+		for _, h := range []string{"a.example", "b.example"} {
+			keys := newHubKeys(t, w.ca, h)
+			if h == "a.example" {
+				keys.keys.Receiver = &mls.ExternalReceiver{PublicKey: secret.PublicKey().Bytes(), Credential: keys.keys.Sender.Credential}
+			}
+			w.hubs[h] = w.start(h, w.source(), keys)
+		}
+		alice, bob, ben := w.person("alice/phone@a.example"), w.person("bob/tablet@b.example"), w.person("ben/phone@b.example")
+		r := must[*client.Room](t)(alice.CreateRoom(t.Context(), uri(t, clubhouse), client.RoomOptions{SemiPrivate: true}))
+		must[*client.Committed](t)(r.Add(t.Context(), bob.User(), client.AddOptions{}))
+		bob.until("it is in the room", func() bool { return bob.status(clubhouse) == client.RoomMember })
+		must[*client.Committed](t)(r.Add(t.Context(), ben.User(), client.AddOptions{}))
+		ben.until("it is in the room", func() bool { return ben.status(clubhouse) == client.RoomMember })
+		bob.until("it has taken in the commit", func() bool { return bob.epoch(clubhouse) == alice.epoch(clubhouse) })
+		must[*client.Committed](t)(bob.room(clubhouse).Refresh(t.Context()))
+		ben.say(clubhouse, "hello")
+		for _, p := range []*person{alice, bob, ben} {
+			p.hears(clubhouse, "hello")
+		}
+		if opened.Load() == 0 {
+			t.Error("the hub has opened no SemiPrivateMessage")
+		}
+		for _, e := range w.events(bob.URI(), "b.example") {
+			if f, err := e.Fanout(); err == nil && f.Message.ContentType == mls.ContentCommit && f.Message.WireFormat != mls.WireSemiPrivateMessage {
+				t.Errorf("a commit reached the follower in wire format 0x%04x", uint16(f.Message.WireFormat))
+			}
+		}
+		w.check(clubhouse, alice, bob, ben) // and what the store makes of it
+		laptop := w.person("alice/laptop@a.example")
+		must[*client.Room](t)(laptop.Join(t.Context(), uri(t, clubhouse), client.JoinOptions{})) // in public, as MLS has it
+		must[client.RoomStatus](t)(ben.room(clubhouse).Leave(t.Context()))
+		laptop.until("the leave is committed", func() bool { laptop.commits(clubhouse); return w.size(clubhouse) == 3 })
+		w.check(clubhouse, alice, bob, laptop)
+		_, err := bob.CreateRoom(t.Context(), uri(t, "mimi://b.example/r/x"), client.RoomOptions{SemiPrivate: true})
+		refusedFor(t, err, "reads no SemiPrivateMessages")
+	})
 }
