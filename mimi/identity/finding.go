@@ -57,6 +57,7 @@ var ruleOf = map[credentials.Code]Rule{
 	credentials.CodeSDHash: ruleKey, credentials.CodeBindingSignature: ruleKey, credentials.CodeMultiUnsupported: ruleFraming, credentials.CodeMultiNested: ruleFraming,
 	credentials.CodeIdentityMissing: ruleIdentity, credentials.CodeIdentityMalformed: ruleIdentity, credentials.CodeIdentityHostMismatch: ruleIdentity, credentials.CodeMultiConflict: ruleIdentity,
 	credentials.CodeIdentityUnauthorized: ruleGrant, credentials.CodeIdentityMismatch: ruleExpected, credentials.CodePolicy: ruleExpected,
+	credentials.CodeIdentityDowngrade: ruleExpected, credentials.CodeIdentityDuplicate: ruleExpected, credentials.CodeIdentityKeyChanged: ruleExpected,
 	credentials.CodeExpired: ruleTime, credentials.CodeNotYetValid: ruleTime, credentials.CodeIssuedInFuture: ruleTime,
 	credentials.CodeRevoked: ruleRevocation, credentials.CodeSuspended: ruleRevocation, credentials.CodeStatusURI: ruleRevocation, credentials.CodeStatusInvalid: ruleRevocation,
 	credentials.CodeStatusUnknownValue: ruleRevocation, credentials.CodeStatusUnavailable: ruleRevocation,
