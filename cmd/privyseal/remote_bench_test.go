@@ -46,6 +46,9 @@ type remoteBench struct {
 
 	mu     sync.Mutex // guards stages
 	stages map[signservice.Stage][]time.Duration
+
+	slow time.Duration // of a signature of the device, beyond its own
+	slot chan struct{}
 }
 
 // benchPolicy has ten rules that all have to be looked at.
@@ -102,6 +105,11 @@ func newRemoteBench(t testing.TB, o initOptions, device string, keys int, stages
 
 func (b *remoteBench) stage(ctx context.Context, s signservice.Stage) (context.Context, func(error)) {
 	begin := time.Now()
+	if b.slow > 0 && s == signservice.StageDevice {
+		b.slot <- struct{}{}
+		time.Sleep(b.slow)
+		<-b.slot
+	}
 	return ctx, func(error) {
 		took := time.Since(begin)
 		b.mu.Lock()

@@ -28,6 +28,9 @@ type load struct {
 	Keys                    int // leaf-0, leaf-1, …
 	Callers, Count          int
 	Batch                   int // requests in one call; 0 for single ones, checked as the client does
+	// Rate, if not 0, is how many requests are made in a second, whether or not
+	// those before were answered, each once; Callers are then the connections.
+	Rate float64
 }
 
 // A loaded is what came of it.
@@ -36,6 +39,14 @@ type loaded struct {
 	CPU      float64 // of the callers, seconds
 	P50, P99 float64 // of a call, milliseconds
 	Failed   int64
+
+	// Of a load with a Rate: what was done, P50 and P99 being of that, and what was
+	// sent away.
+	Accepted, Shed int64
+	Reasons        map[string]int64 // of what was not done
+	RetryAfter     float64          // the least that was told, milliseconds
+	ShedP99        float64          // until it was sent away, milliseconds
+	Offered        float64          // in a second, as it came out
 }
 
 const loadEnv = "PRIVYSEAL_TEST_LOAD"
@@ -82,7 +93,7 @@ func (l load) inProcess(t testing.TB) loaded {
 	if err := json.Unmarshal(out, &r); err != nil {
 		t.Fatal(err)
 	}
-	if r.Failed > 0 {
+	if r.Failed > 0 && l.Rate == 0 {
 		t.Fatalf("%d calls failed", r.Failed)
 	}
 	return r
@@ -99,9 +110,12 @@ func (l load) run() error {
 	}
 	keys := make([]*client.Signer, l.Keys)
 	for i := range keys {
-		if keys[i], err = c.Signer(context.Background(), fmt.Sprintf("leaf-%d", i)); err != nil {
+		if keys[i], err = c.Signer(context.Background(), l.keyName(i)); err != nil {
 			return err
 		}
+	}
+	if l.Rate > 0 {
+		return l.open(identity)
 	}
 	took := make([][]time.Duration, l.Callers)
 	var next, failed atomic.Int64
@@ -126,6 +140,9 @@ func (l load) run() error {
 	r.P50, r.P99 = milliseconds(all[len(all)/2]), milliseconds(all[len(all)*99/100])
 	return json.NewEncoder(os.Stdout).Encode(r)
 }
+
+// keyName is that of one of the keys, in turn.
+func (l load) keyName(n int) string { return fmt.Sprintf("leaf-%d", n%l.Keys) }
 
 func (l load) call(c *client.Client, key *client.Signer, n int64) error {
 	if l.Batch == 0 {
