@@ -158,7 +158,7 @@ func writeAsset(path string, id content.MessageID, got *client.Attachment) (*sho
 // keepAsset writes an asset into a folder, under a name that begins with the
 // message's ID and is otherwise what is harmless of the sender's.
 func keepAsset(dir string, id content.MessageID, got *client.Attachment) (*shownFetched, error) {
-	path := filepath.Join(dir, fmt.Sprintf("%.16x-%s", id, harmlessName(got.Filename)))
+	path := filepath.Join(dir, fmt.Sprintf("%.16s-%s", hex.EncodeToString(id[:]), harmlessName(got.Filename)))
 	if err := checkNew(path); err != nil {
 		return nil, err
 	}

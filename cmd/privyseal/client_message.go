@@ -297,7 +297,7 @@ func newClientReport(a *app, f *clientFlags) *cobra.Command {
 				}
 				return a.print(verdicts, func(w io.Writer) {
 					for i, v := range verdicts {
-						fmt.Fprintf(w, "%.16x  %s\n", ids[i], mark(v.Accepted, "the hub accepted it from that user")+mark(!v.Accepted, "not proven: "+string(v.Reason)))
+						fmt.Fprintf(w, "%.16s  %s\n", hex.EncodeToString(ids[i][:]), mark(v.Accepted, "the hub accepted it from that user")+mark(!v.Accepted, "not proven: "+string(v.Reason)))
 					}
 				})
 			})

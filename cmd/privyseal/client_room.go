@@ -195,6 +195,9 @@ func newClientJoin(a *app, f *clientFlags) *cobra.Command {
 				opts.Code = []byte(strings.TrimSpace(string(text)))
 			}
 			return a.withClient(cmd.Context(), f, func(ctx context.Context, c *client.Client) error {
+				if err := c.Sync(ctx); err != nil { // it may have been removed meanwhile
+					return err
+				}
 				r, err := c.Join(ctx, uri, opts)
 				if err != nil {
 					return err

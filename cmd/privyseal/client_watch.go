@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,18 +23,19 @@ type watching struct {
 	seen     map[mimi.URI]time.Time // the last message that was shown, by room
 	consents uint64                 // the last event of a consent that was shown
 	fetch    string                 // folder for assets, or none
+	within   time.Duration          // of an asset's fetch
 	fetches  sync.WaitGroup
 	print    sync.Mutex // is held while something is printed
 }
 
 func newClientWatch(a *app, f *clientFlags) *cobra.Command {
-	var limit time.Duration
+	var limit, within time.Duration
 	var fetch string
 	c := &cobra.Command{Use: "watch", Short: "Follow all rooms and print messages as they come", Args: noArgs,
 		Long: "Prints messages, and what the user is asked and told of consents, until it is\n" +
 			"interrupted; with --json one object a line. With --fetch the assets that others\n" +
-			"send are fetched too, each after a random time of up to 30 seconds, so that\n" +
-			"nobody learns from the time who reads at once.",
+			"send are fetched too, each after a random time, so that nobody learns from it who\n" +
+			"reads at once.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if fetch != "" {
 				if info, err := os.Stat(fetch); err != nil || !info.IsDir() {
@@ -46,13 +48,14 @@ func newClientWatch(a *app, f *clientFlags) *cobra.Command {
 					ctx, cancel = context.WithTimeout(ctx, limit)
 					defer cancel()
 				}
-				w := &watching{app: a, client: c, seen: make(map[mimi.URI]time.Time), fetch: fetch}
+				w := &watching{app: a, client: c, seen: make(map[mimi.URI]time.Time), fetch: fetch, within: within}
 				defer w.fetches.Wait()
 				return w.run(ctx)
 			})
 		}}
 	c.Flags().DurationVar(&limit, "for", 0, "end after this time")
 	c.Flags().StringVar(&fetch, "fetch", "", "`folder` for the assets that others send")
+	c.Flags().DurationVar(&within, "fetch-within", 30*time.Second, "the longest of the random times")
 	return c
 }
 
@@ -113,7 +116,7 @@ func (w *watching) tell(s shown) error {
 
 // fetchAsset fetches the asset of a message that has just come.
 func (w *watching) fetchAsset(ctx context.Context, r *client.Room, m *client.Message) {
-	got, err := r.Fetch(ctx, m.ID, client.FetchOptions{Unasked: true})
+	got, err := r.Fetch(ctx, m.ID, client.FetchOptions{Unasked: true, Within: w.within})
 	if err == nil {
 		var s *shownFetched
 		if s, err = keepAsset(w.fetch, m.ID, got); err == nil {
@@ -123,6 +126,6 @@ func (w *watching) fetchAsset(ctx context.Context, r *client.Room, m *client.Mes
 	if err != nil && ctx.Err() == nil {
 		w.print.Lock()
 		defer w.print.Unlock()
-		w.note("privyseal: the asset of %.16x: %v", m.ID, err)
+		w.note("privyseal: the asset of %.16s: %v", hex.EncodeToString(m.ID[:]), err)
 	}
 }

@@ -70,7 +70,34 @@ func (w *wiring) holderSigner(ctx context.Context, id string) (*signer.Signer, e
 		key.ID, key.Purpose, signer.PurposeCredentialConfirmation, signer.PurposeMLSLeaf)
 }
 
-type requestOptions struct{ holder, client, user, nonce, out string }
+// namedSigner opens a key to be certified for names: a holder's, or one of a hub.
+func (w *wiring) namedSigner(ctx context.Context, id string, names certs.Names) (*signer.Signer, error) {
+	if !names.IsHub() {
+		return w.holderSigner(ctx, id)
+	}
+	key, err := w.store.Key(ctx, signer.KeyID(id))
+	if err != nil {
+		return nil, err
+	}
+	if key.Purpose != signer.PurposeHubSender && key.Purpose != signer.PurposeFrankSign {
+		return nil, fmt.Errorf("%w: key %s has purpose %s; a hub's key has %s or %s", signer.ErrUsage,
+			key.ID, key.Purpose, signer.PurposeHubSender, signer.PurposeFrankSign)
+	}
+	return w.ring.Signer(ctx, key.ID, key.Purpose)
+}
+
+type requestOptions struct{ holder, client, user, provider, nonce, out string }
+
+// names are those of a client and its user, or of a provider's hub.
+func (o *requestOptions) names() (certs.Names, error) {
+	if o.provider == "" {
+		return certs.DeviceNames(o.client, o.user)
+	}
+	if o.client != "" || o.user != "" {
+		return certs.Names{}, usageError{errors.New("give either --provider or --client and --user")}
+	}
+	return certs.ProviderNames(o.provider)
+}
 
 func newCredentialRequest(a *app) *cobra.Command {
 	var o requestOptions
@@ -84,13 +111,14 @@ func newCredentialRequest(a *app) *cobra.Command {
 	f.StringVar(&o.holder, "holder", "", "`key` to be certified (required)")
 	f.StringVar(&o.client, "client", "", "client `URI`, mimi://host/d/... (required)")
 	f.StringVar(&o.user, "user", "", "user `URI`, mimi://host/u/... (required)")
+	f.StringVar(&o.provider, "provider", "", "provider `URI`, mimi://host, for a key of its hub, instead of client and user")
 	f.StringVar(&o.nonce, "nonce", "", "the issuer's nonce in hexadecimal")
 	f.StringVar(&o.out, "out", "", "write to this `file` instead of standard output")
 	return c
 }
 
 func credentialRequest(ctx context.Context, a *app, o *requestOptions) error {
-	names, err := certs.DeviceNames(o.client, o.user)
+	names, err := o.names()
 	if err != nil {
 		return err
 	}
@@ -99,7 +127,7 @@ func credentialRequest(ctx context.Context, a *app, o *requestOptions) error {
 		return usageError{fmt.Errorf("--nonce: %w", err)}
 	}
 	return a.withWiring(ctx, func(w *wiring) error {
-		key, err := w.holderSigner(ctx, o.holder)
+		key, err := w.namedSigner(ctx, o.holder, names)
 		if err != nil {
 			return err
 		}
@@ -151,6 +179,7 @@ func newCredentialIssue(a *app) *cobra.Command {
 	f.StringVar(&o.issuerKey, "issuer-key", "", "`key` of purpose x509-ca or credential-issuer (tokens: default issuer.token_key of the configuration)")
 	f.StringVar(&o.client, "client", "", "client `URI` of the account (required)")
 	f.StringVar(&o.user, "user", "", "user `URI` of the account (required)")
+	f.StringVar(&o.provider, "provider", "", "certificates: provider `URI`, mimi://host, for a key of its hub, instead of client and user")
 	f.StringVar(&o.holder, "holder", "", "`key` of the holder, in this key store")
 	f.StringVar(&o.request, "request", "", "PKCS#10 request in PEM: a `file`, or - for standard input")
 	f.StringVar(&o.nonce, "nonce", "", "with --request: the nonce that was given out, in hexadecimal")
@@ -172,9 +201,12 @@ func credentialIssue(ctx context.Context, a *app, o *issueOptions) error {
 	if (o.holder == "") == (o.request == "") {
 		return usageError{errors.New("give either --holder or --request")}
 	}
-	names, err := certs.DeviceNames(o.client, o.user)
+	names, err := o.names()
 	if err != nil {
 		return err
+	}
+	if names.IsHub() && (o.kind != typeX509 || o.attest) {
+		return usageError{errors.New("a hub has a certificate: --provider is for --type x509, without --attest")}
 	}
 	return a.withWiring(ctx, func(w *wiring) error {
 		p, err := w.provePossession(ctx, a.in, o, names)
@@ -210,7 +242,7 @@ func (w *wiring) provePossession(ctx context.Context, stdin io.Reader, o *issueO
 	p.names = names
 	var der []byte
 	if o.holder != "" {
-		key, err := w.holderSigner(ctx, o.holder)
+		key, err := w.namedSigner(ctx, o.holder, names)
 		if err != nil {
 			return p, err
 		}

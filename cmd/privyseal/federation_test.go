@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/privyseal/privyseal/credentials"
+	"github.com/privyseal/privyseal/mimi/client"
+	"github.com/privyseal/privyseal/mimi/content"
 	"github.com/privyseal/privyseal/mimi/identity/identitytest"
 	"github.com/privyseal/privyseal/mimi/peer/peertest"
 	"github.com/privyseal/privyseal/signer"
@@ -270,6 +272,12 @@ func (f *federation) testAssets(t *testing.T) {
 	// The host of the asset is alice's provider, which fetches it for her.
 	if got := f.client(0, "alice", "fetch", clubA, sent.ID, "--out", "-", "--by", "proxy"); got != string(picture) {
 		t.Errorf("alice got %d octets", len(got))
+	}
+	// The name under which an asset is kept unasked is not the sender's to choose.
+	dir := t.TempDir()
+	var id content.MessageID
+	if s, err := keepAsset(dir, id, &client.Attachment{Filename: "../../.bash_rc\x1b"}); err != nil || s.File != filepath.Join(dir, "0000000000000000-.._.._.bash_rc_") {
+		t.Errorf("kept as %+v, %v", s, err)
 	}
 	// bob's provider does not fetch from there, and says so.
 	says(t, f.client(3, "bob", "fetch", clubA, sent.ID, "--out", out("none.png"), "--by", "proxy"), "asset-host")

@@ -15,7 +15,7 @@ import (
 
 func newKey(a *app) *cobra.Command {
 	return group("key", "Keys and their versions",
-		newKeyCreate(a), newKeyList(a), newKeyShow(a), newKeyPublic(a), newKeyAttest(a), newKeyRotate(a), newKeyDestroy(a), newKeySet(a), newKeyReplica(a))
+		newKeyCreate(a), newKeyList(a), newKeyShow(a), newKeyPublic(a), newKeyRequest(a), newKeyAttest(a), newKeyRotate(a), newKeyDestroy(a), newKeySet(a), newKeyReplica(a))
 }
 
 // createOptions are the flags of key create.

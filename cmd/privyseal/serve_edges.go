@@ -46,6 +46,7 @@ type edges struct {
 	consent   *consent.Service
 	directory *directory.Directory
 	assets    *asset.Store // nil without the section
+	assetsURL string       // under which ours are
 	proxy     *asset.Proxy
 	gateway   *hubohttp.Gateway
 	relay     *hubohttp.Relay
@@ -121,6 +122,7 @@ func (e *edges) openAssets(ctx context.Context, c *Config, host string) (err err
 	if err != nil {
 		return err
 	}
+	e.assetsURL = a.baseURL(host)
 	cfg, err := a.proxyConfig(c.dir, filepath.Join(c.stateDir(), "asset-cache"), a.baseURL(host))
 	if err != nil {
 		return err

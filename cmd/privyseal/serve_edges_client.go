@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	problems "github.com/privyseal/privyseal/internal/problem"
@@ -204,6 +205,9 @@ func (e *edges) getDownload(w http.ResponseWriter, r *http.Request) error {
 	u, err := url.Parse(target)
 	if err != nil {
 		return clientapi.Problemf(clientapi.CodeMalformed, "the path has no URL")
+	}
+	if name, ours := strings.CutPrefix(target, e.assetsURL); ours { // its listener may want a client certificate
+		return e.assets.Download(w, r, name)
 	}
 	via := e.config.Assets.Via[u.Host]
 	if via == "" || e.peers == nil {

@@ -27,18 +27,19 @@ const refusedFunction = `refused() {
 trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
 `
 
-// cmdWalkthrough writes the shell blocks of docs/walkthrough.md as one script.
+// cmdWalkthrough is "walkthrough FILE": it writes the shell blocks of a file in
+// docs as one script.
 func cmdWalkthrough(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) > 0 {
-		ts.Fatalf("usage: walkthrough")
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: walkthrough FILE")
 	}
-	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "walkthrough.md"))
+	text, err := os.ReadFile(filepath.Join("..", "..", "docs", args[0]))
 	ts.Check(err)
 	var script strings.Builder
 	script.WriteString(refusedFunction)
 	blocks := shellBlock.FindAllStringSubmatch(string(text), -1)
 	if len(blocks) < 8 {
-		ts.Fatalf("docs/walkthrough.md has only %d shell blocks", len(blocks))
+		ts.Fatalf("docs/%s has only %d shell blocks", args[0], len(blocks))
 	}
 	for _, b := range blocks {
 		script.WriteString(refusedEnd.ReplaceAllString(b[1], `refused "$2" $1`))

@@ -23,13 +23,13 @@ func (r *Room) ReportAbuse(ctx context.Context, ids []content.MessageID, note st
 	for _, id := range ids {
 		m, err := r.Message(ctx, id)
 		if err != nil {
-			return nil, fmt.Errorf("client: message %x: %w", id, err)
+			return nil, fmt.Errorf("client: message %s: %w", id, err)
 		}
 		switch {
 		case m.NotFranked != "":
-			return nil, fmt.Errorf("client: message %x has no frank that verifies (%s): it proves nothing", id, m.NotFranked)
+			return nil, fmt.Errorf("client: message %s has no frank that verifies (%s): it proves nothing", id, m.NotFranked)
 		case !report.AllegedAbuserURI.IsZero() && report.AllegedAbuserURI != m.Sender:
-			return nil, fmt.Errorf("client: one report is about one user; message %x is of %s, others of %s", id, m.Sender, report.AllegedAbuserURI)
+			return nil, fmt.Errorf("client: one report is about one user; message %s is of %s, others of %s", id, m.Sender, report.AllegedAbuserURI)
 		}
 		report.AllegedAbuserURI = m.Sender
 		report.Messages = append(report.Messages, *m.Evidence())

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"mime"
+	"time"
 
 	"github.com/privyseal/privyseal/mimi"
 	"github.com/privyseal/privyseal/mimi/content"
@@ -74,6 +75,8 @@ type FetchOptions struct {
 	// from its time who reads at once, and is refused for what was deleted or
 	// is expired (ErrNotFetched).
 	Unasked bool
+	// Within is in the place of Config.FetchJitter, if it is not zero.
+	Within time.Duration
 }
 
 // ErrNotFetched is returned for an asset that nobody asked for and that its
@@ -84,17 +87,17 @@ var ErrNotFetched = errors.New("client: the message was deleted or is expired; i
 // the one that the sender meant.
 func (r *Room) Fetch(ctx context.Context, id content.MessageID, opts FetchOptions) (*Attachment, error) {
 	if opts.Unasked {
-		if err := r.fetchLater(ctx, id); err != nil {
+		if err := r.fetchLater(ctx, id, opts.Within); err != nil {
 			return nil, err
 		}
 	}
 	m, err := r.Message(ctx, id)
 	if err != nil {
-		return nil, fmt.Errorf("client: message %x: %w", id, err)
+		return nil, fmt.Errorf("client: message %s: %w", id, err)
 	}
 	part := assetIn(&m.Content.Body, opts.Part)
 	if part == nil {
-		return nil, fmt.Errorf("%w: message %x", ErrNoAsset, id)
+		return nil, fmt.Errorf("%w: message %s", ErrNoAsset, id)
 	}
 	p, err := r.assetPolicy(ctx)
 	if err != nil {
@@ -129,8 +132,11 @@ var (
 )
 
 // fetchLater waits, and looks if the asset is still wanted.
-func (r *Room) fetchLater(ctx context.Context, id content.MessageID) error {
-	if err := wait(ctx, rand.N(r.c.cfg.FetchJitter)); err != nil {
+func (r *Room) fetchLater(ctx context.Context, id content.MessageID, within time.Duration) error {
+	if within <= 0 {
+		within = r.c.cfg.FetchJitter
+	}
+	if err := wait(ctx, rand.N(within)); err != nil {
 		return err
 	}
 	t, err := r.Timeline(ctx)

@@ -77,7 +77,7 @@ func (r *Room) Delete(ctx context.Context, first content.MessageID) (*Sent, erro
 func (r *Room) replace(ctx context.Context, first content.MessageID, body content.NestedPart) (*Sent, error) {
 	old, err := r.Message(ctx, first)
 	if err != nil {
-		return nil, fmt.Errorf("client: message %x: %w", first, err)
+		return nil, fmt.Errorf("client: message %s: %w", first, err)
 	}
 	m := &content.Message{Replaces: &first, TopicID: old.Content.TopicID, InReplyTo: old.Content.InReplyTo, Body: body}
 	if old.Content.Body.Disposition == content.Reaction {
