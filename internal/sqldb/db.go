@@ -51,6 +51,7 @@ type DB struct {
 	now     func() time.Time
 	bound   sync.Map // statement with ? -> statement of the engine
 	rows    sync.Map // query -> *sql.Stmt of QueryRow, on SQLite
+	readers chan *reader
 
 	queue chan write
 	quit  chan struct{}
@@ -82,7 +83,7 @@ func Open(ctx context.Context, source string, opt Options) (*DB, error) {
 }
 
 func open(source string, opt Options) (*DB, error) {
-	db := &DB{now: opt.Now, where: source, queue: make(chan write), quit: make(chan struct{})}
+	db := &DB{now: opt.Now, where: source, queue: make(chan write), quit: make(chan struct{}), readers: make(chan *reader, maxReaders)}
 	if db.now == nil {
 		db.now = time.Now
 	}
@@ -177,34 +178,16 @@ func (db *DB) Ping(ctx context.Context) error { return db.sql.PingContext(ctx) }
 func (db *DB) Close() error {
 	db.once.Do(func() { close(db.quit) })
 	db.lanes.Wait()
+	db.closeReaders()
 	return db.sql.Close()
 }
 
 // Read runs f in one transaction that sees one state of the database.
 func (db *DB) Read(ctx context.Context, f func(*Tx) error) error {
-	opt := &sql.TxOptions{ReadOnly: true}
-	if db.dialect == PostgreSQL {
-		opt.Isolation = sql.LevelRepeatableRead
-	} else {
+	if db.dialect == SQLite {
 		return db.readSQLite(ctx, f)
 	}
-	return db.transact(ctx, opt, f)
-}
-
-// readSQLite begins a deferred transaction, which waits for no writer; the
-// driver's own BeginTx would take the write lock.
-func (db *DB) readSQLite(ctx context.Context, f func(*Tx) error) error {
-	conn, err := db.sql.Conn(ctx)
-	if err != nil {
-		return db.closed(err)
-	}
-	defer conn.Close()
-	if _, err := conn.ExecContext(ctx, "BEGIN DEFERRED"); err != nil {
-		return err
-	}
-	err = f(&Tx{db: db, on: conn})
-	_, end := conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK")
-	return errors.Join(err, end)
+	return db.transact(ctx, &sql.TxOptions{ReadOnly: true, Isolation: sql.LevelRepeatableRead}, f)
 }
 
 // attempts is how often a transaction is run that the engine ended, and pause
