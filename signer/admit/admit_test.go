@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"pgregory.net/rapid"
@@ -200,6 +201,62 @@ func TestGateEnds(t *testing.T) {
 		t.Fatalf("after all left: %v", err)
 	}
 	leave()
+}
+
+// TestGateKeepsNoStandingQueue: a burst is waited for; of ten times what the
+// device can do, what is let in waits a tenth, and the device is never idle.
+func TestGateKeepsNoStandingQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const pace = 5 * time.Millisecond
+		g := admit.NewGate("the device", admit.Options{Inside: 1})
+		var device sync.Mutex
+		var done, away int
+		var worst time.Duration // of those that came after the first half second
+		var mu sync.Mutex       // guards the three
+		begin := time.Now()
+		ask := func() {
+			came := time.Now()
+			leave, err := g.Enter(t.Context(), "a", "x")
+			waited := time.Since(came)
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				if away++; waited > 0 && came.Sub(begin) > time.Second/2 {
+					t.Errorf("sent away after %v", waited)
+				}
+				return
+			}
+			if done++; came.Sub(begin) > time.Second/2 {
+				worst = max(worst, waited)
+			}
+			mu.Unlock()
+			device.Lock()
+			time.Sleep(pace)
+			device.Unlock()
+			leave()
+			mu.Lock()
+		}
+		var wg sync.WaitGroup
+		for range 40 { // a burst of 200 ms
+			wg.Go(ask)
+		}
+		wg.Wait()
+		if away > 0 {
+			t.Errorf("%d of a burst were sent away", away)
+		}
+		done, begin = 0, time.Now()
+		for range 4000 { // for 2 s
+			wg.Go(ask)
+			time.Sleep(pace / 10)
+		}
+		wg.Wait()
+		if worst > 40*time.Millisecond {
+			t.Errorf("somebody who was let in had waited %v", worst)
+		}
+		if least := int(2 * time.Second / pace * 9 / 10); done < least {
+			t.Errorf("%d were served, want %d", done, least)
+		}
+	})
 }
 
 // TestGateCounts has many come and give up at random; never are more inside

@@ -15,7 +15,9 @@ type Options struct {
 	Inside int
 	// Waiting is how many requests of one tenant may wait; 256 if 0.
 	Waiting int
-	// MaxWait is how long a request may wait; 250 ms if 0.
+	// MaxWait is how long a request may wait; 250 ms if 0. While a queue has
+	// been standing for a tenth of a second, who would wait longer than a tenth
+	// of MaxWait is sent away at once.
 	MaxWait time.Duration
 }
 
@@ -45,6 +47,7 @@ type Gate struct {
 	waiting int
 	pace    time.Duration // between two that leave while others wait, smoothed
 	left    time.Time     // when the last one left, if others waited then
+	since   time.Time     // when the queue began that has not been empty since
 }
 
 // line are the waiting requests of one tenant, callers in turn.
@@ -104,7 +107,7 @@ func (g *Gate) join(ctx context.Context, tenant, caller string) (*waiter, error)
 	}
 	expected := time.Duration(length*lines) * g.pace
 	deadline, bound := ctx.Deadline()
-	tooLate := length > 1 && expected > g.opt.MaxWait || bound && time.Until(deadline) < expected
+	tooLate := length > 1 && expected > g.useful() || bound && time.Until(deadline) < expected
 	if length > g.opt.Waiting || tooLate {
 		return nil, &Overload{What: fmt.Sprintf("the tenant's share of %s", g.what), RetryAfter: g.retryAfter(expected)}
 	}
@@ -116,8 +119,23 @@ func (g *Gate) join(ctx context.Context, tenant, caller string) (*waiter, error)
 	return g.queue(l, caller), nil
 }
 
+// A queue takes up a burst. One that stands longer than standing takes up
+// nothing: it only adds to the time of everybody in it, and is kept to a tenth.
+const standing = 100 * time.Millisecond
+
+// useful is how long somebody who comes now may expect to wait.
+func (g *Gate) useful() time.Duration {
+	if !g.since.IsZero() && time.Since(g.since) > standing {
+		return g.opt.MaxWait / 10
+	}
+	return g.opt.MaxWait
+}
+
 func (g *Gate) queue(l *line, caller string) *waiter {
 	w := &waiter{in: make(chan struct{}), line: l}
+	if g.waiting == 0 {
+		g.since = time.Now()
+	}
 	for _, c := range l.callers {
 		if c.name == caller {
 			w.of = c
@@ -172,7 +190,14 @@ func (g *Gate) drop(w *waiter) {
 		delete(g.tenants, l.tenant)
 	}
 	l.length--
-	g.waiting--
+	g.fewer()
+}
+
+// fewer counts one that waits no more.
+func (g *Gate) fewer() {
+	if g.waiting--; g.waiting == 0 {
+		g.since = time.Time{}
+	}
 }
 
 // leave makes room for the next.
@@ -188,7 +213,7 @@ func (g *Gate) leave() {
 		}
 		w.inside = true
 		w.line.length--
-		g.waiting--
+		g.fewer()
 		g.inside++
 		close(w.in)
 	}

@@ -1,0 +1,2 @@
+-- SQLite compares text by octets.
+SELECT 1;
