@@ -90,30 +90,20 @@ func (j *Journal) write() {
 	}
 }
 
-// company is how long a change waits for others, once, if others are on their
-// way: a flush costs as much for one as for many, and more than this.
-const company = 300 * time.Microsecond
-
-// gather collects what waits, and what those bring who are about to. One that
-// comes alone does not wait.
+// gather collects what waits, and what those bring who are about to run: a
+// flush costs more than letting them go first.
 func (j *Journal) gather(first *op) []*op {
 	batch := []*op{first}
-	for yielded, waited := false, false; len(batch) < maxBatch; {
+	for yielded := false; len(batch) < maxBatch; {
 		select {
 		case o := <-j.ops:
 			batch, yielded = append(batch, o), false
-			continue
 		default:
-		}
-		switch {
-		case !yielded: // those who are ready to run go first
+			if yielded {
+				return batch
+			}
 			runtime.Gosched()
 			yielded = true
-		case !waited && j.waiting.Load() > 1:
-			time.Sleep(company)
-			waited, yielded = true, false
-		default:
-			return batch
 		}
 	}
 	return batch
