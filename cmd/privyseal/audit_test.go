@@ -198,10 +198,12 @@ func TestAuditWitness(t *testing.T) {
 		n, _ := fmt.Sscanf(out.String(), "witness %s\naddress %s\n", &vkey, &addr)
 		return n == 2
 	})
-	raw, err := os.ReadFile(filepath.Join(u.config.logDir(), "checkpoint"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	var raw []byte
+	u.served.eventually("there is a checkpoint", func() bool {
+		var err error
+		raw, err = os.ReadFile(filepath.Join(u.config.logDir(), "checkpoint"))
+		return err == nil
+	})
 	resp, err := http.Post(addr+"/add-checkpoint", "text/plain", strings.NewReader("old 0\n\n"+string(raw)))
 	if err != nil {
 		t.Fatal(err)
