@@ -9,9 +9,15 @@ import (
 	"github.com/privyseal/privyseal/mls"
 )
 
-// SetFault makes the service stop at the named steps with an error. It is set
-// before the service is used.
-func (s *Service) SetFault(f func(step string) error) { s.fault = f }
+// SetFault makes the service stop at the named steps with an error; nil lets it
+// go on.
+func (s *Service) SetFault(f func(step string) error) {
+	if f == nil {
+		s.fault.Store(nil)
+		return
+	}
+	s.fault.Store(&f)
+}
 
 // GroupContext returns that of a room of ours.
 func (s *Service) GroupContext(ctx context.Context, room mimi.URI) (gc mls.GroupContext, err error) {

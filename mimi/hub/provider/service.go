@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/privyseal/privyseal/internal/sqldb"
 	"github.com/privyseal/privyseal/mimi"
@@ -50,7 +51,7 @@ type Service struct {
 	work chan struct{} // a follower has something due
 
 	delivering, beating, franking trouble
-	fault                         func(step string) error
+	fault                         atomic.Pointer[func(step string) error]
 }
 
 // New returns the service of a provider.
@@ -87,8 +88,8 @@ func (s *Service) nowMS() int64 { return s.cfg.Now().UnixMilli() }
 
 // step is where tests make the service stop between two steps.
 func (s *Service) step(name string) error {
-	if s.fault == nil {
-		return nil
+	if f := s.fault.Load(); f != nil {
+		return (*f)(name)
 	}
-	return s.fault(name)
+	return nil
 }
