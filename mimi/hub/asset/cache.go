@@ -14,19 +14,33 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/privyseal/privyseal/internal/problem"
 )
 
 // A cache keeps fetched assets in files. What is in it is not durable: it is
 // emptied when it is made.
 type cache struct {
-	dir  string
-	most int64
-	keep time.Duration
+	dir   string
+	most  int64
+	keep  time.Duration
+	slots chan struct{} // one for each fetch that is under way
 
 	mu      sync.Mutex // guards what follows
 	entries map[string]*entry
 	size    int64
+	pending int // fetches that are under way or wait for a slot
 }
+
+// Bounds of a cache. A fetch outlives the request that began it, so that those
+// that wait are counted and not the requests.
+const (
+	atOnce     = 32 // fetches that are under way
+	maxPending = 8 * atOnce
+	leastExtra = 64 << 20 // octets that may be read beyond the size of a small cache
+)
+
+var errBusy = problem.New(http.StatusServiceUnavailable, "busy", "too many fetches are under way").After(time.Second)
 
 // An entry is one asset. It is made when the first asks for it; the others wait
 // for ready.
@@ -63,7 +77,7 @@ func newCache(dir string, most int64, keep time.Duration) (*cache, error) {
 			return nil, err
 		}
 	}
-	return &cache{dir: dir, most: most, keep: keep, entries: make(map[string]*entry)}, nil
+	return &cache{dir: dir, most: most, keep: keep, slots: make(chan struct{}, atOnce), entries: make(map[string]*entry)}, nil
 }
 
 // fetcher writes an asset and returns for how long it may be kept; zero for
@@ -74,7 +88,10 @@ type fetcher func(ctx context.Context, into io.Writer) (time.Duration, error)
 // on if that one leaves, since others may wait.
 func (c *cache) get(ctx context.Context, url string, fetch fetcher) (*open, error) {
 	sum := sha256.Sum256([]byte(url))
-	e, first := c.enter(hex.EncodeToString(sum[:]))
+	e, first, err := c.enter(hex.EncodeToString(sum[:]))
+	if err != nil {
+		return nil, err
+	}
 	if first {
 		go c.fill(context.WithoutCancel(ctx), hex.EncodeToString(sum[:]), e, fetch)
 	}
@@ -93,8 +110,9 @@ func (c *cache) get(ctx context.Context, url string, fetch fetcher) (*open, erro
 	return o, nil
 }
 
-// enter returns the entry of a key with one reader more.
-func (c *cache) enter(key string) (e *entry, first bool) {
+// enter returns the entry of a key with one reader more. It makes none while
+// too much is being fetched or read.
+func (c *cache) enter(key string) (e *entry, first bool, err error) {
 	now := time.Now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -104,12 +122,16 @@ func (c *cache) enter(key string) (e *entry, first bool) {
 		ok = false
 	}
 	if !ok {
+		if c.pending >= maxPending || c.size > c.most+max(c.most, leastExtra) {
+			return nil, false, errBusy
+		}
+		c.pending++
 		e = &entry{ready: make(chan struct{})}
 		c.entries[key] = e
 	}
 	e.readers++
 	e.used = now
-	return e, !ok
+	return e, !ok, nil
 }
 
 func (c *cache) fill(ctx context.Context, key string, e *entry, fetch fetcher) {
@@ -120,6 +142,7 @@ func (c *cache) fill(ctx context.Context, key string, e *entry, fetch fetcher) {
 	defer c.mu.Unlock()
 	e.path, e.size, e.err = path, size, err
 	close(e.ready)
+	c.pending--
 	c.size += size
 	if err != nil || keep <= 0 {
 		c.drop(key, e)
@@ -129,7 +152,14 @@ func (c *cache) fill(ctx context.Context, key string, e *entry, fetch fetcher) {
 	c.shrink()
 }
 
+// fetchFile waits for a slot, and opens a file only then.
 func (c *cache) fetchFile(ctx context.Context, fetch fetcher) (path string, size int64, keep time.Duration, err error) {
+	select {
+	case c.slots <- struct{}{}:
+		defer func() { <-c.slots }()
+	case <-ctx.Done():
+		return "", 0, 0, errBusy
+	}
 	f, err := os.CreateTemp(c.dir, "asset-*")
 	if err != nil {
 		return "", 0, 0, err

@@ -20,7 +20,6 @@ import (
 const (
 	fetchTime    = 30 * time.Second
 	maxRedirects = 3
-	atOnce       = 32 // fetches that are under way
 )
 
 // ProxyConfig is how a Proxy behaves.
@@ -47,7 +46,6 @@ type Proxy struct {
 	cfg   ProxyConfig
 	http  *safehttp.Client
 	cache *cache
-	slots chan struct{}
 }
 
 // NewProxy returns a proxy. What a cache in the folder has is forgotten.
@@ -65,7 +63,7 @@ func NewProxy(cfg ProxyConfig) (*Proxy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("asset: %w", err)
 	}
-	return &Proxy{cfg: cfg, http: cfg.Client, cache: c, slots: make(chan struct{}, atOnce)}, nil
+	return &Proxy{cfg: cfg, http: cfg.Client, cache: c}, nil
 }
 
 // Routes serves proxyDownload.
@@ -136,12 +134,6 @@ func (p *Proxy) open(ctx context.Context, u *url.URL) (*open, error) {
 
 // fetch writes the asset and returns for how long the host lets it be kept.
 func (p *Proxy) fetch(ctx context.Context, u *url.URL, into io.Writer) (keep time.Duration, err error) {
-	select {
-	case p.slots <- struct{}{}:
-		defer func() { <-p.slots }()
-	case <-ctx.Done():
-		return 0, problem.New(http.StatusServiceUnavailable, "busy", "too many fetches are under way").After(time.Second)
-	}
 	s, err := p.http.Open(ctx, safehttp.Request{URL: u.String(), MaxBody: p.cfg.MaxSize(), Redirects: maxRedirects})
 	if err != nil {
 		return 0, upstream(err)

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -313,4 +314,49 @@ func TestProxyDownloadOverTheWire(t *testing.T) {
 	}
 	_, err = c.Do(context.Background(), "h.example", peer.ProxyDownload, "https://evil.example/", nil)
 	wantProblem(t, err, 403, "asset-host")
+}
+
+// Requests that are given up leave their fetches behind. Those are bounded, and
+// open no files while they wait.
+func TestProxyBoundsWhatIsLeftBehind(t *testing.T) {
+	n, release := peertest.New(t), make(chan struct{})
+	host := newHost(t, n, func(http.ResponseWriter, *http.Request) { <-release })
+	dir := t.TempDir()
+	p, err := asset.NewProxy(asset.ProxyConfig{
+		Dir: dir, Hosts: func(h string) bool { return h == host.host }, MaxSize: func() int64 { return 1000 },
+		Client: safehttp.New(safehttp.Config{
+			Roots: n.Roots, Resolver: safehttptest.NameServer(t, at(loopback)), Allow: []netip.Prefix{netip.PrefixFrom(loopback, 32)},
+			Timeout: time.Minute,
+		}),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	busy := 0
+	for i := range 400 {
+		r := httptest.NewRequest(http.MethodGet, "/", nil).WithContext(gone)
+		err := p.Serve(httptest.NewRecorder(), r, fmt.Sprintf("https://%s/a?%d", host.host, i))
+		if problem.Of(err).Code == "busy" {
+			busy++
+		}
+	}
+	if busy != 400-8*32 {
+		t.Errorf("%d of 400 fetches are refused, want those beyond 256", busy)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) > 32 {
+		t.Errorf("%d files are open at once, %v", len(entries), err)
+	}
+	close(release)
+	for range 6000 { // until what was left behind is there for the next who asks
+		if entries, err = os.ReadDir(dir); err != nil || len(entries) == 8*32 {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if len(entries) != 8*32 || err != nil {
+		t.Errorf("%d assets are kept, want 256, %v", len(entries), err)
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -204,6 +205,9 @@ func TestRelayIsNoOpenProxy(t *testing.T) {
 	}
 	_, err := ohttp.Do(t.Context(), key, s.post("gone.example"), s.get("/x"))
 	wantProblem(t, err, 502, "upstream")
+	if text := fmt.Sprint(err); strings.Contains(text, "gone.example") || strings.Contains(text, "dial") || strings.Contains(text, "127.") {
+		t.Errorf("the client learns how the gateway could not be reached: %s", text)
+	}
 	resp, err := http.Post(s.url("h.example"), "text/plain", strings.NewReader("x"))
 	if err != nil {
 		t.Fatal(err)

@@ -100,14 +100,17 @@ func passSealed(w http.ResponseWriter, body io.Reader) error {
 }
 
 // passOn tells a client what a gateway refused, such as an old key, and of
-// other failures that there was one.
+// other failures that there was one: names of ours and addresses that names have
+// inside are not for who asks.
 func passOn(err error) error {
 	var p *problem.Problem
 	if errors.As(err, &p) && (p.Status/100 == 4 && p.Status != http.StatusUnauthorized && p.Status != http.StatusForbidden) {
 		return p
 	}
 	after, _ := peer.Retry(err)
-	return problem.New(http.StatusBadGateway, "upstream", "the gateway cannot be reached: %w", err).After(after)
+	failed := problem.New(http.StatusBadGateway, "upstream", "the gateway cannot be reached").After(after)
+	failed.Err = err
+	return failed
 }
 
 // Keys returns the keys of a provider's gateway, encoded. All clients get the
