@@ -38,7 +38,7 @@ type Options struct {
 	// none. Without a quorum nothing is published unless WitnessesOptional.
 	Witnesses         []byte
 	WitnessesOptional bool
-	Client            *http.Client // for the witnesses; http.DefaultClient if nil
+	Client            *http.Client // for the witnesses; http.DefaultClient if nil. It follows no redirect
 
 	Log *slog.Logger // nil discards
 }
@@ -110,11 +110,7 @@ const (
 )
 
 func (l *Log) start(ctx context.Context, opt *Options) error {
-	client := opt.Client
-	if client == nil {
-		client = http.DefaultClient
-	}
-	driver, err := posix.New(ctx, posix.Config{Path: l.dir, HTTPClient: client})
+	driver, err := posix.New(ctx, posix.Config{Path: l.dir, HTTPClient: witnessClient(opt.Client)})
 	if err != nil {
 		return err
 	}

@@ -40,7 +40,7 @@ func NewSource(at string, client *http.Client) (*Source, error) {
 		return nil, err
 	}
 	if client == nil {
-		client = &http.Client{Timeout: 30 * time.Second}
+		client = &http.Client{Timeout: outgoingTime, CheckRedirect: sameHost}
 	}
 	return &Source{httpGetter(base, client)}, nil
 }
