@@ -37,3 +37,6 @@ func (s *KeyStore) Settings(ctx context.Context) (synchronous int, journal strin
 	err = s.db.QueryRow(ctx, "SELECT s.synchronous, j.journal_mode FROM pragma_synchronous s, pragma_journal_mode j").Scan(&synchronous, &journal)
 	return synchronous, journal, err
 }
+
+// BurstTime is how long a burst relies on one look.
+const BurstTime = burstTime

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/privyseal/privyseal/credentials"
 )
@@ -29,6 +30,8 @@ type Signer struct {
 	key  *Key
 	v    *Version
 	open *openVersion
+
+	burst *burst // nil but for Burst
 }
 
 var _ crypto.MessageSigner = (*Signer)(nil)
@@ -130,7 +133,7 @@ func (s *Signer) Issue(ctx context.Context, r *Request) (*Signature, error) {
 	if err := r.check(s.key, s.open); err != nil {
 		return nil, err
 	}
-	now, err := s.ring.mayUse(ctx, s.key, s.v)
+	now, err := s.mayUse(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -149,6 +152,9 @@ func (s *Signer) Issue(ctx context.Context, r *Request) (*Signature, error) {
 		return err
 	})
 	if err != nil {
+		if s.burst != nil {
+			s.burst.keep(nil, time.Now())
+		}
 		return nil, err
 	}
 	return sig, nil

@@ -307,3 +307,45 @@ func BenchmarkEnter(b *testing.B) {
 		leave()
 	}
 }
+
+// TestGateAgain: what was let in before waits for its turn beyond MaxWait and
+// behind a full queue, and ends with its context.
+func TestGateAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := admit.NewGate("the device", admit.Options{Inside: 1, Waiting: 1, MaxWait: 50 * time.Millisecond})
+		leave, err := g.Enter(t.Context(), "a", "x")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		for range 3 {
+			wg.Go(func() {
+				leave, err := g.Again(t.Context(), "a", "x")
+				if err != nil {
+					t.Errorf("sent away: %v", err)
+					return
+				}
+				leave()
+			})
+		}
+		wg.Go(func() {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			if _, err := g.Again(ctx, "a", "x"); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("after its deadline: %v", err)
+			}
+		})
+		synctest.Wait()
+		_, err = g.Enter(t.Context(), "a", "y")
+		overload(t, err)
+		time.Sleep(2 * time.Second)
+		if inside, waiting := g.Load(); inside != 1 || waiting != 3 {
+			t.Errorf("%d inside and %d waiting", inside, waiting)
+		}
+		leave()
+		wg.Wait()
+		if inside, waiting := g.Load(); inside != 0 || waiting != 0 {
+			t.Errorf("%d inside and %d waiting at the end", inside, waiting)
+		}
+	})
+}

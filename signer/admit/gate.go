@@ -95,6 +95,33 @@ func (g *Gate) Enter(ctx context.Context, tenant, caller string) (leave func(), 
 	return g.wait(ctx, w)
 }
 
+// Again is Enter for a further part of something that was let in before: it
+// waits for its turn like others, but as long as ctx, and is not sent away.
+func (g *Gate) Again(ctx context.Context, tenant, caller string) (leave func(), err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	g.mu.Lock()
+	if g.inside < g.opt.Inside && g.waiting == 0 {
+		g.inside++
+		g.mu.Unlock()
+		return g.leave, nil
+	}
+	w := g.queue(g.lineOf(tenant), caller)
+	g.mu.Unlock()
+	select {
+	case <-w.in:
+	case <-ctx.Done():
+	}
+	if err := ctx.Err(); err != nil {
+		if leave, _ := g.giveUp(w, err); leave != nil {
+			leave()
+		}
+		return nil, err
+	}
+	return g.leave, nil
+}
+
 // join queues a waiter, or says that it would wait too long. The first of a
 // tenant is never sent away for what others queue: its turn comes soon.
 func (g *Gate) join(ctx context.Context, tenant, caller string) (*waiter, error) {
@@ -111,12 +138,18 @@ func (g *Gate) join(ctx context.Context, tenant, caller string) (*waiter, error)
 	if length > g.opt.Waiting || tooLate {
 		return nil, &Overload{What: fmt.Sprintf("the tenant's share of %s", g.what), RetryAfter: g.retryAfter(expected)}
 	}
+	return g.queue(g.lineOf(tenant), caller), nil
+}
+
+// lineOf returns the line of a tenant, at the end of the turns if it is new.
+func (g *Gate) lineOf(tenant string) *line {
+	l := g.tenants[tenant]
 	if l == nil {
 		l = &line{tenant: tenant}
 		g.tenants[tenant] = l
 		g.turn = append(g.turn, l)
 	}
-	return g.queue(l, caller), nil
+	return l
 }
 
 // A queue takes up a burst. One that stands longer than standing takes up
@@ -169,9 +202,14 @@ func (g *Gate) wait(ctx context.Context, w *waiter) (func(), error) {
 	case <-timer.C:
 		err = &Overload{What: fmt.Sprintf("the tenant's share of %s", g.what), RetryAfter: g.opt.MaxWait}
 	}
+	return g.giveUp(w, err)
+}
+
+// giveUp ends a wait with an error, unless its turn came meanwhile.
+func (g *Gate) giveUp(w *waiter, err error) (func(), error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if w.inside { // let in meanwhile
+	if w.inside {
 		return g.leave, nil
 	}
 	g.drop(w)

@@ -40,8 +40,8 @@ type Journal struct {
 	// faults around it.
 	batch func(context.Context, func(*sqldb.Tx) error) error
 
-	ops     chan *op
-	waiting atomic.Int64  // for their commit
+	changes chan *change
+	waiting atomic.Int64  // ops, for their commit
 	quit    chan struct{} // closed by Close
 	done    chan struct{} // closed when the writer has ended
 	shut    atomic.Bool
@@ -51,7 +51,7 @@ type Journal struct {
 // the PostgreSQL database of a postgres:// URL; see sqldb.Open for both. Only
 // PostgreSQL is for several nodes.
 func Open(ctx context.Context, source string, opt *Options) (*Journal, error) {
-	j := &Journal{now: time.Now, ops: make(chan *op), quit: make(chan struct{}), done: make(chan struct{})}
+	j := &Journal{now: time.Now, changes: make(chan *change), quit: make(chan struct{}), done: make(chan struct{})}
 	if opt != nil {
 		j.node, j.lazy = opt.Node, opt.OneFlush
 		if opt.Now != nil {
@@ -105,65 +105,6 @@ func (j *Journal) Ping(ctx context.Context) error { return j.db.Ping(ctx) }
 // Waiting returns how many changes wait for their commit.
 func (j *Journal) Waiting() int { return int(j.waiting.Load()) }
 
-// A Reservation is the right to have a device sign one thing once. It must be
-// completed, whatever happens.
-type Reservation struct {
-	j      *Journal
-	number int64
-	intent *prepared
-	replay *Outcome
-	spent  atomic.Bool
-}
-
-// Number returns the number of the reservation, from 1; 0 while it has none
-// because of Options.OneFlush.
-func (r *Reservation) Number() int64 { return r.number }
-
-// Replay returns the recorded outcome if the intent repeats one that was
-// signed, with the same idempotency key. Nothing is to be signed then, the
-// Signature is what the caller gets, and Complete must not be called.
-func (r *Reservation) Replay() *Outcome { return r.replay }
-
-// Reserve asks the guard and writes the intent. What it decided is on the disk
-// when it returns nil. Errors: ErrUsage and *signer.Refusal for a bad intent,
-// *GuardError, ErrInFlight, ErrIdempotency, and ErrDown. If ctx ends first, the
-// reservation that may have been written meanwhile is closed as NotSigned.
-func (j *Journal) Reserve(ctx context.Context, in Intent) (*Reservation, error) {
-	if op := in.operation(); op == OpRefuse || op == OpReject {
-		return nil, fmt.Errorf("%w: %q takes no reservation", ErrUsage, op)
-	}
-	p, err := in.prepare(j.now(), j.node)
-	if err != nil {
-		return nil, err
-	}
-	if j.lazy && len(p.claims) == 0 && p.idem.key == "" {
-		return &Reservation{j: j, intent: p}, nil
-	}
-	o := newOp(opReserve, p)
-	if err := j.do(ctx, o); err != nil {
-		return nil, err
-	}
-	return &Reservation{j: j, number: o.number, intent: p, replay: o.replay}, nil
-}
-
-// Complete writes what became of the reservation. The outcome is on the disk
-// when it returns nil; otherwise the signature must not be released. A second
-// call, or one after Reconcile, answers ErrClosed.
-func (r *Reservation) Complete(ctx context.Context, out Outcome) error {
-	if r.spent.Swap(true) || r.replay != nil {
-		return ErrClosed
-	}
-	o := newOp(opComplete, r.intent)
-	if o.number = r.number; o.number == 0 {
-		o.kind = opRecord
-	}
-	if err := o.setOutcome(&out, r.j.now()); err != nil {
-		r.spent.Store(false)
-		return err
-	}
-	return r.j.do(ctx, o)
-}
-
 // Record writes an entry in one step: a request that was refused (OpRefuse),
 // or another event in which no device has a part. The guard is not asked.
 func (j *Journal) Record(ctx context.Context, in Intent, errorClass string) error {
@@ -183,7 +124,7 @@ func (j *Journal) record(ctx context.Context, p *prepared, class string, rejecte
 	if err := o.setOutcome(&Outcome{Result: Recorded, ErrorClass: class}, j.now()); err != nil {
 		return err
 	}
-	return j.do(ctx, o)
+	return j.one(ctx, o)
 }
 
 // Reconcile closes, as Unknown, the reservations that were made before a time
@@ -216,7 +157,7 @@ func (j *Journal) abandon(ctx context.Context, u *Unfinished) error {
 	if err := o.setOutcome(&Outcome{Result: Unknown, ErrorClass: "interrupted"}, j.now()); err != nil {
 		return err
 	}
-	return j.do(ctx, o)
+	return j.one(ctx, o)
 }
 
 func newSalt() []byte {

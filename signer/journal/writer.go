@@ -32,13 +32,9 @@ type op struct {
 
 	replay *Outcome
 	err    error // of this op alone
-	done   chan error
-	gone   atomic.Bool // the caller does not wait any more
 }
 
-func newOp(kind opKind, p *prepared) *op {
-	return &op{kind: kind, intent: p, done: make(chan error, 1)}
-}
+func newOp(kind opKind, p *prepared) *op { return &op{kind: kind, intent: p} }
 
 func (o *op) setOutcome(out *Outcome, now time.Time) (err error) {
 	if err := out.check(); err != nil {
@@ -49,29 +45,46 @@ func (o *op) setOutcome(out *Outcome, now time.Time) (err error) {
 	return err
 }
 
-// do hands an op to the writer and waits until it is durable.
-func (j *Journal) do(ctx context.Context, o *op) error {
-	j.waiting.Add(1)
-	defer j.waiting.Add(-1)
+// A change is what one caller waits for: ops that go into one commit.
+type change struct {
+	ops  []*op
+	done chan error  // of the commit; each op has its own besides
+	gone atomic.Bool // the caller does not wait any more
+}
+
+// do hands ops to the writer and waits until they are durable. What it returns
+// is a failure of all of them; after nil each has its own.
+func (j *Journal) do(ctx context.Context, ops ...*op) error {
+	j.waiting.Add(int64(len(ops)))
+	defer j.waiting.Add(-int64(len(ops)))
+	c := &change{ops: ops, done: make(chan error, 1)}
 	select {
-	case j.ops <- o:
+	case j.changes <- c:
 	case <-j.quit:
 		return fmt.Errorf("%w: it is closed", ErrDown)
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 	select {
-	case err := <-o.done:
+	case err := <-c.done:
 		return err
 	case <-ctx.Done():
-		if o.gone.CompareAndSwap(false, true) {
+		if c.gone.CompareAndSwap(false, true) {
 			return ctx.Err()
 		}
-		return <-o.done // it was settled in the same moment
+		return <-c.done // it was settled in the same moment
 	}
 }
 
-// maxBatch is the most ops in one commit.
+// one is do for a single op.
+func (j *Journal) one(ctx context.Context, o *op) error {
+	if err := j.do(ctx, o); err != nil {
+		return err
+	}
+	return o.err
+}
+
+// maxBatch is how many ops are enough for one commit.
 const maxBatch = 512
 
 // write commits what waits, again and again: while one commit is being
@@ -80,7 +93,7 @@ func (j *Journal) write() {
 	defer close(j.done)
 	for {
 		select {
-		case first := <-j.ops:
+		case first := <-j.changes:
 			for batch := j.gather(first); len(batch) > 0; {
 				batch = j.flush(batch)
 			}
@@ -92,12 +105,12 @@ func (j *Journal) write() {
 
 // gather collects what waits, and what those bring who are about to run: a
 // flush costs more than letting them go first.
-func (j *Journal) gather(first *op) []*op {
-	batch := []*op{first}
-	for yielded := false; len(batch) < maxBatch; {
+func (j *Journal) gather(first *change) []*change {
+	batch, ops := []*change{first}, len(first.ops)
+	for yielded := false; ops < maxBatch; {
 		select {
-		case o := <-j.ops:
-			batch, yielded = append(batch, o), false
+		case c := <-j.changes:
+			batch, ops, yielded = append(batch, c), ops+len(c.ops), false
 		default:
 			if yielded {
 				return batch
@@ -111,36 +124,38 @@ func (j *Journal) gather(first *op) []*op {
 
 // flush commits a batch and tells every caller. It returns what must be
 // written because a caller had gone: the ends of reservations that nobody has.
-func (j *Journal) flush(batch []*op) (orphans []*op) {
+func (j *Journal) flush(batch []*change) (orphans []*change) {
+	var ops []*op
+	for _, c := range batch {
+		ops = append(ops, c.ops...)
+	}
 	ctx := context.Background() // a batch belongs to no single caller
-	err := j.batch(ctx, func(tx *sqldb.Tx) error { return applyBatch(ctx, tx, batch) })
+	err := j.batch(ctx, func(tx *sqldb.Tx) error { return applyBatch(ctx, tx, ops) })
 	if err != nil {
 		err = errors.Join(ErrDown, err)
 	}
-	for _, o := range batch {
-		if !o.gone.CompareAndSwap(false, true) {
-			orphans = append(orphans, o.orphan(j.now(), err)...)
-			continue
-		}
-		if err != nil {
-			o.done <- err
-		} else {
-			o.done <- o.err
+	for _, c := range batch {
+		if c.gone.CompareAndSwap(false, true) {
+			c.done <- err
+		} else if o := c.orphans(j.now(), err); len(o) > 0 {
+			orphans = append(orphans, &change{ops: o, done: make(chan error, 1)})
 		}
 	}
 	return orphans
 }
 
-// orphan returns the op that closes a reservation whose caller has gone. It
-// was never handed out, so nothing was signed.
-func (o *op) orphan(now time.Time, err error) []*op {
-	if o.kind != opReserve || err != nil || o.err != nil || o.replay != nil {
-		return nil
+// orphans returns the ops that close the reservations of a caller who has
+// gone. They were never handed out, so nothing was signed.
+func (c *change) orphans(now time.Time, err error) (closing []*op) {
+	for _, o := range c.ops {
+		if o.kind != opReserve || err != nil || o.err != nil || o.replay != nil {
+			continue
+		}
+		end := newOp(opComplete, o.intent)
+		end.number = o.number
+		if err := end.setOutcome(&Outcome{Result: NotSigned, ErrorClass: "canceled"}, now); err == nil {
+			closing = append(closing, end)
+		}
 	}
-	c := newOp(opComplete, o.intent)
-	c.number = o.number
-	if err := c.setOutcome(&Outcome{Result: NotSigned, ErrorClass: "canceled"}, now); err != nil {
-		return nil
-	}
-	return []*op{c}
+	return closing
 }

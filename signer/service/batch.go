@@ -2,11 +2,15 @@ package service
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/privyseal/privyseal/signer"
 	"github.com/privyseal/privyseal/signer/access"
+	"github.com/privyseal/privyseal/signer/admit"
+	"github.com/privyseal/privyseal/signer/journal"
 )
 
 // A Result is what became of one item of a batch: one of its members is set.
@@ -15,31 +19,215 @@ type Result struct {
 	Err    error
 }
 
-// batchWidth is how many items of one batch are under way at once: enough to
-// share the flushes of the journal, and half of what a gate lets in at once.
+// batchWidth is how many items of one batch are at a device at once: half of
+// what a gate lets in at once.
 const batchWidth = 16
 
 // Batch signs several requests. Each has its own result, in the order of the
-// requests; each counts for the budgets and waits for its turn as if it had
-// come alone.
+// requests, counts for the budgets and waits for its turn at the device as if
+// it had come alone. The journal is told of all before the devices work, and
+// again when the last has ended: two flushes in all. Of requests with one
+// idempotency key in one batch, the first is signed.
 func (s *Service) Batch(ctx context.Context, c *access.Caller, in []*SignRequest) ([]Result, error) {
 	if len(in) == 0 || len(in) > MaxBatch {
 		return nil, fmt.Errorf("%w: a batch of %d requests; it has 1 to %d", signer.ErrUsage, len(in), MaxBatch)
 	}
+	begin := s.c.Now()
+	all := make([]*item, len(in))
+	for i, one := range in {
+		all[i] = &item{run: run{s: s, c: c, key: one.Key, op: journal.OpSign, idempotency: one.IdempotencyKey, checksum: one.Checksum}, in: one}
+	}
+	s.signAll(ctx, all)
+	var again []*item
+	for _, it := range all {
+		if it.rotated(it.in, it.err) {
+			again = append(again, it)
+		}
+	}
+	s.signAll(ctx, again)
 	results := make([]Result, len(in))
-	next := make(chan int)
-	var wg sync.WaitGroup
-	for range min(batchWidth, len(in)) {
-		wg.Go(func() {
-			for i := range next {
-				results[i].Signed, results[i].Err = s.Sign(ctx, c, in[i])
-			}
-		})
+	for i, it := range all {
+		it.done(ctx, begin, it.err)
+		results[i] = Result{it.out, it.err}
 	}
-	for i := range in {
-		next <- i
-	}
-	close(next)
-	wg.Wait()
 	return results, nil
+}
+
+// An item is one request of a batch on its way. Once it has an err, it goes no
+// further.
+type item struct {
+	run
+	in     *SignRequest
+	signer *signer.Signer // of all items with this key
+	req    *signer.Request
+	rule   string
+	res    *journal.Reservation
+	result journal.Outcome
+
+	out *Signed
+	err error
+}
+
+// signAll signs what can be signed, device by device.
+func (s *Service) signAll(ctx context.Context, all []*item) {
+	signers := make(map[*signer.Signer]*signer.Signer)
+	byDevice := make(map[string][]*item)
+	for _, it := range all {
+		if it.err = it.begin(ctx); it.err != nil {
+			continue
+		}
+		own := it.found.signer
+		if signers[own] == nil {
+			signers[own] = own.Burst()
+		}
+		it.signer = signers[own]
+		byDevice[it.found.v.Device] = append(byDevice[it.found.v.Device], it)
+	}
+	var wg sync.WaitGroup
+	for device, items := range byDevice {
+		if len(byDevice) == 1 {
+			s.signAt(ctx, device, items)
+			return
+		}
+		wg.Go(func() { s.signAt(ctx, device, items) })
+	}
+	wg.Wait()
+}
+
+// begin finds the key of an item and takes from the budgets.
+func (it *item) begin(ctx context.Context) error {
+	if err := it.in.Input.check(it.in.Checksum); err != nil {
+		return err
+	}
+	return it.take(ctx, it.in.use(), signer.UseSign, it.in.Version)
+}
+
+// signAt signs the items whose keys are in one device. They wait for one turn
+// before the journal learns of them, and then each for its own: what was let in
+// is not sent away any more.
+func (s *Service) signAt(ctx context.Context, device string, items []*item) {
+	gate := s.gate(device)
+	leave, err := s.enter(ctx, gate, items[0].c)
+	if err != nil {
+		for _, it := range items {
+			it.err = err
+		}
+		return
+	}
+	var refusals sync.WaitGroup
+	defer refusals.Wait()
+	for _, it := range items {
+		if it.req, it.rule, it.err = it.judge(ctx, it.in); it.err != nil {
+			refusals.Go(func() { it.refused(ctx, it.req, &it.in.Input, it.err) })
+		}
+	}
+	items = s.reserveAll(ctx, items)
+	leave()
+	each(len(items), batchWidth, func(i int) { items[i].work(ctx, gate) })
+	s.completeAll(ctx, items)
+}
+
+func (s *Service) enter(ctx context.Context, gate *admit.Gate, c *access.Caller) (leave func(), err error) {
+	err = s.stage(ctx, StageAdmit, func(ctx context.Context) (err error) {
+		leave, err = gate.Enter(ctx, c.Tenant, c.Name)
+		return err
+	})
+	return leave, err
+}
+
+// reserveAll reserves what is left and returns what a device has to sign.
+func (s *Service) reserveAll(ctx context.Context, items []*item) (reserved []*item) {
+	var intents []journal.Intent
+	var left []*item
+	for _, it := range items {
+		if it.err == nil {
+			intents, left = append(intents, it.signIntent(it.req, it.rule)), append(left, it)
+		}
+	}
+	if len(left) == 0 {
+		return nil
+	}
+	_ = s.stage(ctx, StageReserve, func(ctx context.Context) (first error) {
+		for i, r := range s.c.Journal.ReserveAll(ctx, intents) {
+			it := left[i]
+			it.res, it.err = r.Reservation, r.Err
+			if first == nil {
+				first = r.Err
+			}
+		}
+		return first
+	})
+	for _, it := range left {
+		switch {
+		case it.err != nil:
+		case it.res.Replay() != nil:
+			it.out, it.err = it.signed(it.in, it.res.Replay().Signature, 0)
+		default:
+			reserved = append(reserved, it)
+		}
+	}
+	return reserved
+}
+
+// work waits for a turn and has the device sign.
+func (it *item) work(ctx context.Context, gate *admit.Gate) {
+	leave, err := gate.Again(ctx, it.c.Tenant, it.c.Name)
+	if err != nil { // no device has seen it
+		it.err = err
+		it.result = journal.Outcome{Result: journal.NotSigned, Device: it.found.v.Device, ErrorClass: string(Explain(err).Reason)}
+		return
+	}
+	defer leave()
+	var sig signer.Signature
+	it.err = it.s.stage(ctx, StageDevice, func(ctx context.Context) error {
+		made, err := it.signer.Issue(ctx, it.req)
+		if err == nil {
+			sig = *made
+		}
+		return err
+	})
+	it.result = it.outcome(it.op, sig.Octets, sig.Device, it.err)
+}
+
+// completeAll completes what was reserved and makes the answers.
+func (s *Service) completeAll(ctx context.Context, items []*item) {
+	if len(items) == 0 {
+		return
+	}
+	done := make([]journal.Completion, len(items))
+	for i, it := range items {
+		done[i] = journal.Completion{Reservation: it.res, Outcome: it.result}
+	}
+	_ = s.complete(ctx, func(ctx context.Context) (first error) {
+		for i, err := range s.c.Journal.CompleteAll(ctx, done) {
+			if err != nil {
+				items[i].err = errors.Join(items[i].err, err)
+			}
+			if first == nil {
+				first = err
+			}
+		}
+		return first
+	})
+	for _, it := range items {
+		if it.err == nil {
+			it.out, it.err = it.signed(it.in, it.result.Signature, it.res.Number())
+		}
+	}
+}
+
+// each calls f with 0 to n-1, some at once.
+func each(n, width int, f func(i int)) {
+	var next atomic.Int64
+	work := func() {
+		for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+			f(i)
+		}
+	}
+	var wg sync.WaitGroup
+	for range min(width, n) - 1 {
+		wg.Go(work)
+	}
+	work()
+	wg.Wait()
 }

@@ -87,7 +87,7 @@ func (r *run) plain(ctx context.Context, use access.Use, want signer.Use, input 
 }
 
 func (r *run) decidePlain(ctx context.Context, size int) (rule string, err error) {
-	err = r.stage(ctx, StagePolicy, func(context.Context) error {
+	err = r.s.stage(ctx, StagePolicy, func(context.Context) error {
 		in := r.policyInput()
 		in.Request.Size = int64(size)
 		rule, err = r.s.Policy().Decide(in)

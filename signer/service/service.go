@@ -24,6 +24,8 @@ import (
 // *journal.Journal. Tests put a layer between that fails.
 type Journal interface {
 	Reserve(ctx context.Context, in journal.Intent) (*journal.Reservation, error)
+	ReserveAll(ctx context.Context, in []journal.Intent) []journal.Reserved
+	CompleteAll(ctx context.Context, done []journal.Completion) []error
 	Record(ctx context.Context, in journal.Intent, errorClass string) error
 	ReportRejected(ctx context.Context, r journal.Rejection) error
 }
@@ -48,7 +50,9 @@ type Config struct {
 // hook tells nobody. They are called on the path of requests and must be quick.
 type Hooks struct {
 	// Stage begins a stage of a request. The context that it returns is the
-	// stage's; the function is told how it ended.
+	// stage's; the function is told how it ended. The requests of a batch go
+	// through StageAdmit, StageReserve and StageComplete as one, which ends with
+	// the first error of theirs, and through the others each for itself.
 	Stage func(ctx context.Context, stage Stage) (context.Context, func(error))
 	// Done is told of each request that came to an end.
 	Done func(ctx context.Context, d Done)

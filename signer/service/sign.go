@@ -82,8 +82,8 @@ func (r *run) done(ctx context.Context, begin time.Time, err error) {
 }
 
 // stage runs f as a stage.
-func (r *run) stage(ctx context.Context, stage Stage, f func(context.Context) error) error {
-	hook := r.s.c.Hooks.Stage
+func (s *Service) stage(ctx context.Context, stage Stage, f func(context.Context) error) error {
+	hook := s.c.Hooks.Stage
 	if hook == nil {
 		return f(ctx)
 	}
@@ -97,33 +97,31 @@ func (r *run) sign(ctx context.Context, in *SignRequest) (*Signed, error) {
 	if err := in.Input.check(in.Checksum); err != nil {
 		return nil, err
 	}
-	use := access.UseSign
-	if in.Input.raw() {
-		use = access.UseRaw
-	}
 	r.checksum = in.Checksum
-	out, err := r.signOnce(ctx, in, use)
-	if errors.Is(err, signer.ErrKeyState) && in.Version == 0 {
-		r.s.forget(keyID(r.c.Tenant, in.Key)) // rotated by somebody else since we looked
-		out, err = r.signOnce(ctx, in, use)
+	out, err := r.signOnce(ctx, in)
+	if r.rotated(in, err) {
+		out, err = r.signOnce(ctx, in)
 	}
 	return out, err
 }
 
-func (r *run) signOnce(ctx context.Context, in *SignRequest, use access.Use) (*Signed, error) {
-	leave, err := r.admit(ctx, use, signer.UseSign, in.Version)
+// rotated reports whether the key was rotated by somebody else since we looked,
+// and has it looked up again.
+func (r *run) rotated(in *SignRequest, err error) bool {
+	if !errors.Is(err, signer.ErrKeyState) || in.Version != 0 {
+		return false
+	}
+	r.s.forget(keyID(r.c.Tenant, in.Key))
+	return true
+}
+
+func (r *run) signOnce(ctx context.Context, in *SignRequest) (*Signed, error) {
+	leave, err := r.admit(ctx, in.use(), signer.UseSign, in.Version)
 	if err != nil {
 		return nil, err
 	}
 	defer leave()
-	var req *signer.Request
-	var rule string
-	err = r.stage(ctx, StagePolicy, func(context.Context) (err error) {
-		if req, err = in.Input.parse(); err == nil {
-			rule, err = r.decide(req)
-		}
-		return err
-	})
+	req, rule, err := r.judge(ctx, in)
 	if err != nil {
 		r.refused(ctx, req, &in.Input, err)
 		return nil, err
@@ -131,29 +129,56 @@ func (r *run) signOnce(ctx context.Context, in *SignRequest, use access.Use) (*S
 	return r.signParsed(ctx, in, req, rule)
 }
 
+// use is what the caller needs a grant for.
+func (in *SignRequest) use() access.Use {
+	if in.Input.raw() {
+		return access.UseRaw
+	}
+	return access.UseSign
+}
+
+// judge parses the input and has policy decide.
+func (r *run) judge(ctx context.Context, in *SignRequest) (req *signer.Request, rule string, err error) {
+	err = r.s.stage(ctx, StagePolicy, func(context.Context) (err error) {
+		if req, err = in.Input.parse(); err == nil {
+			rule, err = r.decide(req)
+		}
+		return err
+	})
+	return req, rule, err
+}
+
 // admit finds the key, takes from the budgets and waits for a turn.
 func (r *run) admit(ctx context.Context, use access.Use, want signer.Use, version int) (leave func(), err error) {
-	if len(r.idempotency) > MaxIdempotency {
-		return nil, fmt.Errorf("%w: an idempotency key has up to %d octets", signer.ErrUsage, MaxIdempotency)
-	}
-	err = r.stage(ctx, StageAdmit, func(ctx context.Context) error {
-		if r.found, err = r.find(ctx, use, want); err != nil {
+	err = r.s.stage(ctx, StageAdmit, func(ctx context.Context) error {
+		if err := r.take(ctx, use, want, version); err != nil {
 			return err
 		}
-		if version != 0 && version != r.found.v.Number {
-			return fmt.Errorf("%w: version %d of key %s is not the active one, which is %d", signer.ErrKeyState, version, r.key, r.found.v.Number)
-		}
-		if r.internal != "" { // the house neither pays nor waits
+		if r.internal != "" { // the house does not wait
 			leave = func() {}
 			return nil
-		}
-		if err := r.s.budget.Take(r.s.c.Now(), r.c.Tenant, r.c.Name, r.key, 1); err != nil {
-			return err
 		}
 		leave, err = r.s.gate(r.found.v.Device).Enter(ctx, r.c.Tenant, r.c.Name)
 		return err
 	})
 	return leave, err
+}
+
+// take finds the key and takes from the budgets.
+func (r *run) take(ctx context.Context, use access.Use, want signer.Use, version int) (err error) {
+	if len(r.idempotency) > MaxIdempotency {
+		return fmt.Errorf("%w: an idempotency key has up to %d octets", signer.ErrUsage, MaxIdempotency)
+	}
+	if r.found, err = r.find(ctx, use, want); err != nil {
+		return err
+	}
+	if version != 0 && version != r.found.v.Number {
+		return fmt.Errorf("%w: version %d of key %s is not the active one, which is %d", signer.ErrKeyState, version, r.key, r.found.v.Number)
+	}
+	if r.internal != "" { // the house does not pay
+		return nil
+	}
+	return r.s.budget.Take(r.s.c.Now(), r.c.Tenant, r.c.Name, r.key, 1)
 }
 
 func (r *run) find(ctx context.Context, use access.Use, want signer.Use) (*found, error) {
@@ -217,20 +242,13 @@ func (r *run) refused(ctx context.Context, req *signer.Request, in *Input, why e
 	}
 	entry.Summary = summary(req)
 	// That it could not be written is the hook's to tell.
-	_ = r.stage(context.WithoutCancel(ctx), StageRefuse, func(ctx context.Context) error {
+	_ = r.s.stage(context.WithoutCancel(ctx), StageRefuse, func(ctx context.Context) error {
 		return r.s.c.Journal.Record(ctx, entry, string(e.Reason))
 	})
 }
 
-// completeTime bounds the journal's second step, which happens even where the
-// caller has gone: the signature exists.
-const completeTime = 10 * time.Second
-
 func (r *run) signParsed(ctx context.Context, in *SignRequest, req *signer.Request, rule string) (*Signed, error) {
-	intent := r.intent(rule)
-	intent.Request, intent.Summary = req, summary(req)
-	out := &Signed{Name: r.name(), KID: r.found.v.KID, Checked: in.Checksum != nil}
-	sig, reservation, err := r.journaled(ctx, intent, func(ctx context.Context) ([]byte, string, error) {
+	sig, reservation, err := r.journaled(ctx, r.signIntent(req, rule), func(ctx context.Context) ([]byte, string, error) {
 		sig, err := r.found.signer.Issue(ctx, req)
 		if err != nil {
 			return nil, "", err
@@ -240,15 +258,24 @@ func (r *run) signParsed(ctx context.Context, in *SignRequest, req *signer.Reque
 	if err != nil {
 		return nil, err
 	}
-	if reservation == 0 {
-		out.Replayed = true
-	}
-	out.Reservation = reservation
+	return r.signed(in, sig, reservation)
+}
+
+func (r *run) signIntent(req *signer.Request, rule string) journal.Intent {
+	intent := r.intent(rule)
+	intent.Request, intent.Summary = req, summary(req)
+	return intent
+}
+
+// signed is the answer with a signature in DER; reservation is 0 for a replay.
+func (r *run) signed(in *SignRequest, sig []byte, reservation int64) (*Signed, error) {
+	out := &Signed{Signature: sig, Name: r.name(), KID: r.found.v.KID, Checked: in.Checksum != nil,
+		Replayed: reservation == 0, Reservation: reservation}
 	format := in.Format
 	if format == FormatNatural {
 		format = in.Input.natural()
 	}
-	out.Signature = sig
+	var err error
 	if format == FormatRaw {
 		out.Signature, err = r.found.key.Algorithm.Scheme().RawSignature(sig)
 	}
@@ -264,7 +291,7 @@ type work func(context.Context) (result []byte, device string, err error)
 // released, with the number of the reservation; 0 for a replay.
 func (r *run) journaled(ctx context.Context, intent journal.Intent, work work) ([]byte, int64, error) {
 	var res *journal.Reservation
-	err := r.stage(ctx, StageReserve, func(ctx context.Context) (err error) {
+	err := r.s.stage(ctx, StageReserve, func(ctx context.Context) (err error) {
 		res, err = r.s.c.Journal.Reserve(ctx, intent)
 		return err
 	})
@@ -276,20 +303,29 @@ func (r *run) journaled(ctx context.Context, intent journal.Intent, work work) (
 	}
 	var result []byte
 	var device string
-	workErr := r.stage(ctx, StageDevice, func(ctx context.Context) (err error) {
+	workErr := r.s.stage(ctx, StageDevice, func(ctx context.Context) (err error) {
 		result, device, err = work(ctx)
 		return err
 	})
 	outcome := r.outcome(intent.Operation, result, device, workErr)
-	err = r.stage(ctx, StageComplete, func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), completeTime)
-		defer cancel()
-		return res.Complete(ctx, outcome)
-	})
+	err = r.s.complete(ctx, func(ctx context.Context) error { return res.Complete(ctx, outcome) })
 	if err := errors.Join(workErr, err); err != nil {
 		return nil, 0, err
 	}
 	return result, res.Number(), nil
+}
+
+// completeTime bounds the journal's second step, which happens even where the
+// caller has gone: the signature exists.
+const completeTime = 10 * time.Second
+
+// complete runs the journal's second step.
+func (s *Service) complete(ctx context.Context, f func(context.Context) error) error {
+	return s.stage(ctx, StageComplete, func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), completeTime)
+		defer cancel()
+		return f(ctx)
+	})
 }
 
 // outcome says what became of a reservation. Only where it is certain that no
