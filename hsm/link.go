@@ -30,11 +30,14 @@ type link struct {
 
 	load atomic.Int32 // calls in flight, abandoned ones included
 
-	mu    sync.Mutex // guards the fields below
-	next  uint32
-	calls map[uint32]*call
-	err   error // why the link is dead
+	mu      sync.Mutex // guards the fields below
+	next    uint32
+	calls   map[uint32]*call
+	retired bool  // takes no more calls
+	err     error // why the link is dead
 
+	look   chan struct{} // has something when it is time to look at the worker's size
+	size   int64         // octets of memory when it was published; the supervisor's
 	dead   chan struct{} // closed when no call can be answered any more
 	exited chan struct{} // closed when the process was waited for
 }
@@ -56,7 +59,7 @@ func startLink(number int, c Config, told func(*link, frame)) (*link, error) {
 	defer theirs.Close()
 	l := &link{
 		number: number, conn: ours, told: told, stderr: new(tailBuffer), out: frameWriter{w: ours},
-		calls: make(map[uint32]*call), dead: make(chan struct{}), exited: make(chan struct{}),
+		calls: make(map[uint32]*call), dead: make(chan struct{}), exited: make(chan struct{}), look: make(chan struct{}, 1),
 	}
 	l.cmd = &exec.Cmd{
 		Path:       "/proc/self/exe", // the file that runs, whatever was installed since
@@ -193,10 +196,20 @@ func (l *link) ask(ctx context.Context, limit time.Duration, kind frameKind, par
 		defer l.mu.Unlock()
 		return frame{}, l.err
 	}
+	if l.retired && kind != askQuit {
+		defer l.mu.Unlock()
+		return frame{}, errRetired
+	}
 	l.next++
 	number := l.next
 	l.calls[number] = c
 	l.mu.Unlock()
+	if number%lookEvery == 0 {
+		select {
+		case l.look <- struct{}{}:
+		default:
+		}
+	}
 	var err error
 	if l.load.Add(1) > 1 && kind == askOperate {
 		l.out.queue(number, kind, parts...)

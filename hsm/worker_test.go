@@ -293,3 +293,51 @@ func TestWorkerWithoutAModule(t *testing.T) {
 		}
 	}
 }
+
+// TestWorkerIsReplaced lets workers grow by nothing at all, so that each look at
+// one ends it. No call fails, of those that may be asked twice and of those
+// that may not.
+func TestWorkerIsReplaced(t *testing.T) {
+	for _, workers := range []int{1, 2} {
+		t.Run(fmt.Sprint(workers), func(t *testing.T) {
+			var seen events
+			tok, key := openKey(t, hsmtest.SoftHSM(t), hsmtest.Workers(workers), seen.watch, func(c *hsm.Config) { c.WorkerGrowth = 1 })
+			var group sync.WaitGroup
+			stop := make(chan struct{})
+			group.Go(func() {
+				for i := 0; ; i++ {
+					select {
+					case <-stop:
+						return
+					case <-time.After(20 * time.Millisecond):
+					}
+					if _, err := tok.Generate(t.Context(), hsm.KeySpec{Type: hsm.HMACSHA256, Use: hsm.UseMAC, Label: fmt.Sprint("k", i)}); err != nil {
+						t.Errorf("a key while workers were replaced: %v", err)
+						return
+					}
+				}
+			})
+			for range 8 {
+				group.Go(func() {
+					for seen.count(hsm.EventWorkerEnds) < 3 {
+						if _, err := key.SignContext(t.Context(), digest[:], crypto.SHA256); err != nil {
+							t.Error(err)
+							return
+						}
+					}
+				})
+			}
+			for seen.count(hsm.EventWorkerEnds) < 3 && !t.Failed() {
+				time.Sleep(5 * time.Millisecond)
+			}
+			close(stop)
+			group.Wait()
+			if n := seen.count(hsm.EventWorkerLost); n > 0 {
+				t.Errorf("%d workers were lost", n)
+			}
+			if err := signOnce(t.Context(), key); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"runtime/debug"
 	"sync"
 	"time"
 
@@ -38,7 +37,6 @@ func WorkerMain(wrap ...func(API) API) {
 
 func serveWorker(wrap []func(API) API) int {
 	unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) // no core dump holds a PIN
-	debug.SetGCPercent(400)
 	s := newWorkerServer(os.NewFile(workerSocket, "program"), wrap)
 	if err := s.hello(); err != nil {
 		fmt.Fprintln(os.Stderr, "hsm worker:", err)

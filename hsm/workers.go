@@ -161,10 +161,19 @@ func (w *workers) run(ctx context.Context, one *worker, l *link, born time.Time)
 	up := time.Now()
 	if err == nil {
 		w.config.Observe(Event{Kind: EventWorkerUp, Module: w.config.Path, Worker: one.number, Took: time.Since(born)})
+		l.size = l.resident()
 	}
-	select {
-	case <-l.dead:
-	case <-ctx.Done():
+	for waiting := true; waiting; {
+		select {
+		case <-l.dead:
+			waiting = false
+		case <-ctx.Done():
+			waiting = false
+		case <-l.look:
+			if w.renew(ctx, one, l) {
+				return time.Since(up)
+			}
+		}
 	}
 	one.link.Store(nil)
 	if ctx.Err() != nil {
@@ -252,6 +261,10 @@ func (w *workers) ask(ctx context.Context, twice bool, kind frameKind, parts ...
 			return nil, err
 		}
 		out, err := result(l.ask(ctx, w.config.CallTimeout, kind, parts...))
+		if err == errRetired { // nothing was asked
+			try--
+			continue
+		}
 		if err == nil || !twice || try > 0 || !errors.Is(err, ErrWorkerLost) {
 			return out, err
 		}

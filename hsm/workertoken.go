@@ -26,14 +26,21 @@ func (w *workers) open(ctx context.Context, u URI, pin PINSource) (tokenBackend,
 		return nil, err
 	}
 	defer w.gate.leave()
-	first, err := w.choose(ctx)
-	if err != nil {
-		return nil, err
-	}
-	t := w.addToken(u, pin)
-	if err := t.openIn(ctx, first, false); err != nil {
+	var t *sharedToken
+	var first *link
+	for {
+		var err error
+		if first, err = w.choose(ctx); err != nil {
+			return nil, err
+		}
+		t = w.addToken(u, pin)
+		if err = t.openIn(ctx, first, false); err == nil {
+			break
+		}
 		w.removeToken(t)
-		return nil, err
+		if err != errRetired {
+			return nil, err
+		}
 	}
 	var rest sync.WaitGroup
 	for _, one := range w.all {
@@ -158,6 +165,10 @@ func (t *sharedToken) operate(ctx context.Context, op operation, k *KeyInfo, in 
 			return nil, err
 		}
 		out, err := t.operateIn(ctx, l, k, header[:], in)
+		if err == errRetired { // nothing was asked
+			try--
+			continue
+		}
 		if err == nil || try > 0 || !errors.Is(err, ErrWorkerLost) {
 			return out, err
 		}

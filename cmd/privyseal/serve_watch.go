@@ -119,6 +119,8 @@ func (w *deviceWatch) observe(e hsm.Event) {
 		w.log.Info("worker is up", "worker", e.Worker, "took", e.Took)
 	case hsm.EventWorkerLost:
 		w.log.Warn("worker was lost", "worker", e.Worker, "err", e.Err)
+	case hsm.EventWorkerEnds:
+		w.log.Info("worker is replaced", "worker", e.Worker, "why", e.Err)
 	case hsm.EventPINRefused:
 		w.metrics.PINRefused(w.device)
 		w.log.Error("the token refused the PIN, which is not tried again until its source changes", "err", e.Err)
