@@ -3,6 +3,9 @@ package credentials
 import (
 	"bytes"
 	"crypto"
+	"crypto/ecdh"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/sha256"
 	"errors"
 	"math/big"
@@ -181,6 +184,26 @@ func FormatCOSEKey(pub crypto.PublicKey) ([]byte, error) {
 			dcbor.NewInt(coseKeyY), dcbor.NewBytes(point[1+s.coordinate:]))
 	}
 	return dcbor.Encode(dcbor.NewMap(members...)), nil
+}
+
+// coseCrvX25519 is a curve that only agrees on keys (RFC 9053 section 7.1).
+const coseCrvX25519 = 4
+
+// FormatCOSEAgreementKey is FormatCOSEKey for a key that agrees on secrets, on
+// X25519 or P-256 (RFC 9053 sections 6.3 and 7).
+func FormatCOSEAgreementKey(pub *ecdh.PublicKey) ([]byte, error) {
+	switch pub.Curve() {
+	case ecdh.P256():
+		point, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), pub.Bytes())
+		if err != nil {
+			return nil, err
+		}
+		return FormatCOSEKey(point)
+	case ecdh.X25519():
+		return dcbor.Encode(dcbor.NewMap(dcbor.NewInt(coseKeyKty), dcbor.NewInt(coseKtyOKP),
+			dcbor.NewInt(coseKeyCrv), dcbor.NewInt(coseCrvX25519), dcbor.NewInt(coseKeyX), dcbor.NewBytes(pub.Bytes()))), nil
+	}
+	return nil, errNoScheme
 }
 
 // COSEKeyThumbprint returns the COSE Key Thumbprint of pub with SHA-256, which

@@ -3,6 +3,7 @@ package credentials_test
 import (
 	"bytes"
 	"crypto"
+	"crypto/ecdh"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
@@ -225,4 +226,45 @@ func FuzzParseCWTCnf(f *testing.F) {
 			t.Fatal("two encodings of one key")
 		}
 	})
+}
+
+// The sender's ephemeral key of the COSE working group's example
+// X25519-tests/x25519-hkdf-256-direct, where the octets stand; that of Alice in
+// RFC 7748 section 6.1, in the members of RFC 9053 section 7.2; and the P-256 key
+// of RFC 9679 section 6, as one that agrees.
+func TestFormatCOSEAgreementKey(t *testing.T) {
+	ephemeral, err := ecdh.X25519().NewPrivateKey(hexOctets("1a553c409ef9dbb9249d91c464e68d9b092b20caa028ceec05d0f86fc314ca82"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		curve     ecdh.Curve
+		pub, want string
+	}{
+		{ecdh.X25519(), hex.EncodeToString(ephemeral.PublicKey().Bytes()),
+			"a3" + "0101" + "2004" + "215820" + "72fc171c21bf5c682c64d2ef3a71ac877b40013d3754f63d4c3c3a965f1ba776"},
+		{ecdh.X25519(), "8520f0098930a754748b7ddcb43ef75a0dbf3a0d26381af4eba4a98eaa9b4e6a",
+			"a3" + "0101" + "2004" + "215820" + "8520f0098930a754748b7ddcb43ef75a0dbf3a0d26381af4eba4a98eaa9b4e6a"},
+		{ecdh.P256(), "0465eda5a12577c2bae829437fe338701a10aaa375e1bb5b5de108de439c08551d1e52ed75701163f7f9e40ddf9f341b3dc9ba860af7e0ca7ca7e9eecd0084d19c",
+			"a4" + "0102" + "2001" + "215820" + "65eda5a12577c2bae829437fe338701a10aaa375e1bb5b5de108de439c08551d" +
+				"225820" + "1e52ed75701163f7f9e40ddf9f341b3dc9ba860af7e0ca7ca7e9eecd0084d19c"},
+	} {
+		pub, err := c.curve.NewPublicKey(hexOctets(c.pub))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := credentials.FormatCOSEAgreementKey(pub); err != nil || hex.EncodeToString(got) != c.want {
+			t.Errorf("%v: %x, %v; want %s", c.curve, got, err, c.want)
+		}
+	}
+	p384, err := ecdh.P384().GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := credentials.FormatCOSEAgreementKey(p384.PublicKey()); err == nil {
+		t.Errorf("a P-384 key: %x", got)
+	}
+	if got, err := credentials.ParseCOSEKey(hexOctets("a301012004215820" + "8520f0098930a754748b7ddcb43ef75a0dbf3a0d26381af4eba4a98eaa9b4e6a")); err == nil {
+		t.Errorf("an X25519 key verifies signatures: %v", got)
+	}
 }

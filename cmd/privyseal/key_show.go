@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/ecdh"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
@@ -130,16 +132,18 @@ func (view *versionView) addPublic(v *signer.Version) error {
 		return err
 	}
 	view.JWK = jose.AppendJSON(nil, jwk)
-	if _, err := credentials.SchemeOf(pub); err != nil {
-		return nil // an X25519 key has no COSE_Key that we use
+	var cose []byte
+	if agrees, ok := pub.(*ecdh.PublicKey); ok {
+		cose, err = credentials.FormatCOSEAgreementKey(agrees)
+	} else {
+		cose, err = credentials.FormatCOSEKey(pub)
 	}
-	cose, err := credentials.FormatCOSEKey(pub)
 	if err != nil {
 		return err
 	}
-	ckt, err := credentials.COSEKeyThumbprint(pub)
-	view.COSEKey, view.CKT = hex.EncodeToString(cose), base64.RawURLEncoding.EncodeToString(ckt)
-	return err
+	ckt := sha256.Sum256(cose) // RFC 9679 section 3: of the required members, deterministically
+	view.COSEKey, view.CKT = hex.EncodeToString(cose), base64.RawURLEncoding.EncodeToString(ckt[:])
+	return nil
 }
 
 func (view *keyView) text(w io.Writer) {

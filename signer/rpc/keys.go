@@ -3,8 +3,6 @@ package rpc
 import (
 	"context"
 	"crypto/ecdh"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
@@ -137,12 +135,8 @@ func publicKey(key *signer.Key, v *signer.Version) (*signerv1.PublicKey, error) 
 	out := &signerv1.PublicKey{Algorithm: string(key.Algorithm), Kid: v.KID, Jwk: string(jose.AppendJSON(nil, jwk)),
 		Pem: string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: v.Public}))}
 	if x, ok := pub.(*ecdh.PublicKey); ok {
-		if x.Curve() == ecdh.X25519() {
-			return out, nil // no COSE_Key: our encoder has signature keys only
-		}
-		if pub, err = ecdsa.ParseUncompressedPublicKey(elliptic.P256(), x.Bytes()); err != nil {
-			return nil, err
-		}
+		out.CoseKey, err = credentials.FormatCOSEAgreementKey(x)
+		return out, err
 	}
 	out.CoseKey, err = credentials.FormatCOSEKey(pub)
 	return out, err
