@@ -7,6 +7,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/privyseal/privyseal/signer"
+	"github.com/privyseal/privyseal/signer/access"
 	signerv1 "github.com/privyseal/privyseal/signer/api/privyseal/signer/v1"
 	"github.com/privyseal/privyseal/signer/service"
 )
@@ -22,15 +23,20 @@ func answer[T any](ctx context.Context, h *handler, m *T, err error) (*connect.R
 }
 
 func (s signing) Sign(ctx context.Context, r *connect.Request[signerv1.SignRequest]) (*connect.Response[signerv1.SignResponse], error) {
-	in, err := signRequest(r.Msg)
+	m, err := s.sign(ctx, caller(ctx), r.Msg)
+	return answer(ctx, s.h, m, err)
+}
+
+func (s signing) sign(ctx context.Context, c *access.Caller, m *signerv1.SignRequest) (*signerv1.SignResponse, error) {
+	in, err := signRequest(m)
 	if err != nil {
-		return nil, s.h.fail(ctx, err)
+		return nil, err
 	}
-	out, err := s.h.c.Service.Sign(ctx, caller(ctx), in)
+	out, err := s.h.c.Service.Sign(ctx, c, in)
 	if err != nil {
-		return nil, s.h.fail(ctx, err)
+		return nil, err
 	}
-	return connect.NewResponse(signed(out)), nil
+	return signed(out), nil
 }
 
 func signRequest(m *signerv1.SignRequest) (*service.SignRequest, error) {
@@ -59,68 +65,51 @@ func signed(s *service.Signed) *signerv1.SignResponse {
 		Name: s.Name, Kid: s.KID, Replayed: s.Replayed, Reservation: s.Reservation}
 }
 
-func (s signing) BatchSign(ctx context.Context, r *connect.Request[signerv1.BatchSignRequest]) (*connect.Response[signerv1.BatchSignResponse], error) {
-	if n := len(r.Msg.GetRequests()); n > service.MaxBatch {
-		return nil, s.h.fail(ctx, fmt.Errorf("%w: a batch of %d requests; it has 1 to %d", signer.ErrUsage, n, service.MaxBatch))
-	}
-	var in []*service.SignRequest
-	for _, m := range r.Msg.GetRequests() {
-		one, err := signRequest(m)
-		if err != nil {
-			one = &service.SignRequest{Key: m.GetKey()} // fails alone, as a request without input
-		}
-		in = append(in, one)
-	}
-	results, err := s.h.c.Service.Batch(ctx, caller(ctx), in)
-	if err != nil {
-		return nil, s.h.fail(ctx, err)
-	}
-	out := &signerv1.BatchSignResponse{}
-	for _, r := range results {
-		out.Results = append(out.Results, s.result(ctx, r))
-	}
-	return connect.NewResponse(out), nil
-}
-
-func (s signing) result(ctx context.Context, r service.Result) *signerv1.BatchSignResult {
-	if r.Err == nil {
-		return &signerv1.BatchSignResult{Result: &signerv1.BatchSignResult_Signed{Signed: signed(r.Signed)}}
-	}
-	e := service.Explain(r.Err)
-	s.h.log(ctx, e, r.Err)
-	return &signerv1.BatchSignResult{Result: &signerv1.BatchSignResult_Failure{Failure: &signerv1.Failure{
-		Code: codes[e.Reason].String(), Reason: string(e.Reason), Action: string(e.Action), Message: e.Message,
-		RetryAfterMs: e.RetryAfter.Milliseconds(), Metadata: e.Metadata,
-	}}}
-}
-
 func (s signing) Frank(ctx context.Context, r *connect.Request[signerv1.FrankRequest]) (*connect.Response[signerv1.FrankResponse], error) {
-	m := r.Msg
+	m, err := s.frank(ctx, caller(ctx), r.Msg)
+	return answer(ctx, s.h, m, err)
+}
+
+func (s signing) frank(ctx context.Context, c *access.Caller, m *signerv1.FrankRequest) (*signerv1.FrankResponse, error) {
 	if m.GetCipherSuite() > 0xffff {
-		return nil, s.h.fail(ctx, fmt.Errorf("%w: cipher suite %d", signer.ErrUsage, m.GetCipherSuite()))
+		return nil, fmt.Errorf("%w: cipher suite %d", signer.ErrUsage, m.GetCipherSuite())
 	}
-	f, err := s.h.c.Service.Frank(ctx, caller(ctx), &service.FrankRequest{
+	f, err := s.h.c.Service.Frank(ctx, c, &service.FrankRequest{
 		MACKey: m.GetMacKey(), SignKey: m.GetSignKey(), FrankingTag: m.GetFrankingTag(), CipherSuite: uint16(m.GetCipherSuite()),
 		SenderURI: m.GetSenderUri(), RoomURI: m.GetRoomUri(), AcceptedTimestamp: m.GetAcceptedTimestamp(), IdempotencyKey: m.GetIdempotencyKey(),
 	})
 	if err != nil {
-		return nil, s.h.fail(ctx, err)
+		return nil, err
 	}
-	return connect.NewResponse(&signerv1.FrankResponse{ServerFrank: f.ServerFrank, IntegritySignature: f.IntegritySignature,
+	return &signerv1.FrankResponse{ServerFrank: f.ServerFrank, IntegritySignature: f.IntegritySignature,
 		ServerFrankCrc32C: service.Checksum(f.ServerFrank), IntegritySignatureCrc32C: service.Checksum(f.IntegritySignature),
-		MacName: f.MACName, SignName: f.SignName}), nil
+		MacName: f.MACName, SignName: f.SignName}, nil
 }
 
 func (s signing) Mac(ctx context.Context, r *connect.Request[signerv1.MacRequest]) (*connect.Response[signerv1.MacResponse], error) {
-	mac, name, err := s.h.c.Service.MAC(ctx, caller(ctx), &service.MACRequest{Key: r.Msg.GetKey(), Data: r.Msg.GetData(),
-		Checksum: r.Msg.DataCrc32C, IdempotencyKey: r.Msg.GetIdempotencyKey()})
-	return answer(ctx, s.h, &signerv1.MacResponse{Mac: mac, MacCrc32C: service.Checksum(mac), Name: name}, err)
+	m, err := s.mac(ctx, caller(ctx), r.Msg)
+	return answer(ctx, s.h, m, err)
+}
+
+func (s signing) mac(ctx context.Context, c *access.Caller, m *signerv1.MacRequest) (*signerv1.MacResponse, error) {
+	mac, name, err := s.h.c.Service.MAC(ctx, c, &service.MACRequest{Key: m.GetKey(), Data: m.GetData(), Checksum: m.DataCrc32C, IdempotencyKey: m.GetIdempotencyKey()})
+	if err != nil {
+		return nil, err
+	}
+	return &signerv1.MacResponse{Mac: mac, MacCrc32C: service.Checksum(mac), Name: name}, nil
 }
 
 func (s signing) Agree(ctx context.Context, r *connect.Request[signerv1.AgreeRequest]) (*connect.Response[signerv1.AgreeResponse], error) {
-	secret, name, err := s.h.c.Service.Agree(ctx, caller(ctx), &service.AgreeRequest{Key: r.Msg.GetKey(),
-		PublicKey: r.Msg.GetPublicKey(), Checksum: r.Msg.PublicKeyCrc32C})
-	return answer(ctx, s.h, &signerv1.AgreeResponse{SharedSecret: secret, SharedSecretCrc32C: service.Checksum(secret), Name: name}, err)
+	m, err := s.agree(ctx, caller(ctx), r.Msg)
+	return answer(ctx, s.h, m, err)
+}
+
+func (s signing) agree(ctx context.Context, c *access.Caller, m *signerv1.AgreeRequest) (*signerv1.AgreeResponse, error) {
+	secret, name, err := s.h.c.Service.Agree(ctx, c, &service.AgreeRequest{Key: m.GetKey(), PublicKey: m.GetPublicKey(), Checksum: m.PublicKeyCrc32C})
+	if err != nil {
+		return nil, err
+	}
+	return &signerv1.AgreeResponse{SharedSecret: secret, SharedSecretCrc32C: service.Checksum(secret), Name: name}, nil
 }
 
 func (s signing) ReportRejected(ctx context.Context, r *connect.Request[signerv1.ReportRejectedRequest]) (*connect.Response[signerv1.ReportRejectedResponse], error) {

@@ -99,6 +99,9 @@ func (it *item) begin(ctx context.Context) error {
 	if err := it.in.Input.check(it.in.Checksum); err != nil {
 		return err
 	}
+	if it.late() {
+		return context.DeadlineExceeded
+	}
 	return it.take(ctx, it.in.use(), signer.UseSign, it.in.Version)
 }
 
@@ -117,7 +120,7 @@ func (s *Service) signAt(ctx context.Context, device string, items []*item) {
 	var refusals sync.WaitGroup
 	defer refusals.Wait()
 	for _, it := range items {
-		if it.req, it.rule, it.err = it.judge(ctx, it.in); it.err != nil {
+		if it.sentence(ctx); it.err != nil {
 			refusals.Go(func() { it.refused(ctx, it.req, &it.in.Input, it.err) })
 		}
 	}
@@ -169,8 +172,32 @@ func (s *Service) reserveAll(ctx context.Context, items []*item) (reserved []*it
 	return reserved
 }
 
+// late reports whether the item is not wanted any more.
+func (it *item) late() bool { return !it.in.Until.IsZero() && !it.s.c.Now().Before(it.in.Until) }
+
+// sentence parses and judges the item.
+func (it *item) sentence(ctx context.Context) {
+	defer it.recovered()
+	it.req, it.rule, it.err = it.judge(ctx, it.in)
+}
+
+// recovered makes a panic the failure of one item: it may be on a goroutine where
+// it would end the process.
+func (it *item) recovered() {
+	if p := recover(); p != nil {
+		it.err = fmt.Errorf("panic in an item of a batch: %v", p)
+		it.result = it.outcome(it.op, nil, "", it.err)
+	}
+}
+
 // work waits for a turn and has the device sign.
 func (it *item) work(ctx context.Context, gate *admit.Gate) {
+	defer it.recovered()
+	if !it.in.Until.IsZero() {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, it.in.Until)
+		defer cancel()
+	}
 	leave, err := gate.Again(ctx, it.c.Tenant, it.c.Name)
 	if err != nil { // no device has seen it
 		it.err = err

@@ -852,6 +852,351 @@ func (x *Failure) GetMetadata() map[string]string {
 	return nil
 }
 
+type BatchRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Items         []*BatchItem           `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchRequest) Reset() {
+	*x = BatchRequest{}
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchRequest) ProtoMessage() {}
+
+func (x *BatchRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchRequest.ProtoReflect.Descriptor instead.
+func (*BatchRequest) Descriptor() ([]byte, []int) {
+	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *BatchRequest) GetItems() []*BatchItem {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
+// One operation of a batch. Exactly one is set.
+type BatchItem struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Operation:
+	//
+	//	*BatchItem_Sign
+	//	*BatchItem_Frank
+	//	*BatchItem_Mac
+	//	*BatchItem_Agree
+	Operation isBatchItem_Operation `protobuf_oneof:"operation"`
+	// How long the item is wanted, in milliseconds from when the service has read
+	// the batch; 0 for as long as the call. After that it fails alone, and a
+	// device that has not begun does not work for it.
+	TimeoutMs     uint32 `protobuf:"varint,5,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchItem) Reset() {
+	*x = BatchItem{}
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchItem) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchItem) ProtoMessage() {}
+
+func (x *BatchItem) ProtoReflect() protoreflect.Message {
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchItem.ProtoReflect.Descriptor instead.
+func (*BatchItem) Descriptor() ([]byte, []int) {
+	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *BatchItem) GetOperation() isBatchItem_Operation {
+	if x != nil {
+		return x.Operation
+	}
+	return nil
+}
+
+func (x *BatchItem) GetSign() *SignRequest {
+	if x != nil {
+		if x, ok := x.Operation.(*BatchItem_Sign); ok {
+			return x.Sign
+		}
+	}
+	return nil
+}
+
+func (x *BatchItem) GetFrank() *FrankRequest {
+	if x != nil {
+		if x, ok := x.Operation.(*BatchItem_Frank); ok {
+			return x.Frank
+		}
+	}
+	return nil
+}
+
+func (x *BatchItem) GetMac() *MacRequest {
+	if x != nil {
+		if x, ok := x.Operation.(*BatchItem_Mac); ok {
+			return x.Mac
+		}
+	}
+	return nil
+}
+
+func (x *BatchItem) GetAgree() *AgreeRequest {
+	if x != nil {
+		if x, ok := x.Operation.(*BatchItem_Agree); ok {
+			return x.Agree
+		}
+	}
+	return nil
+}
+
+func (x *BatchItem) GetTimeoutMs() uint32 {
+	if x != nil {
+		return x.TimeoutMs
+	}
+	return 0
+}
+
+type isBatchItem_Operation interface {
+	isBatchItem_Operation()
+}
+
+type BatchItem_Sign struct {
+	Sign *SignRequest `protobuf:"bytes,1,opt,name=sign,proto3,oneof"`
+}
+
+type BatchItem_Frank struct {
+	Frank *FrankRequest `protobuf:"bytes,2,opt,name=frank,proto3,oneof"`
+}
+
+type BatchItem_Mac struct {
+	Mac *MacRequest `protobuf:"bytes,3,opt,name=mac,proto3,oneof"`
+}
+
+type BatchItem_Agree struct {
+	Agree *AgreeRequest `protobuf:"bytes,4,opt,name=agree,proto3,oneof"`
+}
+
+func (*BatchItem_Sign) isBatchItem_Operation() {}
+
+func (*BatchItem_Frank) isBatchItem_Operation() {}
+
+func (*BatchItem_Mac) isBatchItem_Operation() {}
+
+func (*BatchItem_Agree) isBatchItem_Operation() {}
+
+type BatchResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As many as items, in their order.
+	Results       []*BatchResult `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchResponse) Reset() {
+	*x = BatchResponse{}
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchResponse) ProtoMessage() {}
+
+func (x *BatchResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchResponse.ProtoReflect.Descriptor instead.
+func (*BatchResponse) Descriptor() ([]byte, []int) {
+	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *BatchResponse) GetResults() []*BatchResult {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+type BatchResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Result:
+	//
+	//	*BatchResult_Signed
+	//	*BatchResult_Franked
+	//	*BatchResult_Computed
+	//	*BatchResult_Agreed
+	//	*BatchResult_Failure
+	Result        isBatchResult_Result `protobuf_oneof:"result"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchResult) Reset() {
+	*x = BatchResult{}
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchResult) ProtoMessage() {}
+
+func (x *BatchResult) ProtoReflect() protoreflect.Message {
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchResult.ProtoReflect.Descriptor instead.
+func (*BatchResult) Descriptor() ([]byte, []int) {
+	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *BatchResult) GetResult() isBatchResult_Result {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
+func (x *BatchResult) GetSigned() *SignResponse {
+	if x != nil {
+		if x, ok := x.Result.(*BatchResult_Signed); ok {
+			return x.Signed
+		}
+	}
+	return nil
+}
+
+func (x *BatchResult) GetFranked() *FrankResponse {
+	if x != nil {
+		if x, ok := x.Result.(*BatchResult_Franked); ok {
+			return x.Franked
+		}
+	}
+	return nil
+}
+
+func (x *BatchResult) GetComputed() *MacResponse {
+	if x != nil {
+		if x, ok := x.Result.(*BatchResult_Computed); ok {
+			return x.Computed
+		}
+	}
+	return nil
+}
+
+func (x *BatchResult) GetAgreed() *AgreeResponse {
+	if x != nil {
+		if x, ok := x.Result.(*BatchResult_Agreed); ok {
+			return x.Agreed
+		}
+	}
+	return nil
+}
+
+func (x *BatchResult) GetFailure() *Failure {
+	if x != nil {
+		if x, ok := x.Result.(*BatchResult_Failure); ok {
+			return x.Failure
+		}
+	}
+	return nil
+}
+
+type isBatchResult_Result interface {
+	isBatchResult_Result()
+}
+
+type BatchResult_Signed struct {
+	Signed *SignResponse `protobuf:"bytes,1,opt,name=signed,proto3,oneof"`
+}
+
+type BatchResult_Franked struct {
+	Franked *FrankResponse `protobuf:"bytes,2,opt,name=franked,proto3,oneof"`
+}
+
+type BatchResult_Computed struct {
+	Computed *MacResponse `protobuf:"bytes,3,opt,name=computed,proto3,oneof"`
+}
+
+type BatchResult_Agreed struct {
+	Agreed *AgreeResponse `protobuf:"bytes,4,opt,name=agreed,proto3,oneof"`
+}
+
+type BatchResult_Failure struct {
+	Failure *Failure `protobuf:"bytes,5,opt,name=failure,proto3,oneof"`
+}
+
+func (*BatchResult_Signed) isBatchResult_Result() {}
+
+func (*BatchResult_Franked) isBatchResult_Result() {}
+
+func (*BatchResult_Computed) isBatchResult_Result() {}
+
+func (*BatchResult_Agreed) isBatchResult_Result() {}
+
+func (*BatchResult_Failure) isBatchResult_Result() {}
+
 // A MIMI frank, draft-ietf-mimi-protocol.
 type FrankRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -873,7 +1218,7 @@ type FrankRequest struct {
 
 func (x *FrankRequest) Reset() {
 	*x = FrankRequest{}
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[10]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -885,7 +1230,7 @@ func (x *FrankRequest) String() string {
 func (*FrankRequest) ProtoMessage() {}
 
 func (x *FrankRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[10]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -898,7 +1243,7 @@ func (x *FrankRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FrankRequest.ProtoReflect.Descriptor instead.
 func (*FrankRequest) Descriptor() ([]byte, []int) {
-	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{10}
+	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *FrankRequest) GetMacKey() string {
@@ -973,7 +1318,7 @@ type FrankResponse struct {
 
 func (x *FrankResponse) Reset() {
 	*x = FrankResponse{}
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[11]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -985,7 +1330,7 @@ func (x *FrankResponse) String() string {
 func (*FrankResponse) ProtoMessage() {}
 
 func (x *FrankResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[11]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -998,7 +1343,7 @@ func (x *FrankResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FrankResponse.ProtoReflect.Descriptor instead.
 func (*FrankResponse) Descriptor() ([]byte, []int) {
-	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{11}
+	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *FrankResponse) GetServerFrank() []byte {
@@ -1055,7 +1400,7 @@ type MacRequest struct {
 
 func (x *MacRequest) Reset() {
 	*x = MacRequest{}
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[12]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1067,7 +1412,7 @@ func (x *MacRequest) String() string {
 func (*MacRequest) ProtoMessage() {}
 
 func (x *MacRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[12]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1080,7 +1425,7 @@ func (x *MacRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MacRequest.ProtoReflect.Descriptor instead.
 func (*MacRequest) Descriptor() ([]byte, []int) {
-	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{12}
+	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *MacRequest) GetKey() string {
@@ -1122,7 +1467,7 @@ type MacResponse struct {
 
 func (x *MacResponse) Reset() {
 	*x = MacResponse{}
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[13]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1134,7 +1479,7 @@ func (x *MacResponse) String() string {
 func (*MacResponse) ProtoMessage() {}
 
 func (x *MacResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[13]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1147,7 +1492,7 @@ func (x *MacResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MacResponse.ProtoReflect.Descriptor instead.
 func (*MacResponse) Descriptor() ([]byte, []int) {
-	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{13}
+	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *MacResponse) GetMac() []byte {
@@ -1184,7 +1529,7 @@ type AgreeRequest struct {
 
 func (x *AgreeRequest) Reset() {
 	*x = AgreeRequest{}
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[14]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1196,7 +1541,7 @@ func (x *AgreeRequest) String() string {
 func (*AgreeRequest) ProtoMessage() {}
 
 func (x *AgreeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[14]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1209,7 +1554,7 @@ func (x *AgreeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgreeRequest.ProtoReflect.Descriptor instead.
 func (*AgreeRequest) Descriptor() ([]byte, []int) {
-	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{14}
+	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *AgreeRequest) GetKey() string {
@@ -1245,7 +1590,7 @@ type AgreeResponse struct {
 
 func (x *AgreeResponse) Reset() {
 	*x = AgreeResponse{}
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[15]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1257,7 +1602,7 @@ func (x *AgreeResponse) String() string {
 func (*AgreeResponse) ProtoMessage() {}
 
 func (x *AgreeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[15]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1270,7 +1615,7 @@ func (x *AgreeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgreeResponse.ProtoReflect.Descriptor instead.
 func (*AgreeResponse) Descriptor() ([]byte, []int) {
-	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{15}
+	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *AgreeResponse) GetSharedSecret() []byte {
@@ -1311,7 +1656,7 @@ type ReportRejectedRequest struct {
 
 func (x *ReportRejectedRequest) Reset() {
 	*x = ReportRejectedRequest{}
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[16]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1323,7 +1668,7 @@ func (x *ReportRejectedRequest) String() string {
 func (*ReportRejectedRequest) ProtoMessage() {}
 
 func (x *ReportRejectedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[16]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1336,7 +1681,7 @@ func (x *ReportRejectedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportRejectedRequest.ProtoReflect.Descriptor instead.
 func (*ReportRejectedRequest) Descriptor() ([]byte, []int) {
-	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{16}
+	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ReportRejectedRequest) GetKey() string {
@@ -1382,7 +1727,7 @@ type ReportRejectedResponse struct {
 
 func (x *ReportRejectedResponse) Reset() {
 	*x = ReportRejectedResponse{}
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[17]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1394,7 +1739,7 @@ func (x *ReportRejectedResponse) String() string {
 func (*ReportRejectedResponse) ProtoMessage() {}
 
 func (x *ReportRejectedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[17]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1407,7 +1752,7 @@ func (x *ReportRejectedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportRejectedResponse.ProtoReflect.Descriptor instead.
 func (*ReportRejectedResponse) Descriptor() ([]byte, []int) {
-	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{17}
+	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{21}
 }
 
 // A key and its versions.
@@ -1431,7 +1776,7 @@ type Key struct {
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[18]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1443,7 +1788,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[18]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1456,7 +1801,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{18}
+	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Key) GetName() string {
@@ -1527,7 +1872,7 @@ type KeyVersion struct {
 
 func (x *KeyVersion) Reset() {
 	*x = KeyVersion{}
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[19]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1539,7 +1884,7 @@ func (x *KeyVersion) String() string {
 func (*KeyVersion) ProtoMessage() {}
 
 func (x *KeyVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[19]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1552,7 +1897,7 @@ func (x *KeyVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyVersion.ProtoReflect.Descriptor instead.
 func (*KeyVersion) Descriptor() ([]byte, []int) {
-	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{19}
+	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *KeyVersion) GetNumber() int32 {
@@ -1613,7 +1958,7 @@ type CreateKeyRequest struct {
 
 func (x *CreateKeyRequest) Reset() {
 	*x = CreateKeyRequest{}
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[20]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1625,7 +1970,7 @@ func (x *CreateKeyRequest) String() string {
 func (*CreateKeyRequest) ProtoMessage() {}
 
 func (x *CreateKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[20]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1638,7 +1983,7 @@ func (x *CreateKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateKeyRequest.ProtoReflect.Descriptor instead.
 func (*CreateKeyRequest) Descriptor() ([]byte, []int) {
-	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{20}
+	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *CreateKeyRequest) GetName() string {
@@ -1688,7 +2033,7 @@ type ListKeysRequest struct {
 
 func (x *ListKeysRequest) Reset() {
 	*x = ListKeysRequest{}
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[21]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1700,7 +2045,7 @@ func (x *ListKeysRequest) String() string {
 func (*ListKeysRequest) ProtoMessage() {}
 
 func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[21]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1713,7 +2058,7 @@ func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListKeysRequest) Descriptor() ([]byte, []int) {
-	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{21}
+	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListKeysRequest) GetPageSize() int32 {
@@ -1741,7 +2086,7 @@ type ListKeysResponse struct {
 
 func (x *ListKeysResponse) Reset() {
 	*x = ListKeysResponse{}
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[22]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1753,7 +2098,7 @@ func (x *ListKeysResponse) String() string {
 func (*ListKeysResponse) ProtoMessage() {}
 
 func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[22]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1766,7 +2111,7 @@ func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListKeysResponse) Descriptor() ([]byte, []int) {
-	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{22}
+	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListKeysResponse) GetKeys() []*Key {
@@ -1792,7 +2137,7 @@ type GetKeyRequest struct {
 
 func (x *GetKeyRequest) Reset() {
 	*x = GetKeyRequest{}
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[23]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1804,7 +2149,7 @@ func (x *GetKeyRequest) String() string {
 func (*GetKeyRequest) ProtoMessage() {}
 
 func (x *GetKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[23]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1817,7 +2162,7 @@ func (x *GetKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetKeyRequest.ProtoReflect.Descriptor instead.
 func (*GetKeyRequest) Descriptor() ([]byte, []int) {
-	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{23}
+	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *GetKeyRequest) GetName() string {
@@ -1838,7 +2183,7 @@ type RotateKeyRequest struct {
 
 func (x *RotateKeyRequest) Reset() {
 	*x = RotateKeyRequest{}
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[24]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1850,7 +2195,7 @@ func (x *RotateKeyRequest) String() string {
 func (*RotateKeyRequest) ProtoMessage() {}
 
 func (x *RotateKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[24]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1863,7 +2208,7 @@ func (x *RotateKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateKeyRequest.ProtoReflect.Descriptor instead.
 func (*RotateKeyRequest) Descriptor() ([]byte, []int) {
-	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{24}
+	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RotateKeyRequest) GetName() string {
@@ -1891,7 +2236,7 @@ type DisableKeyRequest struct {
 
 func (x *DisableKeyRequest) Reset() {
 	*x = DisableKeyRequest{}
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[25]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1903,7 +2248,7 @@ func (x *DisableKeyRequest) String() string {
 func (*DisableKeyRequest) ProtoMessage() {}
 
 func (x *DisableKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[25]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1916,7 +2261,7 @@ func (x *DisableKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisableKeyRequest.ProtoReflect.Descriptor instead.
 func (*DisableKeyRequest) Descriptor() ([]byte, []int) {
-	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{25}
+	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *DisableKeyRequest) GetName() string {
@@ -1943,7 +2288,7 @@ type DestroyKeyVersionRequest struct {
 
 func (x *DestroyKeyVersionRequest) Reset() {
 	*x = DestroyKeyVersionRequest{}
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[26]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1955,7 +2300,7 @@ func (x *DestroyKeyVersionRequest) String() string {
 func (*DestroyKeyVersionRequest) ProtoMessage() {}
 
 func (x *DestroyKeyVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[26]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1968,7 +2313,7 @@ func (x *DestroyKeyVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DestroyKeyVersionRequest.ProtoReflect.Descriptor instead.
 func (*DestroyKeyVersionRequest) Descriptor() ([]byte, []int) {
-	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{26}
+	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *DestroyKeyVersionRequest) GetName() string {
@@ -1998,7 +2343,7 @@ type AttestKeyVersionRequest struct {
 
 func (x *AttestKeyVersionRequest) Reset() {
 	*x = AttestKeyVersionRequest{}
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[27]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2010,7 +2355,7 @@ func (x *AttestKeyVersionRequest) String() string {
 func (*AttestKeyVersionRequest) ProtoMessage() {}
 
 func (x *AttestKeyVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[27]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2023,7 +2368,7 @@ func (x *AttestKeyVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttestKeyVersionRequest.ProtoReflect.Descriptor instead.
 func (*AttestKeyVersionRequest) Descriptor() ([]byte, []int) {
-	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{27}
+	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *AttestKeyVersionRequest) GetName() string {
@@ -2061,7 +2406,7 @@ type AttestKeyVersionResponse struct {
 
 func (x *AttestKeyVersionResponse) Reset() {
 	*x = AttestKeyVersionResponse{}
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[28]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2073,7 +2418,7 @@ func (x *AttestKeyVersionResponse) String() string {
 func (*AttestKeyVersionResponse) ProtoMessage() {}
 
 func (x *AttestKeyVersionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[28]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2086,7 +2431,7 @@ func (x *AttestKeyVersionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttestKeyVersionResponse.ProtoReflect.Descriptor instead.
 func (*AttestKeyVersionResponse) Descriptor() ([]byte, []int) {
-	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{28}
+	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *AttestKeyVersionResponse) GetKind() string {
@@ -2121,7 +2466,7 @@ type GetPublicKeyRequest struct {
 
 func (x *GetPublicKeyRequest) Reset() {
 	*x = GetPublicKeyRequest{}
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[29]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2133,7 +2478,7 @@ func (x *GetPublicKeyRequest) String() string {
 func (*GetPublicKeyRequest) ProtoMessage() {}
 
 func (x *GetPublicKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[29]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2146,7 +2491,7 @@ func (x *GetPublicKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPublicKeyRequest.ProtoReflect.Descriptor instead.
 func (*GetPublicKeyRequest) Descriptor() ([]byte, []int) {
-	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{29}
+	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *GetPublicKeyRequest) GetName() string {
@@ -2181,7 +2526,7 @@ type PublicKey struct {
 
 func (x *PublicKey) Reset() {
 	*x = PublicKey{}
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[30]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2193,7 +2538,7 @@ func (x *PublicKey) String() string {
 func (*PublicKey) ProtoMessage() {}
 
 func (x *PublicKey) ProtoReflect() protoreflect.Message {
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[30]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2206,7 +2551,7 @@ func (x *PublicKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublicKey.ProtoReflect.Descriptor instead.
 func (*PublicKey) Descriptor() ([]byte, []int) {
-	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{30}
+	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *PublicKey) GetName() string {
@@ -2262,7 +2607,7 @@ type EnrollRequest struct {
 
 func (x *EnrollRequest) Reset() {
 	*x = EnrollRequest{}
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[31]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2274,7 +2619,7 @@ func (x *EnrollRequest) String() string {
 func (*EnrollRequest) ProtoMessage() {}
 
 func (x *EnrollRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[31]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2287,7 +2632,7 @@ func (x *EnrollRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrollRequest.ProtoReflect.Descriptor instead.
 func (*EnrollRequest) Descriptor() ([]byte, []int) {
-	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{31}
+	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *EnrollRequest) GetToken() string {
@@ -2313,7 +2658,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[32]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2325,7 +2670,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[32]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2338,7 +2683,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{32}
+	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *RenewRequest) GetCsr() []byte {
@@ -2361,7 +2706,7 @@ type Certificate struct {
 
 func (x *Certificate) Reset() {
 	*x = Certificate{}
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[33]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2373,7 +2718,7 @@ func (x *Certificate) String() string {
 func (*Certificate) ProtoMessage() {}
 
 func (x *Certificate) ProtoReflect() protoreflect.Message {
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[33]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2386,7 +2731,7 @@ func (x *Certificate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Certificate.ProtoReflect.Descriptor instead.
 func (*Certificate) Descriptor() ([]byte, []int) {
-	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{33}
+	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Certificate) GetChain() [][]byte {
@@ -2418,7 +2763,7 @@ type WhoAmIRequest struct {
 
 func (x *WhoAmIRequest) Reset() {
 	*x = WhoAmIRequest{}
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[34]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2430,7 +2775,7 @@ func (x *WhoAmIRequest) String() string {
 func (*WhoAmIRequest) ProtoMessage() {}
 
 func (x *WhoAmIRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[34]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2443,7 +2788,7 @@ func (x *WhoAmIRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoAmIRequest.ProtoReflect.Descriptor instead.
 func (*WhoAmIRequest) Descriptor() ([]byte, []int) {
-	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{34}
+	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{38}
 }
 
 // Somebody who may call.
@@ -2465,7 +2810,7 @@ type Caller struct {
 
 func (x *Caller) Reset() {
 	*x = Caller{}
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[35]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2477,7 +2822,7 @@ func (x *Caller) String() string {
 func (*Caller) ProtoMessage() {}
 
 func (x *Caller) ProtoReflect() protoreflect.Message {
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[35]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2490,7 +2835,7 @@ func (x *Caller) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Caller.ProtoReflect.Descriptor instead.
 func (*Caller) Descriptor() ([]byte, []int) {
-	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{35}
+	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Caller) GetTenant() string {
@@ -2555,7 +2900,7 @@ type Grant struct {
 
 func (x *Grant) Reset() {
 	*x = Grant{}
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[36]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2567,7 +2912,7 @@ func (x *Grant) String() string {
 func (*Grant) ProtoMessage() {}
 
 func (x *Grant) ProtoReflect() protoreflect.Message {
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[36]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2580,7 +2925,7 @@ func (x *Grant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grant.ProtoReflect.Descriptor instead.
 func (*Grant) Descriptor() ([]byte, []int) {
-	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{36}
+	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Grant) GetKey() string {
@@ -2610,7 +2955,7 @@ type InviteCallerRequest struct {
 
 func (x *InviteCallerRequest) Reset() {
 	*x = InviteCallerRequest{}
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[37]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2622,7 +2967,7 @@ func (x *InviteCallerRequest) String() string {
 func (*InviteCallerRequest) ProtoMessage() {}
 
 func (x *InviteCallerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[37]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2635,7 +2980,7 @@ func (x *InviteCallerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InviteCallerRequest.ProtoReflect.Descriptor instead.
 func (*InviteCallerRequest) Descriptor() ([]byte, []int) {
-	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{37}
+	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *InviteCallerRequest) GetName() string {
@@ -2679,7 +3024,7 @@ type InviteCallerResponse struct {
 
 func (x *InviteCallerResponse) Reset() {
 	*x = InviteCallerResponse{}
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[38]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2691,7 +3036,7 @@ func (x *InviteCallerResponse) String() string {
 func (*InviteCallerResponse) ProtoMessage() {}
 
 func (x *InviteCallerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[38]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2704,7 +3049,7 @@ func (x *InviteCallerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InviteCallerResponse.ProtoReflect.Descriptor instead.
 func (*InviteCallerResponse) Descriptor() ([]byte, []int) {
-	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{38}
+	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *InviteCallerResponse) GetToken() string {
@@ -2736,7 +3081,7 @@ type ListCallersRequest struct {
 
 func (x *ListCallersRequest) Reset() {
 	*x = ListCallersRequest{}
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[39]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2748,7 +3093,7 @@ func (x *ListCallersRequest) String() string {
 func (*ListCallersRequest) ProtoMessage() {}
 
 func (x *ListCallersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[39]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2761,7 +3106,7 @@ func (x *ListCallersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCallersRequest.ProtoReflect.Descriptor instead.
 func (*ListCallersRequest) Descriptor() ([]byte, []int) {
-	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{39}
+	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{43}
 }
 
 type ListCallersResponse struct {
@@ -2773,7 +3118,7 @@ type ListCallersResponse struct {
 
 func (x *ListCallersResponse) Reset() {
 	*x = ListCallersResponse{}
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[40]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2785,7 +3130,7 @@ func (x *ListCallersResponse) String() string {
 func (*ListCallersResponse) ProtoMessage() {}
 
 func (x *ListCallersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[40]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2798,7 +3143,7 @@ func (x *ListCallersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCallersResponse.ProtoReflect.Descriptor instead.
 func (*ListCallersResponse) Descriptor() ([]byte, []int) {
-	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{40}
+	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ListCallersResponse) GetCallers() []*Caller {
@@ -2818,7 +3163,7 @@ type RevokeCallerRequest struct {
 
 func (x *RevokeCallerRequest) Reset() {
 	*x = RevokeCallerRequest{}
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[41]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2830,7 +3175,7 @@ func (x *RevokeCallerRequest) String() string {
 func (*RevokeCallerRequest) ProtoMessage() {}
 
 func (x *RevokeCallerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[41]
+	mi := &file_privyseal_signer_v1_signer_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2843,7 +3188,7 @@ func (x *RevokeCallerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeCallerRequest.ProtoReflect.Descriptor instead.
 func (*RevokeCallerRequest) Descriptor() ([]byte, []int) {
-	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{41}
+	return file_privyseal_signer_v1_signer_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *RevokeCallerRequest) GetName() string {
@@ -2917,7 +3262,26 @@ const file_privyseal_signer_v1_signer_proto_rawDesc = "" +
 	"\bmetadata\x18\x06 \x03(\v2*.privyseal.signer.v1.Failure.MetadataEntryR\bmetadata\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x9a\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"D\n" +
+	"\fBatchRequest\x124\n" +
+	"\x05items\x18\x01 \x03(\v2\x1e.privyseal.signer.v1.BatchItemR\x05items\"\x9a\x02\n" +
+	"\tBatchItem\x126\n" +
+	"\x04sign\x18\x01 \x01(\v2 .privyseal.signer.v1.SignRequestH\x00R\x04sign\x129\n" +
+	"\x05frank\x18\x02 \x01(\v2!.privyseal.signer.v1.FrankRequestH\x00R\x05frank\x123\n" +
+	"\x03mac\x18\x03 \x01(\v2\x1f.privyseal.signer.v1.MacRequestH\x00R\x03mac\x129\n" +
+	"\x05agree\x18\x04 \x01(\v2!.privyseal.signer.v1.AgreeRequestH\x00R\x05agree\x12\x1d\n" +
+	"\n" +
+	"timeout_ms\x18\x05 \x01(\rR\ttimeoutMsB\v\n" +
+	"\toperation\"K\n" +
+	"\rBatchResponse\x12:\n" +
+	"\aresults\x18\x01 \x03(\v2 .privyseal.signer.v1.BatchResultR\aresults\"\xcc\x02\n" +
+	"\vBatchResult\x12;\n" +
+	"\x06signed\x18\x01 \x01(\v2!.privyseal.signer.v1.SignResponseH\x00R\x06signed\x12>\n" +
+	"\afranked\x18\x02 \x01(\v2\".privyseal.signer.v1.FrankResponseH\x00R\afranked\x12>\n" +
+	"\bcomputed\x18\x03 \x01(\v2 .privyseal.signer.v1.MacResponseH\x00R\bcomputed\x12<\n" +
+	"\x06agreed\x18\x04 \x01(\v2\".privyseal.signer.v1.AgreeResponseH\x00R\x06agreed\x128\n" +
+	"\afailure\x18\x05 \x01(\v2\x1c.privyseal.signer.v1.FailureH\x00R\afailureB\b\n" +
+	"\x06result\"\x9a\x02\n" +
 	"\fFrankRequest\x12\x17\n" +
 	"\amac_key\x18\x01 \x01(\tR\x06macKey\x12\x19\n" +
 	"\bsign_key\x18\x02 \x01(\tR\asignKey\x12!\n" +
@@ -3075,10 +3439,11 @@ const file_privyseal_signer_v1_signer_proto_rawDesc = "" +
 	"\x0fSignatureFormat\x12 \n" +
 	"\x1cSIGNATURE_FORMAT_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14SIGNATURE_FORMAT_DER\x10\x01\x12\x18\n" +
-	"\x14SIGNATURE_FORMAT_RAW\x10\x022\x8e\x04\n" +
+	"\x14SIGNATURE_FORMAT_RAW\x10\x022\xde\x04\n" +
 	"\x0eSigningService\x12K\n" +
 	"\x04Sign\x12 .privyseal.signer.v1.SignRequest\x1a!.privyseal.signer.v1.SignResponse\x12Z\n" +
 	"\tBatchSign\x12%.privyseal.signer.v1.BatchSignRequest\x1a&.privyseal.signer.v1.BatchSignResponse\x12N\n" +
+	"\x05Batch\x12!.privyseal.signer.v1.BatchRequest\x1a\".privyseal.signer.v1.BatchResponse\x12N\n" +
 	"\x05Frank\x12!.privyseal.signer.v1.FrankRequest\x1a\".privyseal.signer.v1.FrankResponse\x12H\n" +
 	"\x03Mac\x12\x1f.privyseal.signer.v1.MacRequest\x1a .privyseal.signer.v1.MacResponse\x12N\n" +
 	"\x05Agree\x12!.privyseal.signer.v1.AgreeRequest\x1a\".privyseal.signer.v1.AgreeResponse\x12i\n" +
@@ -3115,7 +3480,7 @@ func file_privyseal_signer_v1_signer_proto_rawDescGZIP() []byte {
 }
 
 var file_privyseal_signer_v1_signer_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_privyseal_signer_v1_signer_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
+var file_privyseal_signer_v1_signer_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
 var file_privyseal_signer_v1_signer_proto_goTypes = []any{
 	(SignatureFormat)(0),             // 0: privyseal.signer.v1.SignatureFormat
 	(*SignRequest)(nil),              // 1: privyseal.signer.v1.SignRequest
@@ -3128,42 +3493,46 @@ var file_privyseal_signer_v1_signer_proto_goTypes = []any{
 	(*BatchSignResponse)(nil),        // 8: privyseal.signer.v1.BatchSignResponse
 	(*BatchSignResult)(nil),          // 9: privyseal.signer.v1.BatchSignResult
 	(*Failure)(nil),                  // 10: privyseal.signer.v1.Failure
-	(*FrankRequest)(nil),             // 11: privyseal.signer.v1.FrankRequest
-	(*FrankResponse)(nil),            // 12: privyseal.signer.v1.FrankResponse
-	(*MacRequest)(nil),               // 13: privyseal.signer.v1.MacRequest
-	(*MacResponse)(nil),              // 14: privyseal.signer.v1.MacResponse
-	(*AgreeRequest)(nil),             // 15: privyseal.signer.v1.AgreeRequest
-	(*AgreeResponse)(nil),            // 16: privyseal.signer.v1.AgreeResponse
-	(*ReportRejectedRequest)(nil),    // 17: privyseal.signer.v1.ReportRejectedRequest
-	(*ReportRejectedResponse)(nil),   // 18: privyseal.signer.v1.ReportRejectedResponse
-	(*Key)(nil),                      // 19: privyseal.signer.v1.Key
-	(*KeyVersion)(nil),               // 20: privyseal.signer.v1.KeyVersion
-	(*CreateKeyRequest)(nil),         // 21: privyseal.signer.v1.CreateKeyRequest
-	(*ListKeysRequest)(nil),          // 22: privyseal.signer.v1.ListKeysRequest
-	(*ListKeysResponse)(nil),         // 23: privyseal.signer.v1.ListKeysResponse
-	(*GetKeyRequest)(nil),            // 24: privyseal.signer.v1.GetKeyRequest
-	(*RotateKeyRequest)(nil),         // 25: privyseal.signer.v1.RotateKeyRequest
-	(*DisableKeyRequest)(nil),        // 26: privyseal.signer.v1.DisableKeyRequest
-	(*DestroyKeyVersionRequest)(nil), // 27: privyseal.signer.v1.DestroyKeyVersionRequest
-	(*AttestKeyVersionRequest)(nil),  // 28: privyseal.signer.v1.AttestKeyVersionRequest
-	(*AttestKeyVersionResponse)(nil), // 29: privyseal.signer.v1.AttestKeyVersionResponse
-	(*GetPublicKeyRequest)(nil),      // 30: privyseal.signer.v1.GetPublicKeyRequest
-	(*PublicKey)(nil),                // 31: privyseal.signer.v1.PublicKey
-	(*EnrollRequest)(nil),            // 32: privyseal.signer.v1.EnrollRequest
-	(*RenewRequest)(nil),             // 33: privyseal.signer.v1.RenewRequest
-	(*Certificate)(nil),              // 34: privyseal.signer.v1.Certificate
-	(*WhoAmIRequest)(nil),            // 35: privyseal.signer.v1.WhoAmIRequest
-	(*Caller)(nil),                   // 36: privyseal.signer.v1.Caller
-	(*Grant)(nil),                    // 37: privyseal.signer.v1.Grant
-	(*InviteCallerRequest)(nil),      // 38: privyseal.signer.v1.InviteCallerRequest
-	(*InviteCallerResponse)(nil),     // 39: privyseal.signer.v1.InviteCallerResponse
-	(*ListCallersRequest)(nil),       // 40: privyseal.signer.v1.ListCallersRequest
-	(*ListCallersResponse)(nil),      // 41: privyseal.signer.v1.ListCallersResponse
-	(*RevokeCallerRequest)(nil),      // 42: privyseal.signer.v1.RevokeCallerRequest
-	nil,                              // 43: privyseal.signer.v1.Failure.MetadataEntry
-	nil,                              // 44: privyseal.signer.v1.Key.LabelsEntry
-	nil,                              // 45: privyseal.signer.v1.CreateKeyRequest.LabelsEntry
-	(*timestamppb.Timestamp)(nil),    // 46: google.protobuf.Timestamp
+	(*BatchRequest)(nil),             // 11: privyseal.signer.v1.BatchRequest
+	(*BatchItem)(nil),                // 12: privyseal.signer.v1.BatchItem
+	(*BatchResponse)(nil),            // 13: privyseal.signer.v1.BatchResponse
+	(*BatchResult)(nil),              // 14: privyseal.signer.v1.BatchResult
+	(*FrankRequest)(nil),             // 15: privyseal.signer.v1.FrankRequest
+	(*FrankResponse)(nil),            // 16: privyseal.signer.v1.FrankResponse
+	(*MacRequest)(nil),               // 17: privyseal.signer.v1.MacRequest
+	(*MacResponse)(nil),              // 18: privyseal.signer.v1.MacResponse
+	(*AgreeRequest)(nil),             // 19: privyseal.signer.v1.AgreeRequest
+	(*AgreeResponse)(nil),            // 20: privyseal.signer.v1.AgreeResponse
+	(*ReportRejectedRequest)(nil),    // 21: privyseal.signer.v1.ReportRejectedRequest
+	(*ReportRejectedResponse)(nil),   // 22: privyseal.signer.v1.ReportRejectedResponse
+	(*Key)(nil),                      // 23: privyseal.signer.v1.Key
+	(*KeyVersion)(nil),               // 24: privyseal.signer.v1.KeyVersion
+	(*CreateKeyRequest)(nil),         // 25: privyseal.signer.v1.CreateKeyRequest
+	(*ListKeysRequest)(nil),          // 26: privyseal.signer.v1.ListKeysRequest
+	(*ListKeysResponse)(nil),         // 27: privyseal.signer.v1.ListKeysResponse
+	(*GetKeyRequest)(nil),            // 28: privyseal.signer.v1.GetKeyRequest
+	(*RotateKeyRequest)(nil),         // 29: privyseal.signer.v1.RotateKeyRequest
+	(*DisableKeyRequest)(nil),        // 30: privyseal.signer.v1.DisableKeyRequest
+	(*DestroyKeyVersionRequest)(nil), // 31: privyseal.signer.v1.DestroyKeyVersionRequest
+	(*AttestKeyVersionRequest)(nil),  // 32: privyseal.signer.v1.AttestKeyVersionRequest
+	(*AttestKeyVersionResponse)(nil), // 33: privyseal.signer.v1.AttestKeyVersionResponse
+	(*GetPublicKeyRequest)(nil),      // 34: privyseal.signer.v1.GetPublicKeyRequest
+	(*PublicKey)(nil),                // 35: privyseal.signer.v1.PublicKey
+	(*EnrollRequest)(nil),            // 36: privyseal.signer.v1.EnrollRequest
+	(*RenewRequest)(nil),             // 37: privyseal.signer.v1.RenewRequest
+	(*Certificate)(nil),              // 38: privyseal.signer.v1.Certificate
+	(*WhoAmIRequest)(nil),            // 39: privyseal.signer.v1.WhoAmIRequest
+	(*Caller)(nil),                   // 40: privyseal.signer.v1.Caller
+	(*Grant)(nil),                    // 41: privyseal.signer.v1.Grant
+	(*InviteCallerRequest)(nil),      // 42: privyseal.signer.v1.InviteCallerRequest
+	(*InviteCallerResponse)(nil),     // 43: privyseal.signer.v1.InviteCallerResponse
+	(*ListCallersRequest)(nil),       // 44: privyseal.signer.v1.ListCallersRequest
+	(*ListCallersResponse)(nil),      // 45: privyseal.signer.v1.ListCallersResponse
+	(*RevokeCallerRequest)(nil),      // 46: privyseal.signer.v1.RevokeCallerRequest
+	nil,                              // 47: privyseal.signer.v1.Failure.MetadataEntry
+	nil,                              // 48: privyseal.signer.v1.Key.LabelsEntry
+	nil,                              // 49: privyseal.signer.v1.CreateKeyRequest.LabelsEntry
+	(*timestamppb.Timestamp)(nil),    // 50: google.protobuf.Timestamp
 }
 var file_privyseal_signer_v1_signer_proto_depIdxs = []int32{
 	2,  // 0: privyseal.signer.v1.SignRequest.mls:type_name -> privyseal.signer.v1.MLSInput
@@ -3175,66 +3544,79 @@ var file_privyseal_signer_v1_signer_proto_depIdxs = []int32{
 	9,  // 6: privyseal.signer.v1.BatchSignResponse.results:type_name -> privyseal.signer.v1.BatchSignResult
 	6,  // 7: privyseal.signer.v1.BatchSignResult.signed:type_name -> privyseal.signer.v1.SignResponse
 	10, // 8: privyseal.signer.v1.BatchSignResult.failure:type_name -> privyseal.signer.v1.Failure
-	43, // 9: privyseal.signer.v1.Failure.metadata:type_name -> privyseal.signer.v1.Failure.MetadataEntry
-	44, // 10: privyseal.signer.v1.Key.labels:type_name -> privyseal.signer.v1.Key.LabelsEntry
-	46, // 11: privyseal.signer.v1.Key.create_time:type_name -> google.protobuf.Timestamp
-	20, // 12: privyseal.signer.v1.Key.versions:type_name -> privyseal.signer.v1.KeyVersion
-	46, // 13: privyseal.signer.v1.KeyVersion.create_time:type_name -> google.protobuf.Timestamp
-	45, // 14: privyseal.signer.v1.CreateKeyRequest.labels:type_name -> privyseal.signer.v1.CreateKeyRequest.LabelsEntry
-	19, // 15: privyseal.signer.v1.ListKeysResponse.keys:type_name -> privyseal.signer.v1.Key
-	46, // 16: privyseal.signer.v1.Certificate.not_after:type_name -> google.protobuf.Timestamp
-	46, // 17: privyseal.signer.v1.Certificate.renew_after:type_name -> google.protobuf.Timestamp
-	37, // 18: privyseal.signer.v1.Caller.grants:type_name -> privyseal.signer.v1.Grant
-	46, // 19: privyseal.signer.v1.Caller.create_time:type_name -> google.protobuf.Timestamp
-	46, // 20: privyseal.signer.v1.Caller.not_after:type_name -> google.protobuf.Timestamp
-	37, // 21: privyseal.signer.v1.InviteCallerRequest.grants:type_name -> privyseal.signer.v1.Grant
-	46, // 22: privyseal.signer.v1.InviteCallerResponse.expire_time:type_name -> google.protobuf.Timestamp
-	36, // 23: privyseal.signer.v1.ListCallersResponse.callers:type_name -> privyseal.signer.v1.Caller
-	1,  // 24: privyseal.signer.v1.SigningService.Sign:input_type -> privyseal.signer.v1.SignRequest
-	7,  // 25: privyseal.signer.v1.SigningService.BatchSign:input_type -> privyseal.signer.v1.BatchSignRequest
-	11, // 26: privyseal.signer.v1.SigningService.Frank:input_type -> privyseal.signer.v1.FrankRequest
-	13, // 27: privyseal.signer.v1.SigningService.Mac:input_type -> privyseal.signer.v1.MacRequest
-	15, // 28: privyseal.signer.v1.SigningService.Agree:input_type -> privyseal.signer.v1.AgreeRequest
-	17, // 29: privyseal.signer.v1.SigningService.ReportRejected:input_type -> privyseal.signer.v1.ReportRejectedRequest
-	21, // 30: privyseal.signer.v1.KeyService.CreateKey:input_type -> privyseal.signer.v1.CreateKeyRequest
-	22, // 31: privyseal.signer.v1.KeyService.ListKeys:input_type -> privyseal.signer.v1.ListKeysRequest
-	24, // 32: privyseal.signer.v1.KeyService.GetKey:input_type -> privyseal.signer.v1.GetKeyRequest
-	25, // 33: privyseal.signer.v1.KeyService.RotateKey:input_type -> privyseal.signer.v1.RotateKeyRequest
-	26, // 34: privyseal.signer.v1.KeyService.DisableKey:input_type -> privyseal.signer.v1.DisableKeyRequest
-	27, // 35: privyseal.signer.v1.KeyService.DestroyKeyVersion:input_type -> privyseal.signer.v1.DestroyKeyVersionRequest
-	28, // 36: privyseal.signer.v1.KeyService.AttestKeyVersion:input_type -> privyseal.signer.v1.AttestKeyVersionRequest
-	30, // 37: privyseal.signer.v1.KeyService.GetPublicKey:input_type -> privyseal.signer.v1.GetPublicKeyRequest
-	32, // 38: privyseal.signer.v1.AccessService.Enroll:input_type -> privyseal.signer.v1.EnrollRequest
-	33, // 39: privyseal.signer.v1.AccessService.Renew:input_type -> privyseal.signer.v1.RenewRequest
-	35, // 40: privyseal.signer.v1.AccessService.WhoAmI:input_type -> privyseal.signer.v1.WhoAmIRequest
-	38, // 41: privyseal.signer.v1.AccessService.InviteCaller:input_type -> privyseal.signer.v1.InviteCallerRequest
-	40, // 42: privyseal.signer.v1.AccessService.ListCallers:input_type -> privyseal.signer.v1.ListCallersRequest
-	42, // 43: privyseal.signer.v1.AccessService.RevokeCaller:input_type -> privyseal.signer.v1.RevokeCallerRequest
-	6,  // 44: privyseal.signer.v1.SigningService.Sign:output_type -> privyseal.signer.v1.SignResponse
-	8,  // 45: privyseal.signer.v1.SigningService.BatchSign:output_type -> privyseal.signer.v1.BatchSignResponse
-	12, // 46: privyseal.signer.v1.SigningService.Frank:output_type -> privyseal.signer.v1.FrankResponse
-	14, // 47: privyseal.signer.v1.SigningService.Mac:output_type -> privyseal.signer.v1.MacResponse
-	16, // 48: privyseal.signer.v1.SigningService.Agree:output_type -> privyseal.signer.v1.AgreeResponse
-	18, // 49: privyseal.signer.v1.SigningService.ReportRejected:output_type -> privyseal.signer.v1.ReportRejectedResponse
-	19, // 50: privyseal.signer.v1.KeyService.CreateKey:output_type -> privyseal.signer.v1.Key
-	23, // 51: privyseal.signer.v1.KeyService.ListKeys:output_type -> privyseal.signer.v1.ListKeysResponse
-	19, // 52: privyseal.signer.v1.KeyService.GetKey:output_type -> privyseal.signer.v1.Key
-	19, // 53: privyseal.signer.v1.KeyService.RotateKey:output_type -> privyseal.signer.v1.Key
-	19, // 54: privyseal.signer.v1.KeyService.DisableKey:output_type -> privyseal.signer.v1.Key
-	19, // 55: privyseal.signer.v1.KeyService.DestroyKeyVersion:output_type -> privyseal.signer.v1.Key
-	29, // 56: privyseal.signer.v1.KeyService.AttestKeyVersion:output_type -> privyseal.signer.v1.AttestKeyVersionResponse
-	31, // 57: privyseal.signer.v1.KeyService.GetPublicKey:output_type -> privyseal.signer.v1.PublicKey
-	34, // 58: privyseal.signer.v1.AccessService.Enroll:output_type -> privyseal.signer.v1.Certificate
-	34, // 59: privyseal.signer.v1.AccessService.Renew:output_type -> privyseal.signer.v1.Certificate
-	36, // 60: privyseal.signer.v1.AccessService.WhoAmI:output_type -> privyseal.signer.v1.Caller
-	39, // 61: privyseal.signer.v1.AccessService.InviteCaller:output_type -> privyseal.signer.v1.InviteCallerResponse
-	41, // 62: privyseal.signer.v1.AccessService.ListCallers:output_type -> privyseal.signer.v1.ListCallersResponse
-	36, // 63: privyseal.signer.v1.AccessService.RevokeCaller:output_type -> privyseal.signer.v1.Caller
-	44, // [44:64] is the sub-list for method output_type
-	24, // [24:44] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	47, // 9: privyseal.signer.v1.Failure.metadata:type_name -> privyseal.signer.v1.Failure.MetadataEntry
+	12, // 10: privyseal.signer.v1.BatchRequest.items:type_name -> privyseal.signer.v1.BatchItem
+	1,  // 11: privyseal.signer.v1.BatchItem.sign:type_name -> privyseal.signer.v1.SignRequest
+	15, // 12: privyseal.signer.v1.BatchItem.frank:type_name -> privyseal.signer.v1.FrankRequest
+	17, // 13: privyseal.signer.v1.BatchItem.mac:type_name -> privyseal.signer.v1.MacRequest
+	19, // 14: privyseal.signer.v1.BatchItem.agree:type_name -> privyseal.signer.v1.AgreeRequest
+	14, // 15: privyseal.signer.v1.BatchResponse.results:type_name -> privyseal.signer.v1.BatchResult
+	6,  // 16: privyseal.signer.v1.BatchResult.signed:type_name -> privyseal.signer.v1.SignResponse
+	16, // 17: privyseal.signer.v1.BatchResult.franked:type_name -> privyseal.signer.v1.FrankResponse
+	18, // 18: privyseal.signer.v1.BatchResult.computed:type_name -> privyseal.signer.v1.MacResponse
+	20, // 19: privyseal.signer.v1.BatchResult.agreed:type_name -> privyseal.signer.v1.AgreeResponse
+	10, // 20: privyseal.signer.v1.BatchResult.failure:type_name -> privyseal.signer.v1.Failure
+	48, // 21: privyseal.signer.v1.Key.labels:type_name -> privyseal.signer.v1.Key.LabelsEntry
+	50, // 22: privyseal.signer.v1.Key.create_time:type_name -> google.protobuf.Timestamp
+	24, // 23: privyseal.signer.v1.Key.versions:type_name -> privyseal.signer.v1.KeyVersion
+	50, // 24: privyseal.signer.v1.KeyVersion.create_time:type_name -> google.protobuf.Timestamp
+	49, // 25: privyseal.signer.v1.CreateKeyRequest.labels:type_name -> privyseal.signer.v1.CreateKeyRequest.LabelsEntry
+	23, // 26: privyseal.signer.v1.ListKeysResponse.keys:type_name -> privyseal.signer.v1.Key
+	50, // 27: privyseal.signer.v1.Certificate.not_after:type_name -> google.protobuf.Timestamp
+	50, // 28: privyseal.signer.v1.Certificate.renew_after:type_name -> google.protobuf.Timestamp
+	41, // 29: privyseal.signer.v1.Caller.grants:type_name -> privyseal.signer.v1.Grant
+	50, // 30: privyseal.signer.v1.Caller.create_time:type_name -> google.protobuf.Timestamp
+	50, // 31: privyseal.signer.v1.Caller.not_after:type_name -> google.protobuf.Timestamp
+	41, // 32: privyseal.signer.v1.InviteCallerRequest.grants:type_name -> privyseal.signer.v1.Grant
+	50, // 33: privyseal.signer.v1.InviteCallerResponse.expire_time:type_name -> google.protobuf.Timestamp
+	40, // 34: privyseal.signer.v1.ListCallersResponse.callers:type_name -> privyseal.signer.v1.Caller
+	1,  // 35: privyseal.signer.v1.SigningService.Sign:input_type -> privyseal.signer.v1.SignRequest
+	7,  // 36: privyseal.signer.v1.SigningService.BatchSign:input_type -> privyseal.signer.v1.BatchSignRequest
+	11, // 37: privyseal.signer.v1.SigningService.Batch:input_type -> privyseal.signer.v1.BatchRequest
+	15, // 38: privyseal.signer.v1.SigningService.Frank:input_type -> privyseal.signer.v1.FrankRequest
+	17, // 39: privyseal.signer.v1.SigningService.Mac:input_type -> privyseal.signer.v1.MacRequest
+	19, // 40: privyseal.signer.v1.SigningService.Agree:input_type -> privyseal.signer.v1.AgreeRequest
+	21, // 41: privyseal.signer.v1.SigningService.ReportRejected:input_type -> privyseal.signer.v1.ReportRejectedRequest
+	25, // 42: privyseal.signer.v1.KeyService.CreateKey:input_type -> privyseal.signer.v1.CreateKeyRequest
+	26, // 43: privyseal.signer.v1.KeyService.ListKeys:input_type -> privyseal.signer.v1.ListKeysRequest
+	28, // 44: privyseal.signer.v1.KeyService.GetKey:input_type -> privyseal.signer.v1.GetKeyRequest
+	29, // 45: privyseal.signer.v1.KeyService.RotateKey:input_type -> privyseal.signer.v1.RotateKeyRequest
+	30, // 46: privyseal.signer.v1.KeyService.DisableKey:input_type -> privyseal.signer.v1.DisableKeyRequest
+	31, // 47: privyseal.signer.v1.KeyService.DestroyKeyVersion:input_type -> privyseal.signer.v1.DestroyKeyVersionRequest
+	32, // 48: privyseal.signer.v1.KeyService.AttestKeyVersion:input_type -> privyseal.signer.v1.AttestKeyVersionRequest
+	34, // 49: privyseal.signer.v1.KeyService.GetPublicKey:input_type -> privyseal.signer.v1.GetPublicKeyRequest
+	36, // 50: privyseal.signer.v1.AccessService.Enroll:input_type -> privyseal.signer.v1.EnrollRequest
+	37, // 51: privyseal.signer.v1.AccessService.Renew:input_type -> privyseal.signer.v1.RenewRequest
+	39, // 52: privyseal.signer.v1.AccessService.WhoAmI:input_type -> privyseal.signer.v1.WhoAmIRequest
+	42, // 53: privyseal.signer.v1.AccessService.InviteCaller:input_type -> privyseal.signer.v1.InviteCallerRequest
+	44, // 54: privyseal.signer.v1.AccessService.ListCallers:input_type -> privyseal.signer.v1.ListCallersRequest
+	46, // 55: privyseal.signer.v1.AccessService.RevokeCaller:input_type -> privyseal.signer.v1.RevokeCallerRequest
+	6,  // 56: privyseal.signer.v1.SigningService.Sign:output_type -> privyseal.signer.v1.SignResponse
+	8,  // 57: privyseal.signer.v1.SigningService.BatchSign:output_type -> privyseal.signer.v1.BatchSignResponse
+	13, // 58: privyseal.signer.v1.SigningService.Batch:output_type -> privyseal.signer.v1.BatchResponse
+	16, // 59: privyseal.signer.v1.SigningService.Frank:output_type -> privyseal.signer.v1.FrankResponse
+	18, // 60: privyseal.signer.v1.SigningService.Mac:output_type -> privyseal.signer.v1.MacResponse
+	20, // 61: privyseal.signer.v1.SigningService.Agree:output_type -> privyseal.signer.v1.AgreeResponse
+	22, // 62: privyseal.signer.v1.SigningService.ReportRejected:output_type -> privyseal.signer.v1.ReportRejectedResponse
+	23, // 63: privyseal.signer.v1.KeyService.CreateKey:output_type -> privyseal.signer.v1.Key
+	27, // 64: privyseal.signer.v1.KeyService.ListKeys:output_type -> privyseal.signer.v1.ListKeysResponse
+	23, // 65: privyseal.signer.v1.KeyService.GetKey:output_type -> privyseal.signer.v1.Key
+	23, // 66: privyseal.signer.v1.KeyService.RotateKey:output_type -> privyseal.signer.v1.Key
+	23, // 67: privyseal.signer.v1.KeyService.DisableKey:output_type -> privyseal.signer.v1.Key
+	23, // 68: privyseal.signer.v1.KeyService.DestroyKeyVersion:output_type -> privyseal.signer.v1.Key
+	33, // 69: privyseal.signer.v1.KeyService.AttestKeyVersion:output_type -> privyseal.signer.v1.AttestKeyVersionResponse
+	35, // 70: privyseal.signer.v1.KeyService.GetPublicKey:output_type -> privyseal.signer.v1.PublicKey
+	38, // 71: privyseal.signer.v1.AccessService.Enroll:output_type -> privyseal.signer.v1.Certificate
+	38, // 72: privyseal.signer.v1.AccessService.Renew:output_type -> privyseal.signer.v1.Certificate
+	40, // 73: privyseal.signer.v1.AccessService.WhoAmI:output_type -> privyseal.signer.v1.Caller
+	43, // 74: privyseal.signer.v1.AccessService.InviteCaller:output_type -> privyseal.signer.v1.InviteCallerResponse
+	45, // 75: privyseal.signer.v1.AccessService.ListCallers:output_type -> privyseal.signer.v1.ListCallersResponse
+	40, // 76: privyseal.signer.v1.AccessService.RevokeCaller:output_type -> privyseal.signer.v1.Caller
+	56, // [56:77] is the sub-list for method output_type
+	35, // [35:56] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_privyseal_signer_v1_signer_proto_init() }
@@ -3253,15 +3635,28 @@ func file_privyseal_signer_v1_signer_proto_init() {
 		(*BatchSignResult_Signed)(nil),
 		(*BatchSignResult_Failure)(nil),
 	}
-	file_privyseal_signer_v1_signer_proto_msgTypes[12].OneofWrappers = []any{}
-	file_privyseal_signer_v1_signer_proto_msgTypes[14].OneofWrappers = []any{}
+	file_privyseal_signer_v1_signer_proto_msgTypes[11].OneofWrappers = []any{
+		(*BatchItem_Sign)(nil),
+		(*BatchItem_Frank)(nil),
+		(*BatchItem_Mac)(nil),
+		(*BatchItem_Agree)(nil),
+	}
+	file_privyseal_signer_v1_signer_proto_msgTypes[13].OneofWrappers = []any{
+		(*BatchResult_Signed)(nil),
+		(*BatchResult_Franked)(nil),
+		(*BatchResult_Computed)(nil),
+		(*BatchResult_Agreed)(nil),
+		(*BatchResult_Failure)(nil),
+	}
+	file_privyseal_signer_v1_signer_proto_msgTypes[16].OneofWrappers = []any{}
+	file_privyseal_signer_v1_signer_proto_msgTypes[18].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_privyseal_signer_v1_signer_proto_rawDesc), len(file_privyseal_signer_v1_signer_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   45,
+			NumMessages:   49,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

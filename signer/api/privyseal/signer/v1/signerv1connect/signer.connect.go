@@ -54,6 +54,8 @@ const (
 	// SigningServiceBatchSignProcedure is the fully-qualified name of the SigningService's BatchSign
 	// RPC.
 	SigningServiceBatchSignProcedure = "/privyseal.signer.v1.SigningService/BatchSign"
+	// SigningServiceBatchProcedure is the fully-qualified name of the SigningService's Batch RPC.
+	SigningServiceBatchProcedure = "/privyseal.signer.v1.SigningService/Batch"
 	// SigningServiceFrankProcedure is the fully-qualified name of the SigningService's Frank RPC.
 	SigningServiceFrankProcedure = "/privyseal.signer.v1.SigningService/Frank"
 	// SigningServiceMacProcedure is the fully-qualified name of the SigningService's Mac RPC.
@@ -105,6 +107,9 @@ type SigningServiceClient interface {
 	// Signs up to 256 requests. Each has its own result: one that fails does not
 	// fail the others.
 	BatchSign(context.Context, *connect.Request[v1.BatchSignRequest]) (*connect.Response[v1.BatchSignResponse], error)
+	// Does up to 256 operations of any kind. Each is decided, counted and answered
+	// as a call of its own is: one that fails does not fail the others.
+	Batch(context.Context, *connect.Request[v1.BatchRequest]) (*connect.Response[v1.BatchResponse], error)
 	// Makes the frank of a MIMI message: HMAC and signature in one call.
 	Frank(context.Context, *connect.Request[v1.FrankRequest]) (*connect.Response[v1.FrankResponse], error)
 	// Computes HMAC-SHA256 with a frank-mac key.
@@ -139,6 +144,12 @@ func NewSigningServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			connect.WithSchema(signingServiceMethods.ByName("BatchSign")),
 			connect.WithClientOptions(opts...),
 		),
+		batch: connect.NewClient[v1.BatchRequest, v1.BatchResponse](
+			httpClient,
+			baseURL+SigningServiceBatchProcedure,
+			connect.WithSchema(signingServiceMethods.ByName("Batch")),
+			connect.WithClientOptions(opts...),
+		),
 		frank: connect.NewClient[v1.FrankRequest, v1.FrankResponse](
 			httpClient,
 			baseURL+SigningServiceFrankProcedure,
@@ -170,6 +181,7 @@ func NewSigningServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 type signingServiceClient struct {
 	sign           *connect.Client[v1.SignRequest, v1.SignResponse]
 	batchSign      *connect.Client[v1.BatchSignRequest, v1.BatchSignResponse]
+	batch          *connect.Client[v1.BatchRequest, v1.BatchResponse]
 	frank          *connect.Client[v1.FrankRequest, v1.FrankResponse]
 	mac            *connect.Client[v1.MacRequest, v1.MacResponse]
 	agree          *connect.Client[v1.AgreeRequest, v1.AgreeResponse]
@@ -184,6 +196,11 @@ func (c *signingServiceClient) Sign(ctx context.Context, req *connect.Request[v1
 // BatchSign calls privyseal.signer.v1.SigningService.BatchSign.
 func (c *signingServiceClient) BatchSign(ctx context.Context, req *connect.Request[v1.BatchSignRequest]) (*connect.Response[v1.BatchSignResponse], error) {
 	return c.batchSign.CallUnary(ctx, req)
+}
+
+// Batch calls privyseal.signer.v1.SigningService.Batch.
+func (c *signingServiceClient) Batch(ctx context.Context, req *connect.Request[v1.BatchRequest]) (*connect.Response[v1.BatchResponse], error) {
+	return c.batch.CallUnary(ctx, req)
 }
 
 // Frank calls privyseal.signer.v1.SigningService.Frank.
@@ -213,6 +230,9 @@ type SigningServiceHandler interface {
 	// Signs up to 256 requests. Each has its own result: one that fails does not
 	// fail the others.
 	BatchSign(context.Context, *connect.Request[v1.BatchSignRequest]) (*connect.Response[v1.BatchSignResponse], error)
+	// Does up to 256 operations of any kind. Each is decided, counted and answered
+	// as a call of its own is: one that fails does not fail the others.
+	Batch(context.Context, *connect.Request[v1.BatchRequest]) (*connect.Response[v1.BatchResponse], error)
 	// Makes the frank of a MIMI message: HMAC and signature in one call.
 	Frank(context.Context, *connect.Request[v1.FrankRequest]) (*connect.Response[v1.FrankResponse], error)
 	// Computes HMAC-SHA256 with a frank-mac key.
@@ -241,6 +261,12 @@ func NewSigningServiceHandler(svc SigningServiceHandler, opts ...connect.Handler
 		SigningServiceBatchSignProcedure,
 		svc.BatchSign,
 		connect.WithSchema(signingServiceMethods.ByName("BatchSign")),
+		connect.WithHandlerOptions(opts...),
+	)
+	signingServiceBatchHandler := connect.NewUnaryHandler(
+		SigningServiceBatchProcedure,
+		svc.Batch,
+		connect.WithSchema(signingServiceMethods.ByName("Batch")),
 		connect.WithHandlerOptions(opts...),
 	)
 	signingServiceFrankHandler := connect.NewUnaryHandler(
@@ -273,6 +299,8 @@ func NewSigningServiceHandler(svc SigningServiceHandler, opts ...connect.Handler
 			signingServiceSignHandler.ServeHTTP(w, r)
 		case SigningServiceBatchSignProcedure:
 			signingServiceBatchSignHandler.ServeHTTP(w, r)
+		case SigningServiceBatchProcedure:
+			signingServiceBatchHandler.ServeHTTP(w, r)
 		case SigningServiceFrankProcedure:
 			signingServiceFrankHandler.ServeHTTP(w, r)
 		case SigningServiceMacProcedure:
@@ -296,6 +324,10 @@ func (UnimplementedSigningServiceHandler) Sign(context.Context, *connect.Request
 
 func (UnimplementedSigningServiceHandler) BatchSign(context.Context, *connect.Request[v1.BatchSignRequest]) (*connect.Response[v1.BatchSignResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("privyseal.signer.v1.SigningService.BatchSign is not implemented"))
+}
+
+func (UnimplementedSigningServiceHandler) Batch(context.Context, *connect.Request[v1.BatchRequest]) (*connect.Response[v1.BatchResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("privyseal.signer.v1.SigningService.Batch is not implemented"))
 }
 
 func (UnimplementedSigningServiceHandler) Frank(context.Context, *connect.Request[v1.FrankRequest]) (*connect.Response[v1.FrankResponse], error) {
