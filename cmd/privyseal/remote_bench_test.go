@@ -182,10 +182,37 @@ func median(x []float64) float64 {
 	return x[len(x)/2]
 }
 
+// loads are the ways in which signatures are asked for: single calls that share
+// requests, single calls that do not, and batches that a program makes itself.
+func (b *remoteBench) loads(n int) []namedLoad {
+	together, apart, batched := b.load, b.load, b.load
+	together.Count, apart.Count, apart.Apart = n, n, true
+	batched.Callers, batched.Count, batched.Batch = 2, n/64, 64
+	return []namedLoad{{"together", together}, {"apart", apart}, {"batched", batched}}
+}
+
+type namedLoad struct {
+	name string
+	load load
+}
+
+// figures are measurements by unit, over the rounds of a benchmark.
+type figures map[string][]float64
+
+func (f figures) add(unit string, v float64) { f[unit] = append(f[unit], v) }
+
+func (f figures) report(b *testing.B) {
+	for unit, all := range f {
+		b.ReportMetric(median(all), unit)
+	}
+	b.ReportMetric(0, "ns/op")
+}
+
 // BenchmarkRemoteTPM is the rate through the API over the saturated rate of the
 // TPM itself, in turn, both with as many in flight as it takes. A swtpm alone
 // competes with us for the processor; one whose answers are held back, as a
-// chip's are that takes milliseconds for a command, leaves it to us.
+// chip's are that takes milliseconds for a command, leaves it to us. The CPU is
+// that of a signature, beside that of the TPM.
 func BenchmarkRemoteTPM(b *testing.B) {
 	for _, pace := range []time.Duration{0, 2 * time.Millisecond, 10 * time.Millisecond} {
 		b.Run(fmt.Sprint("pace=", pace), func(b *testing.B) {
@@ -194,19 +221,23 @@ func BenchmarkRemoteTPM(b *testing.B) {
 				address = paced(b, address, pace)
 			}
 			x := newRemoteBench(b, initOptions{tpm: address}, "tpm", 1, false)
-			const n = 200
-			var ratios, raws []float64
-			for b.Loop() {
-				wall, _ := x.raw(b, 4, n)
-				l := x.load
-				l.Count = n
-				r, _ := x.remote(b, l)
-				raws = append(raws, n/wall.Seconds())
-				ratios = append(ratios, wall.Seconds()/r.Seconds)
+			n := 768
+			if pace > 0 {
+				n = 256
 			}
-			b.ReportMetric(median(raws), "raw/s")
-			b.ReportMetric(median(ratios), "x-raw")
-			b.ReportMetric(0, "ns/op")
+			f := make(figures)
+			for b.Loop() {
+				wall, cpu := x.raw(b, 4, n)
+				f.add("raw/s", float64(n)/wall.Seconds())
+				f.add("driver-cpu-µs", float64(cpu.Microseconds())/float64(n))
+				for _, l := range x.loads(n) {
+					r, cpu := x.remote(b, l.load)
+					f.add("x-raw-"+l.name, wall.Seconds()/r.Seconds)
+					f.add("service-cpu-µs-"+l.name, float64(cpu.Microseconds())/float64(n))
+					f.add("caller-cpu-µs-"+l.name, r.CPU*1e6/float64(n))
+				}
+			}
+			f.report(b)
 		})
 	}
 }
@@ -253,31 +284,24 @@ func paced(t testing.TB, address string, pace time.Duration) string {
 }
 
 // BenchmarkRemoteSoftHSM is the CPU that the service adds to a signature, beyond
-// the module, the Keyring and the verification, single and batched; the module
-// runs in the process of the service.
+// the module, the Keyring and the verification, for single calls that share
+// requests and that do not, and for batches; the module runs in the process of
+// the service.
 func BenchmarkRemoteSoftHSM(b *testing.B) {
 	x := newRemoteBench(b, initOptions{softHSM: true}, "softhsm", 1, false)
 	const n = 512
-	var single, batched, callers, rate, bare []float64
+	f := make(figures)
 	for b.Loop() {
 		wall, base := x.keyring(b, 2, n)
-		l := x.load
-		l.Count = n
-		r, cpu := x.remote(b, l)
-		single = append(single, float64((cpu-base).Microseconds())/n)
-		callers = append(callers, r.CPU*1e6/n)
-		rate = append(rate, wall.Seconds()/r.Seconds)
-		bare = append(bare, float64(base.Microseconds())/n)
-		l.Callers, l.Count, l.Batch = 2, n/64, 64
-		_, cpu = x.remote(b, l)
-		batched = append(batched, float64((cpu-base).Microseconds())/n)
+		f.add("keyring-cpu-µs", float64(base.Microseconds())/n)
+		for _, l := range x.loads(n) {
+			r, cpu := x.remote(b, l.load)
+			f.add("adds-cpu-µs-"+l.name, float64((cpu-base).Microseconds())/n)
+			f.add("caller-cpu-µs-"+l.name, r.CPU*1e6/n)
+			f.add("x-keyring-"+l.name, wall.Seconds()/r.Seconds)
+		}
 	}
-	b.ReportMetric(median(bare), "keyring-cpu-µs")
-	b.ReportMetric(median(single), "service-adds-cpu-µs")
-	b.ReportMetric(median(batched), "batched-adds-cpu-µs")
-	b.ReportMetric(median(callers), "caller-cpu-µs")
-	b.ReportMetric(median(rate), "x-keyring")
-	b.ReportMetric(0, "ns/op")
+	f.report(b)
 }
 
 // BenchmarkRemoteStages is the time of a request by stage with one caller.
@@ -301,22 +325,24 @@ func BenchmarkRemoteStages(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 }
 
-// BenchmarkRemoteCallers is the rate and latency from 1 to 256 callers.
+// BenchmarkRemoteCallers is the rate and latency of single calls from 1 to 256
+// callers of one Client, sharing requests and not, in turn.
 func BenchmarkRemoteCallers(b *testing.B) {
 	x := newRemoteBench(b, initOptions{softHSM: true}, "softhsm", 1, false)
 	for _, callers := range []int{1, 4, 16, 64, 256} {
 		b.Run(fmt.Sprint(callers), func(b *testing.B) {
-			l := x.load
-			l.Callers, l.Count = callers, 512
-			var rate, p50, p99 []float64
+			const n = 1024
+			f := make(figures)
 			for b.Loop() {
-				r, _ := x.remote(b, l)
-				rate, p50, p99 = append(rate, float64(l.Count)/r.Seconds), append(p50, r.P50), append(p99, r.P99)
+				for _, l := range x.loads(n)[:2] {
+					l.load.Callers = callers
+					r, _ := x.remote(b, l.load)
+					f.add("sign/s-"+l.name, n/r.Seconds)
+					f.add("p50-ms-"+l.name, r.P50)
+					f.add("p99-ms-"+l.name, r.P99)
+				}
 			}
-			b.ReportMetric(median(rate), "sign/s")
-			b.ReportMetric(median(p50), "p50-ms")
-			b.ReportMetric(median(p99), "p99-ms")
-			b.ReportMetric(0, "ns/op")
+			f.report(b)
 		})
 	}
 }

@@ -16,6 +16,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/privyseal/privyseal/internal/daemon"
 	signerv1 "github.com/privyseal/privyseal/signer/api/privyseal/signer/v1"
 	"github.com/privyseal/privyseal/signer/client"
 	"github.com/privyseal/privyseal/signer/signertest"
@@ -27,7 +28,8 @@ type load struct {
 	Server, Roots, Identity string
 	Keys                    int // leaf-0, leaf-1, …
 	Callers, Count          int
-	Batch                   int // requests in one call; 0 for single ones, checked as the client does
+	Apart                   bool // single calls do not share requests
+	Batch                   int  // requests in one explicit batch; 0 for single calls, checked as the client does
 	// Rate, if not 0, is how many requests are made in a second, whether or not
 	// those before were answered, each once; Callers are then the connections.
 	Rate float64
@@ -104,7 +106,11 @@ func (l load) run() error {
 	if err != nil {
 		return err
 	}
-	c, err := connectRemote(l.Server, l.Roots, identity)
+	pool, err := daemon.ReadPool(l.Roots)
+	if err != nil {
+		return err
+	}
+	c, err := client.New(client.Config{Address: l.Server, Roots: pool, Certificate: identity.Certificate, Apart: l.Apart})
 	if err != nil {
 		return err
 	}

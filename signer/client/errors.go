@@ -7,6 +7,8 @@ import (
 
 	"connectrpc.com/connect"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
+
+	signerv1 "github.com/privyseal/privyseal/signer/api/privyseal/signer/v1"
 )
 
 // An Action is what helps after an error.
@@ -69,4 +71,14 @@ func Explain(err error) error {
 		}
 	}
 	return e
+}
+
+// explainFailure is Explain for an item of a batch.
+func explainFailure(f *signerv1.Failure) error {
+	var code connect.Code
+	if code.UnmarshalText([]byte(f.GetCode())) != nil {
+		code = connect.CodeUnknown
+	}
+	return &Error{Reason: f.GetReason(), Action: Action(f.GetAction()), RetryAfter: time.Duration(f.GetRetryAfterMs()) * time.Millisecond,
+		Message: f.GetMessage(), Metadata: f.GetMetadata(), Err: connect.NewError(code, errors.New(f.GetMessage()))}
 }

@@ -24,6 +24,7 @@ type Signer struct {
 	key    *signerv1.Key
 	public crypto.PublicKey
 	scheme *credentials.Scheme
+	lane   string
 }
 
 var (
@@ -44,7 +45,7 @@ func (c *Client) Signer(ctx context.Context, name string) (*Signer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("key %s does not sign: %w", name, err)
 	}
-	return &Signer{c: c, ctx: ctx, key: key, public: pub, scheme: scheme}, nil
+	return &Signer{c: c, ctx: ctx, key: key, public: pub, scheme: scheme, lane: deviceLane(key)}, nil
 }
 
 // lookUp returns a key and the public key of its active version.
@@ -133,7 +134,7 @@ func (s *Signer) sign(ctx context.Context, m *signerv1.SignRequest, verifies fun
 	m.Key, m.Version, m.Format = s.key.GetName(), s.key.GetActiveVersion(), signerv1.SignatureFormat_SIGNATURE_FORMAT_DER
 	m.IdempotencyKey = newIdempotencyKey()
 	err = s.c.retry(ctx, func(ctx context.Context) error {
-		r, err := once(ctx, s.c, s.c.signing.Sign, m)
+		r, err := attempt(ctx, s.c, s.lane, s.c.signs(), m)
 		if err != nil {
 			return err
 		}
@@ -155,16 +156,17 @@ type KeyExchanger struct {
 	ctx    context.Context
 	name   string
 	public *ecdh.PublicKey
+	lane   string
 }
 
 // KeyExchanger looks a key up by its name within the caller's tenant. ctx also
 // governs the calls of ECDH, which has none.
 func (c *Client) KeyExchanger(ctx context.Context, name string) (*KeyExchanger, error) {
-	_, pub, err := c.lookUp(ctx, name)
+	key, pub, err := c.lookUp(ctx, name)
 	if err != nil {
 		return nil, err
 	}
-	x := &KeyExchanger{c: c, ctx: ctx, name: name}
+	x := &KeyExchanger{c: c, ctx: ctx, name: name, lane: deviceLane(key)}
 	switch pub := pub.(type) {
 	case *ecdh.PublicKey:
 		x.public = pub
@@ -193,7 +195,7 @@ func (x *KeyExchanger) ECDH(remote *ecdh.PublicKey) ([]byte, error) {
 func (x *KeyExchanger) ECDHContext(ctx context.Context, remote *ecdh.PublicKey) (secret []byte, err error) {
 	m := &signerv1.AgreeRequest{Key: x.name, PublicKey: remote.Bytes(), PublicKeyCrc32C: checksum(remote.Bytes())}
 	err = x.c.retry(ctx, func(ctx context.Context) error {
-		r, err := once(ctx, x.c, x.c.signing.Agree, m)
+		r, err := attempt(ctx, x.c, x.lane, x.c.agrees(), m)
 		if err != nil {
 			return err
 		}
@@ -221,7 +223,7 @@ func (c *Client) MAC(name string) *MAC { return &MAC{c, name} }
 func (m *MAC) MAC(ctx context.Context, data []byte) (mac []byte, err error) {
 	req := &signerv1.MacRequest{Key: m.name, Data: data, DataCrc32C: checksum(data), IdempotencyKey: newIdempotencyKey()}
 	err = m.c.retry(ctx, func(ctx context.Context) error {
-		r, err := once(ctx, m.c, m.c.signing.Mac, req)
+		r, err := attempt(ctx, m.c, keyLane(m.name), m.c.macs(), req)
 		if err != nil {
 			return err
 		}
@@ -243,7 +245,7 @@ func (c *Client) Frank(ctx context.Context, m *signerv1.FrankRequest) (out *sign
 		m.IdempotencyKey = newIdempotencyKey()
 	}
 	err = c.retry(ctx, func(ctx context.Context) error {
-		if out, err = once(ctx, c, c.signing.Frank, m); err != nil {
+		if out, err = attempt(ctx, c, keyLane(m.GetMacKey()), c.franks(), m); err != nil {
 			return err
 		}
 		if !intact(out.GetServerFrank(), out.GetServerFrankCrc32C()) || !intact(out.GetIntegritySignature(), out.GetIntegritySignatureCrc32C()) {
