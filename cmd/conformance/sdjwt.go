@@ -17,6 +17,9 @@ func runSDJWT(args []string, _ io.Reader, stdout, stderr io.Writer) int {
 // maxCorpusToken bounds a token that is judged by the specification alone.
 const maxCorpusToken = 1 << 20
 
+// corpusDepth bounds what is nested in it; RFC 9901 has no bound.
+const corpusDepth = 1 << 8
+
 // An sdjwtCase is a case of an SD-JWT corpus.
 type sdjwtCase struct {
 	token, nonce, aud, level string
@@ -126,7 +129,7 @@ func (s *sdjwtCase) policy(keys sdjwt.IssuerKeys) sdjwt.Policy {
 	case "", "must":
 		p.Permanent, p.LooseCnf = []string{}, true
 		p.Skew, p.KBSkew = sdjwt.Exactly, sdjwt.DefaultSkew
-		p.Limits = sdjwt.Limits{Octets: maxCorpusToken, Disclosures: 1 << 12}
+		p.Limits = sdjwt.Limits{Octets: maxCorpusToken, Disclosures: 1 << 12, Depth: corpusDepth}
 	case "should":
 		p.Permanent, p.LooseCnf = rfc9901Permanent, true
 		p.Skew, p.KBSkew = sdjwt.Exactly, sdjwt.DefaultSkew

@@ -41,7 +41,7 @@ func ParseJSON(text []byte, limits Limits) (*Token, error) {
 			return nil, malformed(where, "%q is not base64url", name)
 		}
 	}
-	disclosures, kb, err := unprotected(signature)
+	disclosures, kb, err := unprotected(signature, parts[0])
 	if err != nil {
 		return nil, err
 	}
@@ -76,7 +76,8 @@ func firstSignature(outer *jose.Object) (*jose.Object, error) {
 }
 
 // unprotected returns the two header parameters of RFC 9901 section 8.1.
-func unprotected(signature *jose.Object) (disclosures []string, kb string, err error) {
+// protected is the protected header in base64url.
+func unprotected(signature *jose.Object, protected string) (disclosures []string, kb string, err error) {
 	const where = "unprotected header"
 	v, there := signature.Get("header")
 	if !there {
@@ -85,6 +86,9 @@ func unprotected(signature *jose.Object) (disclosures []string, kb string, err e
 	h, ok := v.(*jose.Object)
 	if !ok {
 		return nil, "", malformed(where, "not an object")
+	}
+	if err := disjoint(h, protected); err != nil {
+		return nil, "", err
 	}
 	v, there = h.Get("disclosures")
 	list, ok := v.([]any)
@@ -103,6 +107,30 @@ func unprotected(signature *jose.Object) (disclosures []string, kb string, err e
 		return nil, "", malformed(where, "kb_jwt is not a JWT")
 	}
 	return disclosures, kb, nil
+}
+
+// disjoint refuses a header parameter that is in both headers, of which one
+// would have to be believed, and a crit that nobody signed (RFC 7515 sections
+// 4.1.11, 5.2 step 4 and 7.2.1).
+func disjoint(h *jose.Object, protected string) error {
+	const where = "unprotected header"
+	if h.Has("crit") {
+		return malformed(where, "crit must be in the protected header")
+	}
+	text, err := jose.DecodeBase64(protected)
+	if err != nil {
+		return malformed("protected header", "not canonical unpadded base64url")
+	}
+	p, err := jose.ParseObject(string(text), maxSerialDepth)
+	if err != nil {
+		return joseError("protected header", err)
+	}
+	for _, m := range h.Members {
+		if p.Has(m.Name) {
+			return malformed(where, "%q is in the protected header too", m.Name)
+		}
+	}
+	return nil
 }
 
 // MarshalJSON returns the token in flattened JWS JSON serialization.

@@ -130,9 +130,11 @@ func inJSON(t *testing.T, v *sdjwt.Verifier, shown *sdjwt.Token, want *sdjwt.Ver
 	if back.String() != shown.String() {
 		t.Errorf("JSON serialization gives %s", back)
 	}
-	got, err := v.Verify(context.Background(), string(text), sdjwt.Expect{Nonce: nonce})
-	if err != nil || !got.Claims.Equal(want.Claims.JSON()) {
-		t.Errorf("JSON serialization: %v", err)
+	for _, text := range []string{string(text), "\n " + string(text)} {
+		got, err := v.Verify(context.Background(), text, sdjwt.Expect{Nonce: nonce})
+		if err != nil || !got.Claims.Equal(want.Claims.JSON()) {
+			t.Errorf("JSON serialization: %v", err)
+		}
 	}
 }
 
@@ -399,21 +401,25 @@ func TestParsePath(t *testing.T) {
 
 func TestParseJSONRefuses(t *testing.T) {
 	for name, text := range map[string]string{
-		"empty":               `{}`,
-		"array":               `[]`,
-		"no signature":        `{"payload":"a","protected":"b"}`,
-		"dot in a part":       `{"payload":"a.b","protected":"b","signature":"c"}`,
-		"tilde in a part":     `{"payload":"a~b","protected":"b","signature":"c"}`,
-		"number":              `{"payload":1,"protected":"b","signature":"c"}`,
-		"payload twice":       `{"payload":"a","payload":"a","protected":"b","signature":"c"}`,
-		"both forms":          `{"payload":"a","protected":"b","signature":"c","signatures":[]}`,
-		"no signatures":       `{"payload":"a","signatures":[]}`,
-		"signature a string":  `{"payload":"a","signatures":["c"]}`,
-		"header a string":     `{"payload":"a","protected":"b","signature":"c","header":"h"}`,
-		"disclosures":         `{"payload":"a","protected":"b","signature":"c","header":{"disclosures":"d"}}`,
-		"disclosure":          `{"payload":"a","protected":"b","signature":"c","header":{"disclosures":[1]}}`,
-		"tilde in disclosure": `{"payload":"a","protected":"b","signature":"c","header":{"disclosures":["d~e"]}}`,
-		"kb_jwt":              `{"payload":"a","protected":"b","signature":"c","header":{"kb_jwt":1}}`,
+		"empty":                       `{}`,
+		"array":                       `[]`,
+		"no signature":                `{"payload":"a","protected":"b"}`,
+		"dot in a part":               `{"payload":"a.b","protected":"b","signature":"c"}`,
+		"tilde in a part":             `{"payload":"a~b","protected":"b","signature":"c"}`,
+		"number":                      `{"payload":1,"protected":"b","signature":"c"}`,
+		"payload twice":               `{"payload":"a","payload":"a","protected":"b","signature":"c"}`,
+		"both forms":                  `{"payload":"a","protected":"b","signature":"c","signatures":[]}`,
+		"no signatures":               `{"payload":"a","signatures":[]}`,
+		"signature a string":          `{"payload":"a","signatures":["c"]}`,
+		"header a string":             `{"payload":"a","protected":"b","signature":"c","header":"h"}`,
+		"disclosures":                 `{"payload":"a","protected":"b","signature":"c","header":{"disclosures":"d"}}`,
+		"disclosure":                  `{"payload":"a","protected":"b","signature":"c","header":{"disclosures":[1]}}`,
+		"tilde in disclosure":         `{"payload":"a","protected":"b","signature":"c","header":{"disclosures":["d~e"]}}`,
+		"kb_jwt":                      `{"payload":"a","protected":"b","signature":"c","header":{"kb_jwt":1}}`,
+		"alg in both headers":         `{"payload":"a","protected":"eyJhbGciOiJFUzI1NiJ9","signature":"c","header":{"alg":"none"}}`,
+		"disclosures in both headers": `{"payload":"a","protected":"eyJkaXNjbG9zdXJlcyI6W119","signature":"c","header":{"disclosures":[]}}`,
+		"crit that nobody signed":     `{"payload":"a","protected":"eyJhbGciOiJFUzI1NiJ9","signature":"c","header":{"crit":["x"],"x":1}}`,
+		"general, alg in both":        `{"payload":"a","signatures":[{"protected":"eyJhbGciOiJFUzI1NiJ9","signature":"c","header":{"alg":"ES256"}}]}`,
 		"kb_jwt in the second": `{"payload":"a","signatures":[{"protected":"b","signature":"c"},
 			{"protected":"b","signature":"c","header":{"kb_jwt":"x"}}]}`,
 	} {

@@ -63,7 +63,7 @@ func (v *Verifier) Verify(ctx context.Context, presentation string, expect Expec
 }
 
 func (v *Verifier) parse(presentation string) (*Token, error) {
-	if strings.HasPrefix(presentation, "{") {
+	if strings.HasPrefix(strings.TrimLeft(presentation, " \t\r\n"), "{") {
 		return ParseJSON([]byte(presentation), v.policy.Limits)
 	}
 	return Parse(presentation, v.policy.Limits)

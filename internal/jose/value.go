@@ -155,7 +155,7 @@ func AppendString(b []byte, s string) []byte {
 
 // Equal reports whether a and b are the same JSON value. The order of members
 // does not matter; numbers are compared by value where one of them has a
-// fraction or an exponent.
+// fraction or an exponent, and zero has no sign.
 func Equal(a, b any) bool {
 	switch a := a.(type) {
 	case json.Number:
@@ -172,7 +172,7 @@ func Equal(a, b any) bool {
 }
 
 func sameNumber(a, b json.Number) bool {
-	if a == b || !strings.ContainsAny(string(a+b), ".eE") {
+	if a == b || !strings.ContainsAny(string(a+b), ".eE") && a != "-0" && b != "-0" {
 		return a == b
 	}
 	x, errX := a.Float64()
