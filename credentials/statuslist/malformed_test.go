@@ -167,6 +167,7 @@ var malformedLists = []struct {
 	{"exp text", "status-unavailable", func(m *madeList) { m.claims["exp"] = "later" }},
 	{"exp true", "status-unavailable", func(m *madeList) { m.claims["exp"] = true }},
 	{"expired", "status-unavailable", func(m *madeList) { m.claims["exp"] = exampleNow.Unix() - 1 }},
+	{"expired in the year 1, when Go's time begins", "status-unavailable", func(m *madeList) { m.claims["exp"] = int64(-62135596800) }},
 	{"expires now", "status-unavailable", func(m *madeList) { m.claims["exp"] = exampleNow.Unix() }},
 	{"ttl zero", "status-unavailable", func(m *madeList) { m.claims["ttl"] = 0 }},
 	{"ttl negative", "status-unavailable", func(m *madeList) { m.claims["ttl"] = -5 }},

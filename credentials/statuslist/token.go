@@ -194,9 +194,15 @@ func (r *received) times(iat, exp float64, hasExp bool, ttl float64, hasTTL bool
 	return nil
 }
 
+// seconds returns a NumericDate as a Time that is not the zero Time, which
+// stands for a claim that is missing.
 func seconds(f float64) time.Time {
 	whole, part := math.Modf(f)
-	return time.Unix(int64(whole), int64(part*1e9))
+	t := time.Unix(int64(whole), int64(part*1e9))
+	if t.IsZero() {
+		return t.Add(-1)
+	}
+	return t
 }
 
 func parseCWT(b []byte) (*received, error) {
