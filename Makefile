@@ -7,7 +7,7 @@ FUZZTIME  ?= 10m
 BENCHTIME ?= 1s
 PKGS      ?= ./...
 
-.PHONY: all deps build demo test race vet lint fuzz soak bench conformance clean
+.PHONY: all deps build demo test race vet lint fuzz soak bench unit clean
 
 all: build
 
@@ -40,6 +40,9 @@ soak: deps ## long runs: leaks and drift
 
 bench: deps ## the figures of docs/performance.md, as ratios in one run
 	$(GO) test -run '^$$' -bench . -benchtime $(BENCHTIME) -timeout 120m $(PKGS)
+
+unit: build ## the systemd unit and the pages for operators, in a throw-away machine; needs root
+	@sh scripts/unit/machine.sh
 
 clean:
 	rm -rf bin

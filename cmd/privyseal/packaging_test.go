@@ -14,7 +14,7 @@ import (
 const maxExposure = 2.0
 
 // TestUnit has systemd's own tools read the unit, with a binary in its place,
-// and judge its sandbox.
+// and judge its sandbox, with and without a TPM. make unit runs it.
 func TestUnit(t *testing.T) {
 	tool, err := exec.LookPath("systemd-analyze")
 	if err != nil {
@@ -24,13 +24,23 @@ func TestUnit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	tpm, err := os.ReadFile(filepath.Join("..", "..", "packaging", "privyseal.service.d", "tpm.conf"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	unit := filepath.Join(t.TempDir(), "privyseal.service")
 	changed := strings.ReplaceAll(string(text), "/usr/bin/privyseal ", self+" ")
-	if err := os.WriteFile(unit, []byte(changed), 0o600); err != nil {
+	for name, unit := range map[string]string{"alone": changed, "with a TPM": changed + "\n" + string(tpm)} {
+		t.Run(name, func(t *testing.T) { judgeUnit(t, tool, unit) })
+	}
+}
+
+func judgeUnit(t *testing.T, tool, text string) {
+	unit := filepath.Join(t.TempDir(), "privyseal.service")
+	if err := os.WriteFile(unit, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if out, err := exec.CommandContext(t.Context(), tool, "verify", "--man=no", unit).CombinedOutput(); err != nil || strings.Contains(string(out), "privyseal.service:") {
