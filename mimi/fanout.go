@@ -71,6 +71,21 @@ func (m *FanoutMessage) read(r *tlsvec.Reader) {
 	}
 }
 
+// CompleteWelcome returns the encoding of a FanoutMessage of a Welcome with the
+// ratchet tree (as in the ratchet_tree extension), from its encoding without: one
+// whose RatchetTree is distributionService.
+func CompleteWelcome(m, tree []byte) ([]byte, error) {
+	end := len(m) - 1 // the option is the last that is encoded
+	if end < 0 || m[end] != uint8(mls.TreeDistributionService) {
+		return nil, errors.New("mimi: the FanoutMessage has no tree to complete")
+	}
+	b := tlsvec.NewBuilder(len(m) + len(tree))
+	b.Raw(m[:end])
+	b.Uint8(uint8(mls.TreeFull))
+	b.Raw(tree)
+	return b.Bytes(), nil
+}
+
 // A Fanout is the body of a notification: one or more FanoutMessages of one
 // room, one after the other and without a count.
 type Fanout []*FanoutMessage

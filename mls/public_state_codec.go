@@ -34,8 +34,12 @@ type PublicGroupState struct {
 // State encodes the group.
 func (p *PublicGroup) State() PublicGroupState {
 	s := p.state()
-	return PublicGroupState{s.context.GroupID, s.context.Epoch, s.tree.bytes(), encode((*publicGroupWriter)(p))}
+	return PublicGroupState{s.context.GroupID, s.context.Epoch, s.tree.bytes(), p.Rest()}
 }
+
+// Rest encodes what State returns in Rest, for who keeps the tree by what has
+// changed in it (PublicEpoch.TreeChanges).
+func (p *PublicGroup) Rest() []byte { return encode((*publicGroupWriter)(p)) }
 
 type publicGroupWriter PublicGroup
 
@@ -73,18 +77,28 @@ func (p *PublicGroup) MarshalBinary() ([]byte, error) {
 // UnmarshalPublicGroup reads what MarshalBinary of this or an earlier release
 // wrote.
 func UnmarshalPublicGroup(data []byte, cfg PublicConfig) (*PublicGroup, error) {
-	r := tlsvec.NewReader(data)
-	if err := checkStateVersion(r); err != nil {
+	st, err := SplitPublicGroup(data)
+	if err != nil {
 		return nil, err
-	}
-	st := PublicGroupState{Tree: r.Vector(), Rest: r.Vector()}
-	if err := r.Done(); err != nil {
-		return nil, &ParseError{"public group state", err}
 	}
 	return LoadPublicGroup(st, cfg)
 }
 
-// LoadPublicGroup reads what State returned. The tree is trusted as far as
+// SplitPublicGroup takes what MarshalBinary wrote apart, for LoadPublicGroup. ID
+// and Epoch are left out.
+func SplitPublicGroup(data []byte) (PublicGroupState, error) {
+	r := tlsvec.NewReader(data)
+	if err := checkStateVersion(r); err != nil {
+		return PublicGroupState{}, err
+	}
+	st := PublicGroupState{Tree: r.Vector(), Rest: r.Vector()}
+	if err := r.Done(); err != nil {
+		return PublicGroupState{}, &ParseError{"public group state", err}
+	}
+	return st, nil
+}
+
+// LoadPublicGroup reads what State returned, of which Tree and Rest count. The tree is trusted as far as
 // its hash: it was validated when it was stored.
 func LoadPublicGroup(st PublicGroupState, cfg PublicConfig) (*PublicGroup, error) {
 	p := newPublicGroup(cfg)

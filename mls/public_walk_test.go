@@ -34,6 +34,24 @@ type hubRoom struct {
 	names  int
 	joins  map[string]pendingJoin
 	done   map[string]int // how often each kind of step was taken
+
+	tree    []byte   // at some epoch, and
+	changes [][]byte // what has changed
+	marked  *PublicEpoch
+}
+
+// patch checks that the tree follows from an earlier one and what has changed.
+func (h *hubRoom) patch() {
+	h.t.Helper()
+	now := h.hub.Current()
+	if h.marked == nil || len(h.changes) == 40 {
+		h.tree, h.changes, h.marked = now.RatchetTree(), nil, now
+		return
+	}
+	h.changes, h.marked = append(h.changes, now.TreeChanges(h.marked)), now
+	got, err := PatchTree(h.tree, h.changes...)
+	h.must(err)
+	wantBytes(h.t, "patched tree", got, now.RatchetTree())
 }
 
 // A pendingJoin is a client whose Add was proposed.
@@ -189,6 +207,7 @@ func (h *hubRoom) accept(from string, message, groupInfo []byte) *StagedCommit {
 func (h *hubRoom) compare() {
 	h.t.Helper()
 	h.check()
+	h.patch()
 	e := h.hub.Current()
 	for name, g := range h.groups {
 		wantBytes(h.t, name+": GroupContext", e.ContextBytes(), g.ContextBytes())

@@ -421,6 +421,15 @@ func (n *node) marshalInOrder(x, last NodeIndex, b *tlsvec.Builder) {
 	if x > last {
 		return
 	}
+	n.marshalNode(b)
+	if inner {
+		right, _ := x.right()
+		n.right.marshalInOrder(right, last, b)
+	}
+}
+
+// marshalNode writes one optional<Node>.
+func (n *node) marshalNode(b *tlsvec.Builder) {
 	switch {
 	case n.leaf != nil:
 		b.Uint16(0x0101) // present, leaf
@@ -430,10 +439,6 @@ func (n *node) marshalInOrder(x, last NodeIndex, b *tlsvec.Builder) {
 		n.parent.marshal(b)
 	default:
 		b.Optional(false)
-	}
-	if inner {
-		right, _ := x.right()
-		n.right.marshalInOrder(right, last, b)
 	}
 }
 

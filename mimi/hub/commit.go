@@ -313,12 +313,14 @@ func (r *Room) accept(ctx context.Context, u *mimi.HandshakeBundle, staged *mls.
 	return out, err
 }
 
+// welcomeEvent is without the tree, which is the same for all newcomers of the
+// epoch: the caller keeps it once and completes the message as it is delivered.
 func (r *Room) welcomeEvent(w *mls.Welcome, at, epoch uint64, to []Addressee) (Event, error) {
 	m, err := mimi.ParseMLSMessage(w.Message())
 	if err != nil {
 		return Event{}, fmt.Errorf("hub: a Welcome that was read does not parse: %w", err)
 	}
-	f := mimi.FanoutMessage{Timestamp: at, Message: m, RatchetTree: r.group.TreeOption()}
+	f := mimi.FanoutMessage{Timestamp: at, Message: m}
 	return Event{Kind: EventWelcome, Timestamp: at, Epoch: epoch, Fanout: mimi.Fanout{&f}.Marshal(), To: to}, nil
 }
 

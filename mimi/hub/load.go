@@ -9,30 +9,64 @@ import (
 	"github.com/privyseal/privyseal/mls"
 )
 
-// Snapshot returns the room's group in its stored form. With the members, which
-// are stored by themselves, and the events after it, it makes the room anew.
-func (r *Room) Snapshot() ([]byte, error) { return r.group.MarshalBinary() }
+// Snapshot returns the room's group in its stored form but for its tree. With
+// that, the members, which are stored by themselves, and the events after it, it
+// makes the room anew.
+func (r *Room) Snapshot() []byte { return r.group.Rest() }
 
-// Load makes a room from a snapshot, the timestamp that the room had then, the
-// members it has now, the epoch in which the last of them came (Room.Newest),
-// and the events since the snapshot in their order. Nothing is judged: what was
+// Tree returns the ratchet tree of the epoch, encoded as in the ratchet_tree
+// extension.
+func (r *Room) Tree() []byte { return r.group.Current().RatchetTree() }
+
+// MarkTree has TreeChanges begin with the present epoch.
+func (r *Room) MarkTree() { r.marked = r.group.Current() }
+
+// TreeChanges returns what has changed in the tree since the epoch that was
+// marked, for mls.PatchTree; nil if none was.
+func (r *Room) TreeChanges() []byte {
+	if r.marked == nil {
+		return nil
+	}
+	return r.group.Current().TreeChanges(r.marked)
+}
+
+// A Stored is a room as it is stored.
+type Stored struct {
+	Group  mls.PublicGroupState // Tree and Rest, as of a snapshot
+	At     uint64               // newest accepted timestamp at the snapshot
+	Events []Event              // since the snapshot, in their order
+	// Members and Newest are as of now (Room.Members, Room.Newest).
+	Members []Member
+	Newest  uint64
+	// Marked is the epoch, of the snapshot or later, whose tree was marked last.
+	Marked uint64
+}
+
+// Load makes a room from what is stored of it. Nothing is judged: what was
 // accepted stays so.
-func Load(ctx context.Context, cfg *Config, uri mimi.URI, snapshot []byte, at uint64, members []Member, newest uint64, events []Event) (*Room, error) {
+func Load(ctx context.Context, cfg *Config, uri mimi.URI, s *Stored) (*Room, error) {
 	r := newRoom(cfg, uri)
-	r.newest = newest
-	group, err := mls.UnmarshalPublicGroup(snapshot, r.publicConfig())
+	r.newest = s.Newest
+	group, err := mls.LoadPublicGroup(s.Group, r.publicConfig())
 	if err != nil {
 		return nil, fmt.Errorf("hub: snapshot of %s: %w", uri, err)
 	}
-	r.group, r.last = group, at
+	r.group, r.last = group, s.At
 	if own := group.PendingProposals(); len(own) > 0 {
 		// A snapshot is taken as an epoch begins: only what the hub proposed again
 		// is pending then.
-		r.pending = []*bundle{{proposals: own, hub: true, accepted: at}}
+		r.pending = []*bundle{{proposals: own, hub: true, accepted: s.At}}
+	}
+	events, members := s.Events, s.Members
+	if r.Epoch() == s.Marked {
+		r.MarkTree()
 	}
 	for i := range events {
 		if err := r.replay(ctx, &events[i]); err != nil {
 			return nil, fmt.Errorf("hub: event of %s at %d: %w", uri, events[i].Timestamp, err)
+		}
+		if r.Epoch() == s.Marked {
+			r.MarkTree()
 		}
 	}
 	for _, m := range members {

@@ -35,6 +35,7 @@ type Room struct {
 	claims       map[CredentialID][]policy.Credential // of members, as found in this epoch
 	newest       uint64                               // the epoch that began with the last client that came
 	names_       *names                               // of the decision under way, for judge
+	marked       *mls.PublicEpoch                     // since which TreeChanges says what has changed
 }
 
 // A bundle is proposals that were accepted as one intent.

@@ -39,7 +39,10 @@ type Event struct {
 	Kind      EventKind
 	Timestamp uint64 // accepted_timestamp
 	Epoch     uint64 // of the group when it was accepted
-	Fanout    []byte // one mimi.FanoutMessage
+	// Fanout is one mimi.FanoutMessage. That of a Welcome says that the tree is
+	// with the hub; mimi.CompleteWelcome adds it, which is Room.Tree of the epoch
+	// that the commit began.
+	Fanout []byte
 	// Partial is the PartialGroupInfo that came with a commit, to rebuild the
 	// room from its events.
 	Partial []byte

@@ -36,19 +36,23 @@ func members(r *hub.Room) []mimi.URI {
 func (h *Hub) fanOut(r *hub.Room, events []hub.Event, before []mimi.URI) {
 	present := members(r)
 	for _, e := range events {
-		to := present
+		to, payload := present, e.Fanout
 		switch e.Kind {
 		case hub.EventWelcome:
 			to = nil
 			for _, a := range e.To {
 				to = append(to, a.Client)
 			}
+			var err error
+			if payload, err = mimi.CompleteWelcome(e.Fanout, r.Tree()); err != nil {
+				panic(err)
+			}
 		case hub.EventCommit:
 			to = append(slices.Clone(present), before...)
 		}
 		for _, d := range h.devices {
 			if slices.Contains(to, d.client) {
-				h.tell(d, r.URI(), clientapi.EventFanout, e.Fanout)
+				h.tell(d, r.URI(), clientapi.EventFanout, payload)
 			}
 		}
 	}

@@ -31,10 +31,13 @@ func engines(b *testing.B, f func(b *testing.B, pg bool)) {
 	b.Run("PostgreSQL", func(b *testing.B) { f(b, true) })
 }
 
+// benchAdds is how many clients are added in turn, to be measured on the disk.
+const benchAdds = 8
+
 // BenchmarkCommit has rooms of 10, 1,000 and 10,000 clients, each of a user of
 // its own, take turns in accepting commits of one member: one that refreshes its
-// leaf, and one that adds a client. It reports the CPU of the hub for each and
-// its growth over the room of 10.
+// leaf, and one that adds a client. It reports the CPU of the hub for each, its
+// growth over the room of 10, and what an addition takes on the disk.
 func BenchmarkCommit(b *testing.B) {
 	engines(b, func(b *testing.B, pg bool) {
 		w := newWorld(b, pg, "a.example")
@@ -44,6 +47,7 @@ func BenchmarkCommit(b *testing.B) {
 			rooms = append(rooms, w.crowd("a.example", fmt.Sprint(n), n))
 		}
 		cpu, wall := make(map[string][]time.Duration), make(map[string][]time.Duration)
+		disk := make(map[string][]float64)
 		next := 1 << 20
 		for b.Loop() {
 			for i, c := range rooms {
@@ -57,14 +61,22 @@ func BenchmarkCommit(b *testing.B) {
 				for range 5 {
 					measure("refresh", c.commit())
 				}
-				next++
-				_, user := clientNames("a.example", next)
-				measure("add", c.commit(c.adding(w.newcomers("a.example", next, 1), []mimi.URI{uri(b, user)})...))
+				before := c.node.size(b)
+				for range benchAdds {
+					next++
+					_, user := clientNames("a.example", next)
+					measure("add", c.commit(c.adding(w.newcomers("a.example", next, 1), []mimi.URI{uri(b, user)})...))
+				}
+				name := fmt.Sprintf("add-%d", sizes[i])
+				disk[name] = append(disk[name], float64(c.node.size(b)-before)/benchAdds)
 			}
 		}
 		for name, list := range cpu {
 			b.ReportMetric(float64(quantile(list, 0.5).Microseconds()), name+"-cpu-µs")
 			b.ReportMetric(float64(quantile(wall[name], 0.5).Microseconds()), name+"-µs")
+		}
+		for name, list := range disk {
+			b.ReportMetric(quantile(list, 0.5), name+"-disk-octets")
 		}
 		for _, what := range []string{"refresh", "add"} {
 			small := quantile(cpu[what+"-10"], 0.5)

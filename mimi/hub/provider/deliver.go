@@ -3,6 +3,7 @@ package provider
 import (
 	"context"
 	"database/sql"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -250,30 +251,55 @@ func collectAt(ctx context.Context, tx *sqldb.Tx, room, sent int64, group []*del
 	for _, d := range group {
 		d.body, d.last, d.more, d.full = nil, sent, false, false
 	}
-	rows, err := tx.Query(ctx, `SELECT seq, kind, body, providers, deaf FROM event WHERE room = ? AND seq > ? ORDER BY seq LIMIT ?`, room, sent, batchEvents)
+	list, more, err := nextEvents(ctx, tx, room, sent)
 	if err != nil {
 		return err
 	}
-	defer rows.Close()
-	n, open := 0, true
-	for open && rows.Next() {
-		var seq, kind int64
-		var body []byte
-		var providers, deaf string
-		if err := rows.Scan(&seq, &kind, &body, &providers, &deaf); err != nil {
-			return err
+	for i := range list {
+		e := &list[i]
+		if e.tree != 0 && slices.ContainsFunc(group, func(d *delivery) bool { return !d.full && d.wants(e.kind, e.providers, e.deaf) }) {
+			if e.body, err = completed(ctx, tx, room, e.tree, e.body); err != nil {
+				return err
+			}
 		}
-		n++
-		open = false
 		for _, d := range group {
-			d.add(seq, hub.EventKind(kind), body, providers, deaf)
-			open = open || !d.full
+			d.add(e.seq, e.kind, e.body, e.providers, e.deaf)
 		}
+		e.body = nil
 	}
 	for _, d := range group {
-		d.more = d.more || n == batchEvents && !d.full
+		d.more = d.more || more && !d.full
 	}
-	return rows.Err()
+	return nil
+}
+
+// A dueEvent is an event that followers may want.
+type dueEvent struct {
+	seq             int64
+	kind            hub.EventKind
+	body            []byte
+	tree            int64
+	providers, deaf string
+}
+
+// nextEvents reads events of a room after a number, no more than a delivery
+// takes, and reports whether there may be more.
+func nextEvents(ctx context.Context, tx *sqldb.Tx, room, after int64) (list []dueEvent, more bool, err error) {
+	rows, err := tx.Query(ctx, `SELECT seq, kind, body, tree, providers, deaf FROM event WHERE room = ? AND seq > ? ORDER BY seq LIMIT ?`, room, after, batchEvents)
+	if err != nil {
+		return nil, false, err
+	}
+	defer rows.Close()
+	size := 0
+	for size < batchOctets && rows.Next() {
+		var e dueEvent
+		if err := rows.Scan(&e.seq, &e.kind, &e.body, &e.tree, &e.providers, &e.deaf); err != nil {
+			return nil, false, err
+		}
+		size += len(e.body)
+		list = append(list, e)
+	}
+	return list, len(list) == batchEvents || size >= batchOctets, rows.Err()
 }
 
 // add takes an event along, if it is for the follower and there is room for it.

@@ -17,11 +17,12 @@ type entry struct {
 	uri  mimi.URI
 	used uint64 // guarded by Service.mu
 
-	mu   sync.Mutex // one decision at a time; guards what follows
-	id   int64
-	room *hub.Room // nil: not loaded, or ahead of the store
-	row  roomRow
-	deaf map[mimi.URI]bool // users of ours who may not receive messages
+	mu    sync.Mutex // one decision at a time; guards what follows
+	id    int64
+	room  *hub.Room // nil: not loaded, or ahead of the store
+	row   roomRow
+	trees chain
+	deaf  map[mimi.URI]bool // users of ours who may not receive messages
 
 	queue queue
 }
@@ -97,26 +98,29 @@ func (s *Service) load(ctx context.Context, tx *sqldb.Tx, e *entry) error {
 	case err != nil:
 		return err
 	}
-	var data []byte
-	if err := tx.QueryRow(ctx, `SELECT data FROM room_snapshot WHERE room = ?`, id).Scan(&data); err != nil {
+	st := hub.Stored{At: uint64(row.snapshotTS), Newest: uint64(newest)}
+	if st.Group, err = readSnapshot(ctx, tx, id); err != nil {
 		return fmt.Errorf("snapshot of %s: %w", e.uri, err)
 	}
-	members, err := readMembers(ctx, tx, id)
+	if st.Members, err = readMembers(ctx, tx, id); err != nil {
+		return err
+	}
+	if st.Events, err = readHandshakes(ctx, tx, id, row.snapshotSeq); err != nil {
+		return err
+	}
+	trees, err := readChain(ctx, tx, id)
 	if err != nil {
 		return err
 	}
-	events, err := readHandshakes(ctx, tx, id, row.snapshotSeq)
-	if err != nil {
-		return err
-	}
-	room, err := hub.Load(ctx, &s.hub, e.uri, data, uint64(row.snapshotTS), members, uint64(newest), events)
+	st.Marked = trees.epoch
+	room, err := hub.Load(ctx, &s.hub, e.uri, &st)
 	if err != nil {
 		return err
 	}
 	if err := room.Advance(ctx, uint64(lastTS), nil, nil); err != nil {
 		return err
 	}
-	e.id, e.row, e.room, e.deaf = id, row, room, deafUsers(room, s.cfg.Domain)
+	e.id, e.row, e.trees, e.room, e.deaf = id, row, trees, room, deafUsers(room, s.cfg.Domain)
 	return nil
 }
 

@@ -2,6 +2,7 @@ package provider
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/privyseal/privyseal/internal/sqldb"
@@ -145,25 +146,31 @@ func (s *Service) page(ctx context.Context, client mimi.URI, after uint64) (*eve
 		if err != nil {
 			return err
 		}
-		p.events = merge(room, direct)
-		return nil
+		p.events, err = fill(ctx, tx, merge(room, direct))
+		return err
 	})
 	return p, err
 }
 
-func roomEvents(ctx context.Context, tx *sqldb.Tx, client mimi.URI, after uint64) ([]*clientapi.Event, error) {
-	return readEvents(ctx, tx, `SELECT e.seq, e.at, 1, r.uri, e.body FROM subscription s JOIN event e ON e.room = s.room JOIN room r ON r.id = e.room
+func roomEvents(ctx context.Context, tx *sqldb.Tx, client mimi.URI, after uint64) ([]*pageEvent, error) {
+	return readEvents(ctx, tx, `SELECT e.seq, e.at, 1, r.uri, e.body, e.room, e.tree FROM subscription s JOIN event e ON e.room = s.room JOIN room r ON r.id = e.room
 		WHERE s.client = ? AND e.seq > ? AND e.seq > s.from_seq AND (s.until_seq IS NULL OR e.seq <= s.until_seq)
 		AND e.kind <= ? AND NOT (e.kind = ? AND s.muted_seq IS NOT NULL AND e.seq > s.muted_seq) ORDER BY e.seq LIMIT ?`,
 		client.String(), int64(after), int64(hub.EventCommit), int64(hub.EventMessage), pageEvents)
 }
 
-func directEvents(ctx context.Context, tx *sqldb.Tx, client mimi.URI, after uint64) ([]*clientapi.Event, error) {
-	return readEvents(ctx, tx, `SELECT d.seq, d.at, d.kind, coalesce(r.uri, ''), coalesce(e.body, d.payload) FROM direct d LEFT JOIN room r ON r.id = d.room LEFT JOIN event e ON e.seq = d.event
+func directEvents(ctx context.Context, tx *sqldb.Tx, client mimi.URI, after uint64) ([]*pageEvent, error) {
+	return readEvents(ctx, tx, `SELECT d.seq, d.at, d.kind, coalesce(r.uri, ''), coalesce(e.body, d.payload), d.room, coalesce(e.tree, 0) FROM direct d LEFT JOIN room r ON r.id = d.room LEFT JOIN event e ON e.seq = d.event
 		WHERE d.client = ? AND d.seq > ? ORDER BY d.seq LIMIT ?`, client.String(), int64(after), pageEvents)
 }
 
-func readEvents(ctx context.Context, tx *sqldb.Tx, query string, args ...any) (list []*clientapi.Event, err error) {
+// A pageEvent is an event, of which a Welcome is yet without its tree.
+type pageEvent struct {
+	clientapi.Event
+	room, tree int64
+}
+
+func readEvents(ctx context.Context, tx *sqldb.Tx, query string, args ...any) (list []*pageEvent, err error) {
 	rows, err := tx.Query(ctx, query, args...)
 	if err != nil {
 		return nil, err
@@ -171,10 +178,10 @@ func readEvents(ctx context.Context, tx *sqldb.Tx, query string, args ...any) (l
 	defer rows.Close()
 	size := 0
 	for rows.Next() && size < pageOctets {
-		e := new(clientapi.Event)
+		e := new(pageEvent)
 		var seq, at int64
 		var room string
-		if err := rows.Scan(&seq, &at, &e.Kind, &room, &e.Payload); err != nil {
+		if err := rows.Scan(&seq, &at, &e.Kind, &room, &e.Payload, &e.room, &e.tree); err != nil {
 			return nil, err
 		}
 		e.Seq, e.Time = uint64(seq), uint64(at)
@@ -191,9 +198,9 @@ func readEvents(ctx context.Context, tx *sqldb.Tx, query string, args ...any) (l
 
 // merge puts two pages in order, and drops of one what lies beyond the end of
 // the other: that has more which comes before it.
-func merge(a, b []*clientapi.Event) (list []*clientapi.Event) {
+func merge(a, b []*pageEvent) (list []*pageEvent) {
 	end := ^uint64(0)
-	for _, page := range [][]*clientapi.Event{a, b} {
+	for _, page := range [][]*pageEvent{a, b} {
 		size := 0
 		for _, e := range page {
 			size += len(e.Payload)
@@ -213,6 +220,24 @@ func merge(a, b []*clientapi.Event) (list []*clientapi.Event) {
 		}
 	}
 	return list
+}
+
+// fill gives Welcomes their trees, and ends the page where it has become long.
+func fill(ctx context.Context, tx *sqldb.Tx, page []*pageEvent) (list []*clientapi.Event, err error) {
+	size := 0
+	for _, e := range page {
+		if size >= pageOctets {
+			break
+		}
+		if e.tree != 0 {
+			if e.Payload, err = completed(ctx, tx, e.room, e.tree, e.Payload); err != nil {
+				return nil, err
+			}
+		}
+		size += len(e.Payload)
+		list = append(list, &e.Event)
+	}
+	return list, nil
 }
 
 // Rooms lists the rooms of which a client gets events.
@@ -267,6 +292,10 @@ func (s *Service) roleIn(ctx context.Context, room, user mimi.URI) (role mimi.Ro
 // Purge deletes events that were kept long enough, but for handshakes that a
 // room is still rebuilt from, and what is remembered for shorter times.
 func (s *Service) Purge(ctx context.Context) error {
+	return errors.Join(s.purgeEvents(ctx), s.dropTrees(ctx))
+}
+
+func (s *Service) purgeEvents(ctx context.Context) error {
 	keep := s.cfg.Retention
 	if keep == 0 {
 		keep = clientapi.Retention

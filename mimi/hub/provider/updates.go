@@ -114,10 +114,7 @@ func (s *Service) update(ctx context.Context, e *entry, from hub.From, u *mimi.H
 func (s *Service) complete(ctx context.Context, w *updateWrite) error {
 	e := w.e
 	s.hearing(w)
-	if err := s.snapshotIfDue(w); err != nil {
-		e.forget()
-		return err
-	}
+	s.snapshotIfDue(w)
 	err := s.step("before the update is stored")
 	if err == nil {
 		// What was decided is stored even if the caller has gone.
@@ -128,6 +125,10 @@ func (s *Service) complete(ctx context.Context, w *updateWrite) error {
 		return err
 	}
 	e.row = w.row
+	if w.tree != nil {
+		e.trees = e.trees.with(w.tree, w.first)
+		e.room.MarkTree()
+	}
 	s.announce(e.id)
 	for _, ev := range w.out.Events {
 		for _, a := range ev.To {
@@ -141,13 +142,15 @@ func (s *Service) complete(ctx context.Context, w *updateWrite) error {
 	return s.step("after the update is stored")
 }
 
-func (s *Service) snapshotIfDue(w *updateWrite) (err error) {
+// snapshotIfDue takes along what is to be stored of the room beside the update.
+func (s *Service) snapshotIfDue(w *updateWrite) {
 	r := &w.e.row
-	if w.out.Events[0].Kind != hub.EventCommit || r.logN < maxLogged && r.logLen < max(minLog, r.snapshotLen/2) {
-		return nil
+	if w.out.Events[0].Kind == hub.EventCommit && (r.logN >= maxLogged || r.logLen >= max(minLog, r.snapshotLen/2)) {
+		w.snapshot = w.e.room.Snapshot()
 	}
-	w.snapshot, err = w.e.room.Snapshot()
-	return err
+	if w.snapshot != nil || w.welcomes() {
+		w.tree = w.e.nextTree()
+	}
 }
 
 // hearing works out whose clients may not be sent messages any more, or may
@@ -218,13 +221,10 @@ func (s *Service) CreateRoom(ctx context.Context, from hub.From, q *clientapi.Cr
 	if err := s.alone(ctx, room); err != nil {
 		return nil, err
 	}
-	snapshot, err := room.Snapshot()
-	if err != nil {
+	if err := s.storeNew(ctx, e, room, out, hashOf(q.Marshal())); err != nil {
 		return nil, err
 	}
-	if err := s.storeNew(ctx, e, room, out, snapshot, hashOf(q.Marshal())); err != nil {
-		return nil, err
-	}
+	room.MarkTree()
 	e.room, e.deaf = room, deafUsers(room, s.cfg.Domain)
 	for _, m := range out.Came {
 		s.wake.client(m.Client)
@@ -248,8 +248,9 @@ func (s *Service) created(ctx context.Context, e *entry, q *clientapi.CreateRoom
 // nobody, and keeps the hash of the request.
 const kindCreated = 9
 
-func (s *Service) storeNew(ctx context.Context, e *entry, room *hub.Room, out *hub.Outcome, snapshot, hash []byte) error {
+func (s *Service) storeNew(ctx context.Context, e *entry, room *hub.Room, out *hub.Outcome, hash []byte) error {
 	var id, seq int64
+	snapshot, tree := room.Snapshot(), &treeWrite{room.Tree(), true, room.Epoch()}
 	at := int64(out.Response.AcceptedTimestamp)
 	err := s.db.Batch(ctx, func(tx *sqldb.Tx) (err error) {
 		ctx := context.WithoutCancel(ctx) // a query that is broken off takes the batch of all with it
@@ -265,7 +266,10 @@ func (s *Service) storeNew(ctx context.Context, e *entry, room *hub.Room, out *h
 		if err != nil {
 			return err
 		}
-		if _, err := tx.Exec(ctx, `INSERT INTO room_snapshot (room, data) VALUES (?, ?)`, id, snapshot); err != nil {
+		if _, err := tx.Exec(ctx, `INSERT INTO room_snapshot (room, data, tree) VALUES (?, ?, ?)`, id, snapshot, seq); err != nil {
+			return err
+		}
+		if err := putTree(ctx, tx, id, seq, seq, tree); err != nil {
 			return err
 		}
 		created := stored{Event: hub.Event{Kind: kindCreated, Timestamp: uint64(at), Epoch: room.Epoch(), Fanout: []byte{0}}, hash: hash}
@@ -281,6 +285,7 @@ func (s *Service) storeNew(ctx context.Context, e *entry, room *hub.Room, out *h
 		return err
 	}
 	e.id, e.row = id, roomRow{version: 1, head: seq, snapshotSeq: seq, snapshotTS: at, snapshotLen: int64(len(snapshot))}
+	e.trees = chain{}.with(tree, seq)
 	return nil
 }
 

@@ -37,6 +37,7 @@ type stored struct {
 	hash      []byte
 	providers []string // of a Welcome
 	deaf      []string
+	tree      int64 // of a Welcome whose body is without: see room_tree
 }
 
 // A numbered event has its place among all.
@@ -58,7 +59,7 @@ func (s *Service) putEvents(ctx context.Context, tx *sqldb.Tx, events []numbered
 		q := insertEvents[i]
 		args := make([]any, 0, q.rows*eventColumns)
 		for _, e := range events[:q.rows] {
-			args = append(args, e.seq, e.room, int64(e.Kind), int64(e.Timestamp), int64(e.Epoch), e.hash, e.Fanout, e.Partial, hostList(e.providers), hostList(e.deaf), now)
+			args = append(args, e.seq, e.room, int64(e.Kind), int64(e.Timestamp), int64(e.Epoch), e.hash, e.Fanout, e.Partial, hostList(e.providers), hostList(e.deaf), now, e.tree)
 		}
 		if _, err := tx.Exec(ctx, q.text, args...); err != nil {
 			return err
@@ -74,14 +75,14 @@ type insert struct {
 	text string
 }
 
-const eventColumns = 11
+const eventColumns = 12
 
 // insertEvents has the statements, from many rows to one.
 var insertEvents = []insert{eventRows(32), eventRows(8), eventRows(2), eventRows(1)}
 
 func eventRows(n int) insert {
 	row := "(?" + strings.Repeat(", ?", eventColumns-1) + ")"
-	return insert{n, `INSERT INTO event (seq, room, kind, ts, epoch, hash, body, partial, providers, deaf, at) VALUES ` + row + strings.Repeat(", "+row, n-1)}
+	return insert{n, `INSERT INTO event (seq, room, kind, ts, epoch, hash, body, partial, providers, deaf, at, tree) VALUES ` + row + strings.Repeat(", "+row, n-1)}
 }
 
 // hostList writes hosts so that each can be found with its commas around it.
@@ -103,7 +104,8 @@ type updateWrite struct {
 	e        *entry
 	out      *hub.Outcome
 	hash     []byte
-	snapshot []byte // nil if none is due
+	snapshot []byte     // nil if none is due
+	tree     *treeWrite // with a snapshot or a Welcome, or nil
 	row      roomRow
 	muted    []mimi.URI // clients
 	unmuted  []mimi.URI
@@ -133,6 +135,11 @@ func (s *Service) store(ctx context.Context, w *updateWrite) error {
 		if err := s.storeRoom(ctx, tx, w); err != nil {
 			return err
 		}
+		if w.tree != nil {
+			if err := putTree(ctx, tx, w.e.id, first, w.e.trees.base, w.tree); err != nil {
+				return err
+			}
+		}
 		for i := range w.out.Events {
 			if err := s.storeUpdateEvent(ctx, tx, w, i); err != nil {
 				return err
@@ -153,7 +160,7 @@ func (s *Service) storeRoom(ctx context.Context, tx *sqldb.Tx, w *updateWrite) e
 	commit := w.out.Events[0].Kind == hub.EventCommit
 	if w.snapshot != nil {
 		w.row.snapshotSeq, w.row.snapshotTS, w.row.snapshotLen, w.row.logLen, w.row.logN = w.first, int64(r.LastTimestamp()), int64(len(w.snapshot)), 0, 0
-		_, err := tx.Exec(ctx, `UPDATE room_snapshot SET data = ? WHERE room = ?`, w.snapshot, w.e.id)
+		_, err := tx.Exec(ctx, `UPDATE room_snapshot SET data = ?, tree = ? WHERE room = ?`, w.snapshot, w.first, w.e.id)
 		if err != nil {
 			return err
 		}
@@ -176,6 +183,7 @@ func (s *Service) storeUpdateEvent(ctx context.Context, tx *sqldb.Tx, w *updateW
 	}
 	seq := w.first + int64(i)
 	if e.Kind == hub.EventWelcome {
+		e.tree = w.first
 		for _, a := range e.To {
 			if host := a.Client.Host(); host != s.cfg.Domain && !slices.Contains(e.providers, host) {
 				e.providers = append(e.providers, host)
