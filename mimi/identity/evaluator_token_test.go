@@ -268,6 +268,32 @@ func TestRecheck(t *testing.T) {
 	if len(alerts) != 4 || alerts[0].Kind != identity.AlertUnavailable || alerts[0].Kind.Remove() || !alerts[1].Kind.Remove() {
 		t.Errorf("%+v", alerts)
 	}
+	// What was suspended stays so while nothing can be learned of it, and no
+	// longer.
+	held = held[:1]
+	held[0].Suspended = true
+	kind := func() (kinds string) {
+		alerts, _, err := eval.Recheck(t.Context(), held)
+		must(t, err)
+		for _, a := range alerts {
+			kinds += string(a.Kind)
+		}
+		return kinds
+	}
+	if got := kind(); got != "suspended" {
+		t.Errorf("nothing is known, and the suspension has become %q", got)
+	}
+	w.ca.WriteCRL(t, crl, 9)
+	w.ck.at = w.ck.at.Add(time.Minute)
+	must(t, eval.Refresh(t.Context(), "acme"))
+	if got := kind(); got != "" {
+		t.Errorf("it is good again, and found %q", got)
+	}
+	must(t, os.Remove(crl))
+	w.ck.at = w.ck.at.Add(13 * time.Hour)
+	if got := kind(); got != "suspended" {
+		t.Errorf("only something out of date is known, and the suspension has become %q", got)
+	}
 }
 
 // TestFollow has a revocation reach somebody who follows, at once.

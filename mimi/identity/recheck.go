@@ -13,6 +13,10 @@ import (
 type Held struct {
 	Question Question
 	Ref      any
+	// Suspended says that the credential was found suspended. It stays so until
+	// it is known to be good again: that nothing can be learned, or only
+	// something out of date, ends no suspension.
+	Suspended bool
 }
 
 // An Alert is a credential that should not be relied on as before.
@@ -56,7 +60,7 @@ func (e *Evaluator) Recheck(ctx context.Context, held []Held) (changes []Alert, 
 		if v.UsableUntil.After(e.opts.Now()) {
 			next = earlier(next, v.UsableUntil)
 		}
-		if kind, why := alertOf(v, verdict); kind != "" {
+		if kind, why := h.alert(v, verdict); kind != "" {
 			changes = append(changes, Alert{Held: h, Kind: kind, Verdict: v, Err: why})
 		}
 	}
@@ -69,6 +73,15 @@ func (e *Evaluator) Recheck(ctx context.Context, held []Held) (changes []Alert, 
 func (v *Verdict) ForGood() bool {
 	kind, _ := alertOf(v, nil)
 	return kind.Remove()
+}
+
+// alert is alertOf with what was found before.
+func (h *Held) alert(v *Verdict, err error) (AlertKind, error) {
+	kind, why := alertOf(v, err)
+	if h.Suspended && (kind == "" || kind == AlertUnavailable) && v.Recheck() {
+		return AlertSuspended, credentials.Errorf(credentials.CodeSuspended, "status", "it was suspended, and nothing newer is known")
+	}
+	return kind, why
 }
 
 // alertOf sorts a verdict on a credential that was believed once.

@@ -304,7 +304,7 @@ func (s *Service) reload(uri string) {
 func (s *Service) held(ctx context.Context) (list []identity.Held, err error) {
 	err = s.db.Read(ctx, func(tx *sqldb.Tx) error {
 		list = nil
-		rows, err := tx.Query(ctx, `SELECT h.credential, h.host, h.suite, h.key, h.type, h.body FROM held h
+		rows, err := tx.Query(ctx, `SELECT h.credential, h.host, h.suite, h.key, h.type, h.body, h.suspended FROM held h
 			WHERE EXISTS (SELECT 1 FROM member m JOIN room r ON r.id = m.room WHERE m.credential = h.credential AND m.until IS NULL AND r.closed = 0)`)
 		if err != nil {
 			return err
@@ -312,13 +312,13 @@ func (s *Service) held(ctx context.Context) (list []identity.Held, err error) {
 		defer rows.Close()
 		for rows.Next() {
 			var id []byte
-			var suite, kind int64
+			var suite, kind, suspended int64
 			q := identity.Question{Role: identity.RoleClient, Expect: identity.Expected{Pseudonyms: true}}
-			if err := rows.Scan(&id, &q.Voucher, &suite, &q.SignatureKey, &kind, &q.Credential.Body); err != nil {
+			if err := rows.Scan(&id, &q.Voucher, &suite, &q.SignatureKey, &kind, &q.Credential.Body, &suspended); err != nil {
 				return err
 			}
 			q.Suite, q.Credential.Type = mls.CipherSuite(suite), mls.CredentialType(kind)
-			list = append(list, identity.Held{Question: q, Ref: hub.CredentialID(id)})
+			list = append(list, identity.Held{Question: q, Ref: hub.CredentialID(id), Suspended: suspended != 0})
 		}
 		return rows.Err()
 	})

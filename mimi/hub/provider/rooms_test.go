@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -460,6 +461,15 @@ func TestSuspension(t *testing.T) {
 		}
 		if i := w.check(clubhouse, alice); len(i.Members) != 3 || i.Pending != 0 {
 			t.Errorf("%d leaves and %d pending: a suspension removes nobody", len(i.Members), i.Pending)
+		}
+		// A node that cannot learn of the suspension does not end it.
+		ok(t, os.Rename(crl, crl+".away"))
+		_, blind := identitytest.Open(t, filepath.Join(dir, "trust.json"), nil)
+		short, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+		n.Follow(short, blind)
+		cancel()
+		if n.held(t, clubhouse) != 2 {
+			t.Error("a suspension ends because nothing can be learned of it")
 		}
 		w.ca.WriteCRL(t, crl, 3)
 		later.Store(int64(10 * time.Second))
