@@ -137,7 +137,7 @@ func (b *batch) complete(o *op) {
 
 // finish takes a place in the order of entries.
 func (b *batch) finish(o *op) {
-	b.head.chain = nextChain(b.head.chain, Commitment(entryOctets(o.number, o.intent.octets, o.encoded)))
+	b.head.chain = nextChain(b.head.chain, commitmentOf(o.number, o.intent.octets, o.encoded))
 	var signature any
 	if o.sigHash != nil {
 		signature = o.sigHash

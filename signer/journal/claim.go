@@ -3,7 +3,7 @@ package journal
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"fmt"
+	"strconv"
 
 	"github.com/privyseal/privyseal/signer"
 )
@@ -68,12 +68,15 @@ func Claims(tenant string, key signer.KeyID, r *signer.Request) ([]Claim, error)
 
 // scope is a digest over a kind and names, each with its length before it.
 func scope(kind Kind, names ...string) [sha256.Size]byte {
-	h := sha256.New()
-	fmt.Fprintf(h, "%d:%s", len(kind), kind)
+	b := appendCounted(make([]byte, 0, 256), string(kind))
 	for _, n := range names {
-		fmt.Fprintf(h, "%d:%s", len(n), n)
+		b = appendCounted(b, n)
 	}
-	return [sha256.Size]byte(h.Sum(nil))
+	return sha256.Sum256(b)
+}
+
+func appendCounted(b []byte, s string) []byte {
+	return append(append(strconv.AppendInt(b, int64(len(s)), 10), ':'), s...)
 }
 
 func sha(octets []byte) []byte {
@@ -85,7 +88,7 @@ func sha(octets []byte) []byte {
 func digest(parts ...[]byte) []byte {
 	h := sha256.New()
 	for _, p := range parts {
-		fmt.Fprintf(h, "%d:", len(p))
+		h.Write(append(strconv.AppendInt(nil, int64(len(p)), 10), ':'))
 		h.Write(p)
 	}
 	return h.Sum(nil)

@@ -40,14 +40,25 @@ func entryOctets(number int64, intent, outcome []byte) []byte {
 	return append(b, '}')
 }
 
+// commitmentOf is the Commitment of what entryOctets joins.
+func commitmentOf(number int64, intent, outcome []byte) (c [sha256.Size]byte) {
+	h, b := sha256.New(), make([]byte, 0, 64)
+	b = append(b, `{"reservation":`...)
+	b = strconv.AppendInt(b, number, 10)
+	h.Write(append(b, `,"intent":`...))
+	h.Write(intent)
+	h.Write(append(b[:0], `,"outcome":`...))
+	h.Write(outcome)
+	h.Write(append(b[:0], '}'))
+	h.Sum(c[:0])
+	return c
+}
+
 // firstChain is the running hash before the first entry.
 func firstChain() []byte { return sha([]byte("privyseal journal 1")) }
 
 func nextChain(chain []byte, commitment [sha256.Size]byte) []byte {
-	h := sha256.New()
-	h.Write(chain)
-	h.Write(commitment[:])
-	return h.Sum(nil)
+	return sha(append(append(make([]byte, 0, 2*sha256.Size), chain...), commitment[:]...))
 }
 
 // MaxEntry bounds an entry's octets: in base64 it must fit into one line of a

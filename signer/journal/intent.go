@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"time"
 	"unicode/utf8"
 
@@ -151,9 +152,11 @@ func (in *Intent) operation() Operation {
 // bind is the digest of what must be the same when an idempotency key comes
 // again: the key of the device, what it does, and to which octets.
 func (in *Intent) bind(digest [sha256.Size]byte) [sha256.Size]byte {
-	h := sha256.New()
-	fmt.Fprintf(h, "%q %d %q %q %x", in.Key, in.Version, in.Purpose, in.operation(), digest)
-	return [sha256.Size]byte(h.Sum(nil))
+	b := strconv.AppendQuote(make([]byte, 0, 256), string(in.Key))
+	b = strconv.AppendInt(append(b, ' '), int64(in.Version), 10)
+	b = strconv.AppendQuote(append(b, ' '), string(in.Purpose))
+	b = strconv.AppendQuote(append(b, ' '), string(in.operation()))
+	return sha256.Sum256(hex.AppendEncode(append(b, ' '), digest[:]))
 }
 
 func (in *Intent) check() error {

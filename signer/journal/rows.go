@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/privyseal/privyseal/internal/sqldb"
 )
 
 // maxRows is the most rows in one statement. Counts are powers of two, so that
@@ -30,17 +32,24 @@ func chunks[T any](rows []T, f func([]T) error) error {
 func list(unit string, n int) string { return strings.Repeat(unit+", ", n-1) + unit }
 
 func flatten(rows [][]any) []any {
-	var args []any
+	args := make([]any, 0, len(rows)*len(rows[0]))
 	for _, r := range rows {
 		args = append(args, r...)
 	}
 	return args
 }
 
-// insert writes rows; tail is what stands after VALUES.
+// insert writes rows; into is the table with its columns, and tail what stands
+// after VALUES. SQLite would keep a copy of every page that the statement
+// touches, to take back its rows where one fails; since then the whole
+// transaction is taken back, OR FAIL has it leave them.
 func (b *batch) insert(into, unit, tail string, rows [][]any) error {
+	verb := "INSERT INTO "
+	if b.tx.Dialect() == sqldb.SQLite {
+		verb = "INSERT OR FAIL INTO "
+	}
 	return chunks(rows, func(part [][]any) error {
-		_, err := b.tx.Exec(b.ctx, into+" VALUES "+list(unit, len(part))+tail, flatten(part)...)
+		_, err := b.tx.Exec(b.ctx, verb+into+" VALUES "+list(unit, len(part))+tail, flatten(part)...)
 		return err
 	})
 }
@@ -51,8 +60,8 @@ func (b *batch) store() error {
 		return nil
 	}
 	return errors.Join(
-		b.insert("INSERT INTO journal_reservation (number, intent)", "(?, ?)", "", b.reservations),
-		b.insert("INSERT INTO journal_entry (position, reservation, signature, outcome, chain)", "(?, ?, ?, ?, ?)", "", b.entries),
+		b.insert("journal_reservation (number, intent)", "(?, ?)", "", b.reservations),
+		b.insert("journal_entry (position, reservation, signature, outcome, chain)", "(?, ?, ?, ?, ?)", "", b.entries),
 		b.storeMarks(), b.storeIdems(), b.storeHead())
 }
 
@@ -75,7 +84,7 @@ func (b *batch) storeMarks() error {
 			rows = append(rows, m.row(s[:]))
 		}
 	}
-	return b.insert("INSERT INTO journal_guard (scope, kind, name, number, content, owner, prior_number, prior_content)",
+	return b.insert("journal_guard (scope, kind, name, number, content, owner, prior_number, prior_content)",
 		"(?, ?, ?, ?, ?, ?, ?, ?)", ` ON CONFLICT (scope) DO UPDATE SET number = excluded.number, content = excluded.content,
 		owner = excluded.owner, prior_number = excluded.prior_number, prior_content = excluded.prior_content`, rows)
 }
@@ -112,18 +121,28 @@ func (b *batch) load(ops []*op) error {
 func (b *batch) loadEnded(ops []*op) error {
 	b.ended = make(map[int64]bool)
 	var numbers []any
+	var least, most int64
 	for _, o := range ops {
-		if o.kind == opComplete {
-			numbers = append(numbers, o.number)
+		if o.kind != opComplete {
+			continue
 		}
+		if len(numbers) == 0 {
+			least, most = o.number, o.number
+		}
+		least, most = min(least, o.number), max(most, o.number)
+		numbers = append(numbers, o.number)
+	}
+	ended := func(r *sql.Rows) error {
+		var n int64
+		err := r.Scan(&n)
+		b.ended[n] = true
+		return err
+	}
+	if len(numbers) > 1 && most-least < int64(4*len(numbers)) { // one look at those that lie together
+		return b.scan(`SELECT reservation FROM journal_entry WHERE reservation BETWEEN ? AND ?`, []any{least, most}, ended)
 	}
 	return chunks(numbers, func(part []any) error {
-		return b.scan(`SELECT reservation FROM journal_entry WHERE reservation IN (`+list("?", len(part))+`)`, part, func(r *sql.Rows) error {
-			var n int64
-			err := r.Scan(&n)
-			b.ended[n] = true
-			return err
-		})
+		return b.scan(`SELECT reservation FROM journal_entry WHERE reservation IN (`+list("?", len(part))+`)`, part, ended)
 	})
 }
 
@@ -252,7 +271,7 @@ func (b *batch) storeIdems() error {
 			rows = append(rows, []any{k.tenant, k.caller, k.key, r.bound, r.reservation, r.result, null(r.signature), r.device})
 		}
 	}
-	return b.insert("INSERT INTO journal_idempotency (tenant, caller, idem, bound, reservation, result, signature, device)",
+	return b.insert("journal_idempotency (tenant, caller, idem, bound, reservation, result, signature, device)",
 		"(?, ?, ?, ?, ?, ?, ?, ?)", ` ON CONFLICT (tenant, caller, idem) DO UPDATE SET bound = excluded.bound,
 		reservation = excluded.reservation, result = excluded.result, signature = excluded.signature, device = excluded.device`, rows)
 }

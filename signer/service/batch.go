@@ -139,9 +139,8 @@ func (s *Service) enter(ctx context.Context, gate *admit.Gate, c *access.Caller)
 }
 
 // reserveAll reserves what is left and returns what a device has to sign.
-func (s *Service) reserveAll(ctx context.Context, items []*item) (reserved []*item) {
-	var intents []journal.Intent
-	var left []*item
+func (s *Service) reserveAll(ctx context.Context, items []*item) []*item {
+	intents, left := make([]journal.Intent, 0, len(items)), make([]*item, 0, len(items))
 	for _, it := range items {
 		if it.err == nil {
 			intents, left = append(intents, it.signIntent(it.req, it.rule)), append(left, it)
@@ -160,6 +159,7 @@ func (s *Service) reserveAll(ctx context.Context, items []*item) (reserved []*it
 		}
 		return first
 	})
+	reserved := left[:0]
 	for _, it := range left {
 		switch {
 		case it.err != nil:

@@ -11,7 +11,7 @@ import (
 
 // summarise names the few parsed fields by which a person recognises a request
 // in the journal. Contents are not among them: a journal is read by many.
-func summarise(req *signer.Request) map[string]any {
+func summarise(req *signer.Request) any {
 	switch p := req.Parsed().(type) {
 	case *signer.MLSContent:
 		return summariseMLS(p.Fields)
@@ -35,19 +35,26 @@ func summarise(req *signer.Request) map[string]any {
 	return nil
 }
 
-func summariseMLS(f *signer.MLSFields) map[string]any {
+// mlsSummary has its members in the order of their names, as all summaries do.
+type mlsSummary struct {
+	ContentType string  `json:"content_type,omitempty"`
+	Epoch       *uint64 `json:"epoch,omitempty"`
+	Group       *string `json:"group,omitempty"`
+	Leaf        string  `json:"leaf,omitempty"`
+	Sender      *string `json:"sender,omitempty"`
+}
+
+func summariseMLS(f *signer.MLSFields) any {
 	if f == nil {
 		return nil
 	}
-	m := make(map[string]any)
+	m := &mlsSummary{ContentType: f.ContentType, Leaf: f.Leaf}
 	if f.HasEpoch {
-		m["group"], m["epoch"] = hex.EncodeToString(f.Group), f.Epoch
+		group := hex.EncodeToString(f.Group)
+		m.Group, m.Epoch = &group, &f.Epoch
 	}
 	if f.ContentType != "" {
-		m["content_type"], m["sender"] = f.ContentType, f.Sender
-	}
-	if f.Leaf != "" {
-		m["leaf"] = f.Leaf
+		m.Sender = &f.Sender
 	}
 	return m
 }
