@@ -25,7 +25,7 @@ type MLSFields struct {
 	HasEpoch    bool
 	CipherSuite uint16
 
-	WireFormat   uint16 // 1 is PublicMessage, 2 is PrivateMessage
+	WireFormat   uint16 // 1 is PublicMessage, 2 PrivateMessage, 0xF051 SemiPrivateMessage
 	Sender       string // "member", "external", "new_member_proposal", "new_member_commit"
 	SenderIndex  uint32 // leaf_index or sender_index
 	ContentType  string // "application", "proposal", "commit"
@@ -112,13 +112,21 @@ func mls10(r *tlsvec.Reader) {
 	}
 }
 
+// The wire formats that are signed. That of SemiPrivateMessages is of private use
+// (draft-mahy-mls-semiprivatemessage has no number yet).
+const (
+	wirePublic      = 1
+	wirePrivate     = 2
+	wireSemiPrivate = 0xF051
+)
+
 // readFramedContentTBS reads RFC 9420 section 6.1. The body of a proposal is
 // not looked into: its end is known only to those who know its type.
 func readFramedContentTBS(r *tlsvec.Reader, f *MLSFields) {
 	mls10(r)
 	f.WireFormat = r.Uint16()
-	if (f.WireFormat != 1 && f.WireFormat != 2) && r.Err() == nil {
-		r.Fail(fmt.Sprintf("wire_format %d is none that is signed", f.WireFormat))
+	if f.WireFormat != wirePublic && f.WireFormat != wirePrivate && f.WireFormat != wireSemiPrivate && r.Err() == nil {
+		r.Fail(fmt.Sprintf("wire_format 0x%04x is none that is signed", f.WireFormat))
 	}
 	f.Group, f.Epoch, f.HasEpoch = r.Vector(), r.Uint64(), true
 	f.Sender = named(r, "sender_type", mlsSenders)
@@ -127,6 +135,9 @@ func readFramedContentTBS(r *tlsvec.Reader, f *MLSFields) {
 	}
 	r.Vector() // authenticated_data
 	f.ContentType = named(r, "content_type", mlsContents)
+	if f.WireFormat == wireSemiPrivate && (f.Sender != "member" || f.ContentType == "application") && r.Err() == nil {
+		r.Fail("a SemiPrivateMessage is a member's proposal or commit")
+	}
 	inGroup := f.Sender == "member" || f.Sender == "new_member_commit"
 	switch f.ContentType {
 	case "application":

@@ -3,6 +3,7 @@ package signer_test
 import (
 	"errors"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -55,6 +56,40 @@ func TestMLSContextMustAgree(t *testing.T) {
 	content[2+2+5+7] = 8 // the epoch of the FramedContent
 	if _, err := signer.MLSRequest("FramedContentTBS", content); !errors.As(err, new(*signer.Refusal)) {
 		t.Errorf("content and context of different epochs: %v", err)
+	}
+}
+
+// TestSemiPrivate: a member's handshakes are signed as SemiPrivateMessages too,
+// and nothing else is.
+func TestSemiPrivate(t *testing.T) {
+	as := func(format uint16, content []byte) []byte {
+		content[2], content[3] = byte(format>>8), byte(format)
+		return content
+	}
+	commit := signertest.CommitTBS("room", 8, "x")
+	r, err := signer.MLSRequest("FramedContentTBS", as(0xF051, commit))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f := r.Parsed().(*signer.MLSContent).Fields; f.WireFormat != 0xF051 || f.ContentType != "commit" || f.Epoch != 8 {
+		t.Errorf("read as %+v", *f)
+	}
+	outside := as(1, signertest.CommitTBS("room", 8, "x"))
+	const sender = 2 + 2 + 5 + 8
+	outside[sender] = 4 // new_member_commit, which has no index
+	outside = slices.Delete(outside, sender+1, sender+5)
+	if _, err := signer.MLSRequest("FramedContentTBS", outside); err != nil {
+		t.Errorf("a public external commit: %v", err)
+	}
+	for name, content := range map[string][]byte{
+		"a message":          as(0xF051, signertest.ApplicationTBS("room", 7, "hello")),
+		"an external commit": as(0xF051, outside),
+		"another format":     as(0xF052, commit),
+		"a Welcome":          as(3, commit),
+	} {
+		if _, err := signer.MLSRequest("FramedContentTBS", content); !errors.As(err, new(*signer.Refusal)) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

@@ -31,7 +31,7 @@ type clientFlags struct{ name string }
 func newClientCommand(a *app) *cobra.Command {
 	var f clientFlags
 	c := group("client", "Take part in rooms as a client of a MIMI provider",
-		newClientRegister(a), newClientRoom(a, &f), newClientMembership(a, &f, "add"), newClientMembership(a, &f, "remove"),
+		newClientRegister(a), newClientUnregister(a, &f), newClientRoom(a, &f), newClientMembership(a, &f, "add"), newClientMembership(a, &f, "remove"),
 		newClientMembership(a, &f, "ban"), newClientMembership(a, &f, "kick"), newClientRole(a, &f), newClientJoin(a, &f), newClientCode(a, &f), newClientLeave(a, &f),
 		newClientSend(a, &f), newClientAnswer(a, &f, "reply"), newClientAnswer(a, &f, "react"), newClientAnswer(a, &f, "edit"), newClientDelete(a, &f),
 		newClientAttach(a, &f), newClientFetch(a, &f), newClientConsent(a, &f), newClientProfile(a, &f), newClientFind(a, &f),

@@ -91,11 +91,16 @@ func x509Credential(chain []*x509.Certificate, r *clientRecord, key crypto.Signe
 	if !credentials.SamePublicKey(chain[0].PublicKey, key.Public()) {
 		return none, credentials.Errorf(credentials.CodeCnfLeafMismatch, "certificate", "it is for another key than %s", r.Key)
 	}
-	var der [][]byte
-	for _, c := range chain {
-		der = append(der, c.Raw)
+	return chainCredential(chain), nil
+}
+
+// chainCredential is a chain of certificates as MLS has it.
+func chainCredential(chain []*x509.Certificate) mls.Credential {
+	der := make([][]byte, len(chain))
+	for i, c := range chain {
+		der[i] = c.Raw
 	}
-	return mls.X509Credential(der), nil
+	return mls.X509Credential(der)
 }
 
 // A keyBinding is a token with a key binding, as leaves have it. It is kept: a

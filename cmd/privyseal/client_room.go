@@ -17,23 +17,22 @@ import (
 	"github.com/privyseal/privyseal/mimi/policy"
 )
 
-var roleLists = map[string]func() *policy.RoleData{
-	"cooperative": policy.CooperativeRoles, "strict": policy.StrictRoles, "moderated": policy.ModeratedRoles, "multi-org": policy.MultiOrganizationRoles,
-}
-
 func newClientRoom(a *app, f *clientFlags) *cobra.Command {
-	var name, roles, role string
-	create := &cobra.Command{Use: "create ROOM", Short: "Make a room at the client's own provider", Args: exactArgs(1),
+	var flags roomFlags
+	create := &cobra.Command{Use: "create ROOM", Short: "Make a room at the client's own provider", Args: exactArgs(1), Long: roomCreateHelp,
+		Example: "  privyseal client room create mimi://a.example/r/club --name Club\n" +
+			"  privyseal client room create mimi://a.example/r/team --roles strict --semi-private \\\n" +
+			"    --preauthorize ordinary_user=mimi://b.example/u/bob",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			uri, err := parseRoom(args[0])
 			if err != nil {
 				return err
 			}
-			opts, err := roomOptions(name, roles, role)
-			if err != nil {
-				return err
-			}
 			return a.withClient(cmd.Context(), f, func(ctx context.Context, c *client.Client) error {
+				opts, err := flags.options(c)
+				if err != nil {
+					return err
+				}
 				r, err := c.CreateRoom(ctx, uri, *opts)
 				if err != nil {
 					return err
@@ -41,43 +40,42 @@ func newClientRoom(a *app, f *clientFlags) *cobra.Command {
 				return a.printRoom(ctx, r)
 			})
 		}}
-	fl := create.Flags()
-	fl.StringVar(&name, "name", "", "the room's name")
-	fl.StringVar(&roles, "roles", "cooperative", "`list` of roles: "+strings.Join(slices.Sorted(maps.Keys(roleLists)), ", "))
-	fl.StringVar(&role, "role", "", "the creator's `role` by name (default: the highest with clients in the room)")
+	flags.define(create)
 	show := &cobra.Command{Use: "show ROOM", Short: "Print what is known of a room", Args: exactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withRoom(cmd.Context(), f, args[0], func(ctx context.Context, _ *client.Client, r *client.Room) error { return a.printRoom(ctx, r) })
 		}}
-	return group("room", "Make and look at rooms", create, show)
-}
-
-func roomOptions(name, roles, role string) (*client.RoomOptions, error) {
-	list := roleLists[roles]
-	if list == nil {
-		return nil, usageError{fmt.Errorf("--roles is one of %s, not %q", strings.Join(slices.Sorted(maps.Keys(roleLists)), ", "), roles)}
-	}
-	opts := &client.RoomOptions{Roles: list(), Metadata: mimi.RoomMetaData{RoomName: name}}
-	if role == "" {
-		return opts, nil
-	}
-	i := slices.IndexFunc(opts.Roles.Roles, func(r policy.Role) bool { return r.Name == role })
-	if i < 0 {
-		return nil, usageError{fmt.Errorf("--role: the list %s has no role %q", roles, role)}
-	}
-	opts.Role = opts.Roles.Roles[i].Index
-	return opts, nil
+	fix := &cobra.Command{Use: "fix ROOM", Short: "Keep a room's participants as they are, as in a direct message", Args: exactArgs(1),
+		Long: "From then on nobody is added, removed or leaves; their clients come and go. The\n" +
+			"hub has one such room for the same participants. It takes a role with\n" +
+			"canChangeRoomMembershipStyle and canChangeRoleDefinitions, such as super_admin of\n" +
+			"a strict room.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.withRoom(cmd.Context(), f, args[0], func(ctx context.Context, _ *client.Client, r *client.Room) error {
+				done, err := r.FixMembership(ctx)
+				if err != nil {
+					return err
+				}
+				return a.printCommit(r, done)
+			})
+		}}
+	return group("room", "Make and look at rooms", create, show, fix)
 }
 
 type shownInfo struct {
-	Room          string `json:"room"`
-	Status        string `json:"status"`
-	Detail        string `json:"detail,omitempty"`
-	Name          string `json:"name,omitempty"`
-	Epoch         uint64 `json:"epoch"`
-	Participants  int    `json:"participants"`
-	Clients       int    `json:"clients"`
-	Authenticator string `json:"epoch_authenticator,omitempty"`
+	Room          string   `json:"room"`
+	Status        string   `json:"status"`
+	Detail        string   `json:"detail,omitempty"`
+	Name          string   `json:"name,omitempty"`
+	Subject       string   `json:"subject,omitempty"`
+	Epoch         uint64   `json:"epoch"`
+	Participants  int      `json:"participants"`
+	Clients       int      `json:"clients"`
+	SemiPrivate   bool     `json:"semi_private,omitempty"`
+	Fixed         bool     `json:"fixed_membership,omitempty"`
+	Parent        string   `json:"parent,omitempty"`
+	Senders       []string `json:"external_senders,omitempty"`
+	Authenticator string   `json:"epoch_authenticator,omitempty"`
 }
 
 func (a *app) printRoom(ctx context.Context, r *client.Room) error {
@@ -91,14 +89,39 @@ func (a *app) printRoom(ctx context.Context, r *client.Room) error {
 		s.Clients += len(p.Clients)
 	}
 	if i.Metadata != nil {
-		s.Name = i.Metadata.RoomName
+		s.Name, s.Subject = i.Metadata.RoomName, i.Metadata.RoomSubject
+		s.SemiPrivate, s.Fixed, s.Parent = i.SemiPrivate, i.Base.FixedMembership, i.Base.ParentRoom
+	}
+	for _, u := range i.Senders {
+		s.Senders = append(s.Senders, senderName(u))
 	}
 	return a.print(s, func(w io.Writer) {
 		fmt.Fprintf(w, "room        %s\nstatus      %s  %s\n", s.Room, s.Status, s.Detail)
 		if i.Metadata != nil {
-			fmt.Fprintf(w, "name        %s\nepoch       %d\nmembers     %d participants with %d clients\ncompare     %.32s\n", s.Name, s.Epoch, s.Participants, s.Clients, s.Authenticator)
+			s.writeText(w)
 		}
 	})
+}
+
+func senderName(u mimi.URI) string {
+	if u.IsZero() {
+		return "one that is not believed"
+	}
+	return u.String()
+}
+
+// writeText prints what a member knows of the room.
+func (s *shownInfo) writeText(w io.Writer) {
+	fmt.Fprintf(w, "name        %s\n", oneLine(s.Name))
+	if s.Subject != "" {
+		fmt.Fprintf(w, "subject     %s\n", oneLine(s.Subject))
+	}
+	fmt.Fprintf(w, "epoch       %d\nmembers     %d participants with %d clients%s\n", s.Epoch, s.Participants, s.Clients, mark(s.Fixed, ", who stay the same"))
+	fmt.Fprintf(w, "handshakes  %s\n", mark(s.SemiPrivate, "members and the hub read them")+mark(!s.SemiPrivate, "every provider with members reads them"))
+	if s.Parent != "" {
+		fmt.Fprintf(w, "parent      %s\n", s.Parent)
+	}
+	fmt.Fprintf(w, "may propose %s\ncompare     %.32s\n", strings.Join(s.Senders, ", "), s.Authenticator)
 }
 
 // memberships are the changes of one user's part in a room.
@@ -251,6 +274,7 @@ func newClientLeave(a *app, f *clientFlags) *cobra.Command {
 func newClientPolicy(a *app, f *clientFlags) *cobra.Command {
 	var name, subject string
 	var set map[string]string
+	var preauthorize []string
 	c := &cobra.Command{Use: "policy ROOM", Short: "Print or change a room's policy and metadata", Args: exactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withRoom(cmd.Context(), f, args[0], func(ctx context.Context, _ *client.Client, r *client.Room) error {
@@ -267,6 +291,11 @@ func newClientPolicy(a *app, f *clientFlags) *cobra.Command {
 						return err
 					}
 				}
+				if len(preauthorize) > 0 {
+					if err := setPreauth(ctx, r, preauthorize); err != nil {
+						return err
+					}
+				}
 				for component, file := range set {
 					if err := a.setComponent(ctx, r, component, file); err != nil {
 						return err
@@ -277,8 +306,23 @@ func newClientPolicy(a *app, f *clientFlags) *cobra.Command {
 		}}
 	c.Flags().StringVar(&name, "name", "", "the room's new name")
 	c.Flags().StringVar(&subject, "subject", "", "the room's new subject")
+	c.Flags().StringArrayVar(&preauthorize, "preauthorize", nil, "`ROLE=WHO` may enter by itself, in the place of who might before; see client room create")
 	c.Flags().StringToStringVar(&set, "set", nil, "`component=file`: replace a component by the encoding in a file")
 	return c
+}
+
+// setPreauth replaces the room's list of those who may enter by themselves.
+func setPreauth(ctx context.Context, r *client.Room, list []string) error {
+	v, err := r.Component(ctx, policy.ComponentRoles)
+	if err != nil {
+		return err
+	}
+	d, err := parsePreauth(v.(*policy.RoleData), list)
+	if err != nil {
+		return err
+	}
+	_, err = r.SetComponent(ctx, policy.ComponentPreauth, d.Marshal())
+	return err
 }
 
 func (a *app) setComponent(ctx context.Context, r *client.Room, name, file string) error {

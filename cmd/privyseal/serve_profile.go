@@ -1,9 +1,11 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"net/http"
 
+	"github.com/privyseal/privyseal/mimi"
 	"github.com/privyseal/privyseal/mimi/clientapi"
 	"github.com/privyseal/privyseal/mimi/hub/directory"
 	"github.com/privyseal/privyseal/mimi/hub/provider"
@@ -69,4 +71,10 @@ func (e *edges) deleteProfile(w http.ResponseWriter, r *http.Request) error {
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
+}
+
+// departing takes a user out of the directory whose last client goes: nobody
+// would be left to take it back, or to answer who finds it.
+func (e *edges) departing(ctx context.Context, user mimi.URI) error {
+	return e.directory.Delete(ctx, user)
 }

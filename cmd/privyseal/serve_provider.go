@@ -295,7 +295,7 @@ func (p *providerComponent) serviceConfig(ctx context.Context) (*provider.Config
 		Domain: p.config.Domain, DB: p.db, Evaluator: hub.TrustEvaluator{Evaluator: p.evaluator},
 		Keys: func(s mls.CipherSuite) *provider.Keys { return bySuite[s] }, MAC: mac, Franks: franks, ReceiverKey: receivers.find,
 		AdmitBasic: p.config.AdmitBasic, OpenRegistration: p.config.OpenRegistration, Log: p.deps.log,
-		Consent: p.edges, Limiter: p.edges, Extra: p.edges.clientRoutes(), NodeID: node,
+		Consent: p.edges, Limiter: p.edges, Extra: p.edges.clientRoutes(), Departing: p.edges.departing, NodeID: node,
 	}
 	if p.peers != nil {
 		cfg.Peers = p.peers
@@ -330,12 +330,8 @@ func (p *providerComponent) hubCredential(path string, key *signer.Signer, suite
 	if !credentials.SamePublicKey(chain[0].PublicKey, key.Public()) {
 		return nil, mls.Credential{}, fmt.Errorf("%s is not for the key that it stands with", path)
 	}
-	der := make([][]byte, len(chain))
-	for i, c := range chain {
-		der[i] = c.Raw
-	}
 	public, err := mls.SignaturePublicKey(suite, key.Public())
-	return public, mls.X509Credential(der), err
+	return public, chainCredential(chain), err
 }
 
 // Mounts are the client API, and the endpoints for other providers.

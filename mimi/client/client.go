@@ -208,6 +208,10 @@ func (c *Client) URI() mimi.URI { return c.who().Identity.Client }
 // User is the client's user.
 func (c *Client) User() mimi.URI { return c.who().User }
 
+// CipherSuite is that of the client's key, its KeyPackages and the rooms that it
+// makes.
+func (c *Client) CipherSuite() mls.CipherSuite { return c.cfg.CipherSuite }
+
 // Self is who the client is to others, as far as its own Judge goes.
 func (c *Client) Self() *Verdict { return c.who() }
 
@@ -281,11 +285,17 @@ func (c *Client) register(ctx context.Context, invitation []byte) (*clientapi.Re
 	return reg, err
 }
 
-// Unregister has the provider forget the client. Its rooms are to be left
-// before.
+// Unregister has the provider forget the client, and the user's profile if this
+// is its last client. Its rooms are to be left before. The state stays, to be
+// read; Register makes the client known again.
 func (c *Client) Unregister(ctx context.Context) error {
-	_, err := c.provider.call(ctx, http.MethodDelete, clientapi.PathDevice, nil)
-	return err
+	if _, err := c.provider.call(ctx, http.MethodDelete, clientapi.PathDevice, nil); err != nil {
+		return err
+	}
+	return c.store.write(ctx, func(tx *sqldb.Tx) error {
+		_, err := tx.Exec(ctx, `UPDATE client SET registered = 0`)
+		return err
+	})
 }
 
 // hpkeKey makes a key for one answer of a hub.

@@ -292,6 +292,43 @@ func (r *Room) SetComponent(ctx context.Context, id policy.ComponentID, value []
 	})
 }
 
+// FixMembership keeps the room's participants as they are: from then on nobody
+// comes or goes, but clients of theirs do (fixed_membership of base_room_policy,
+// draft-ietf-mimi-room-policy-03 section 5). In such a room no role has
+// canAddParticipant, which goes from the roles in the same commit.
+func (r *Room) FixMembership(ctx context.Context) (*Committed, error) {
+	return r.commit(ctx, func(context.Context) (*intent, error) {
+		value, _ := r.state.Value(policy.ComponentBase)
+		base, err := policy.ParseBaseRoomPolicy(value)
+		if err != nil {
+			return nil, err
+		}
+		value, _ = r.state.Value(policy.ComponentRoles)
+		roles, err := policy.ParseRoleData(value)
+		if err != nil {
+			return nil, err
+		}
+		do, changed := new(intent), false
+		for i := range roles.Roles {
+			role := &roles.Roles[i]
+			if role.Index > mimi.RoleBanned && role.Has(policy.CanAddParticipant) {
+				role.Capabilities, changed = slices.DeleteFunc(role.Capabilities, func(c policy.Capability) bool { return c == policy.CanAddParticipant }), true
+			}
+		}
+		if changed {
+			do.proposals = append(do.proposals, mls.UpdateAppData(mls.ComponentID(policy.ComponentRoles), roles.Marshal()))
+		}
+		if !base.FixedMembership {
+			base.FixedMembership = true
+			do.proposals = append(do.proposals, mls.UpdateAppData(mls.ComponentID(policy.ComponentBase), base.Marshal()))
+		}
+		if len(do.proposals) == 0 {
+			return nil, nil
+		}
+		return do, nil
+	})
+}
+
 // SetMetadata changes the room's name, subject and what else people see of it.
 // change gets what stands there when the commit is made.
 func (r *Room) SetMetadata(ctx context.Context, change func(*mimi.RoomMetaData)) (*Committed, error) {

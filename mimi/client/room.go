@@ -253,6 +253,11 @@ type Info struct {
 	Participants []Participant
 	Components   []policy.ComponentID
 	Pending      int // proposals that wait for a commit
+	Base         *policy.BaseRoomPolicy
+	SemiPrivate  bool // handshakes are read by members and the hub alone
+	// Senders are the providers that may make external proposals, the hub among
+	// them, in their order; zero for one whose credential is not believed.
+	Senders []mimi.URI
 	// Authenticator is the same for all members of the epoch, for people to
 	// compare.
 	Authenticator []byte
@@ -286,8 +291,30 @@ func (r *Room) Info(ctx context.Context) (*Info, error) {
 	if i.Metadata, err = mimi.ParseRoomMetaData(value); err != nil {
 		return nil, err
 	}
+	if err := r.traits(ctx, d, i); err != nil {
+		return nil, err
+	}
 	i.Participants, err = r.participants(ctx)
 	return i, err
+}
+
+// traits fills in what kind of room it is.
+func (r *Room) traits(ctx context.Context, d mls.AppDataDictionary, i *Info) (err error) {
+	value, _ := d.Find(mls.ComponentID(policy.ComponentBase))
+	if i.Base, err = policy.ParseBaseRoomPolicy(value); err != nil {
+		return err
+	}
+	gc := r.group.Context()
+	i.SemiPrivate = room.SemiPrivate(gc.Extensions)
+	senders, err := gc.Extensions.ExternalSenders()
+	for _, s := range senders {
+		who, doubt := r.c.verdicts.in(r.uri).ExternalSender(ctx, s)
+		if doubt != nil {
+			who.URI = mimi.URI{}
+		}
+		i.Senders = append(i.Senders, who.URI)
+	}
+	return err
 }
 
 func (r *Room) dictionary() (mls.AppDataDictionary, error) {

@@ -108,6 +108,11 @@ type Config struct {
 	// has missed five beats has died, and others take over its deliveries.
 	Beat time.Duration
 
+	// Departing, if it is set, is called before the last client of a user is
+	// forgotten, to forget what else is known of the user. If it fails the client
+	// stays, and may ask again; it may be called more than once.
+	Departing func(ctx context.Context, user mimi.URI) error
+
 	// Extra are further handlers of the client API, by pattern of http.ServeMux,
 	// for assets, consent and the directory. They find the caller with CallerOf.
 	Extra map[string]http.Handler

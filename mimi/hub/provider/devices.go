@@ -134,9 +134,13 @@ func oldestCursor(ctx context.Context, tx *sqldb.Tx) (oldest int64, err error) {
 	return oldest, err
 }
 
-// Unregister forgets a client. Its leaves stay until its user's other clients,
-// or the hub, remove them.
+// Unregister forgets a client, and with the last of a user what else is known of
+// that (Config.Departing). Its leaves stay until its user's other clients, or the
+// hub, remove them.
 func (s *Service) Unregister(ctx context.Context, client mimi.URI) error {
+	if err := s.departing(ctx, client); err != nil {
+		return err
+	}
 	defer s.callers.forget()
 	return s.db.Batch(ctx, func(tx *sqldb.Tx) error {
 		ctx := context.WithoutCancel(ctx) // a query that is broken off takes the batch of all with it
@@ -150,4 +154,27 @@ func (s *Service) Unregister(ctx context.Context, client mimi.URI) error {
 		}
 		return nil
 	})
+}
+
+// departing calls Config.Departing if a client is the last of its user.
+func (s *Service) departing(ctx context.Context, client mimi.URI) error {
+	if s.cfg.Departing == nil {
+		return nil
+	}
+	var raw string
+	err := s.db.Read(ctx, func(tx *sqldb.Tx) error {
+		return tx.QueryRow(ctx, `SELECT d.user_uri FROM device d WHERE d.client = ? AND NOT EXISTS (SELECT 1 FROM device o WHERE o.user_uri = d.user_uri AND o.client <> d.client)`,
+			client.String()).Scan(&raw)
+	})
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	user, err := mimi.ParseURI(raw)
+	if err != nil {
+		return err
+	}
+	return s.cfg.Departing(ctx, user)
 }

@@ -148,6 +148,20 @@ func TestFixedMembership(t *testing.T) {
 	if _, err := bob.room(again.String()).Leave(t.Context()); err == nil {
 		t.Error("a participant leaves a room of fixed membership")
 	}
+	// Another room of the same participants is not fixed, and goes on; one with
+	// another participant is.
+	other := must[*client.Room](t)(alice.CreateRoom(t.Context(), uri(t, "mimi://a.example/r/other"), client.RoomOptions{Roles: policy.StrictRoles()}))
+	must[*client.Committed](t)(other.Add(t.Context(), bob.User(), client.AddOptions{Role: 2}))
+	_, err = other.FixMembership(t.Context())
+	refusedFor(t, err, "another room of fixed membership")
+	must[*client.Committed](t)(other.Add(t.Context(), cathy.User(), client.AddOptions{Role: 2}))
+	must[*client.Committed](t)(other.FixMembership(t.Context()))
+	if i := must[*client.Info](t)(other.Info(t.Context())); !i.Base.FixedMembership {
+		t.Error("the membership is not fixed")
+	}
+	w.check(other.URI().String(), alice)
+	_, err = other.Remove(t.Context(), cathy.User())
+	refusedFor(t, err, "fixed-membership")
 }
 
 // commits takes in what is new, and commits what waits in rooms.

@@ -90,6 +90,7 @@ func (s *Service) update(ctx context.Context, e *entry, from hub.From, u *mimi.H
 	}
 	var joinErr error
 	var joiner mimi.URI
+	fixed := e.room.FixedMembership()
 	out, err := e.room.Update(ctx, from, u, func(client mimi.URI) *hub.Joining {
 		joiner = client
 		var j *hub.Joining
@@ -107,7 +108,12 @@ func (s *Service) update(ctx context.Context, e *entry, from hub.From, u *mimi.H
 	if out.ByCode {
 		w.code = &joiner
 	}
-	return out.Response, s.complete(ctx, w)
+	w.refix = fixed != e.room.FixedMembership()
+	err = s.complete(ctx, w)
+	if errors.Is(err, errFixedTwice) {
+		return &mimi.UpdateRoomResponse{ResponseCode: mimi.UpdateNotAllowed, ErrorDescription: err.Error()}, nil
+	}
+	return out.Response, err
 }
 
 // complete stores an accepted update and makes it known.
@@ -304,16 +310,40 @@ func (s *Service) alone(ctx context.Context, room *hub.Room) error {
 		return nil
 	}
 	return s.db.Read(ctx, func(tx *sqldb.Tx) error {
-		var other string
-		err := tx.QueryRow(ctx, `SELECT uri FROM room WHERE hub = '' AND closed = 0 AND fixed_set = ?`, room.ParticipantSet()).Scan(&other)
-		if errors.Is(err, sql.ErrNoRows) {
-			return nil
+		if err := fixedOnce(ctx, tx, room.ParticipantSet()); err != nil {
+			return fmt.Errorf("%w: %w", hub.ErrNotCreated, err)
 		}
-		if err != nil {
+		return nil
+	})
+}
+
+// errFixedTwice refuses to fix the membership of a room.
+var errFixedTwice = errors.New("another room of fixed membership has these participants")
+
+// fixedOnce refuses a set of participants that has its room.
+func fixedOnce(ctx context.Context, tx *sqldb.Tx, set []byte) error {
+	var n int
+	err := tx.QueryRow(ctx, `SELECT count(*) FROM room WHERE hub = '' AND closed = 0 AND fixed_set = ?`, set).Scan(&n)
+	if err == nil && n > 0 {
+		err = errFixedTwice
+	}
+	return err
+}
+
+// storeFixed notes the set of a room whose membership has been fixed, or is not
+// any more.
+func storeFixed(ctx context.Context, tx *sqldb.Tx, w *updateWrite) error {
+	if !w.refix {
+		return nil
+	}
+	set := fixedSet(w.e.room)
+	if set != nil {
+		if err := fixedOnce(ctx, tx, set); err != nil {
 			return err
 		}
-		return fmt.Errorf("%w: %s is the room of these participants", hub.ErrNotCreated, other)
-	})
+	}
+	_, err := tx.Exec(ctx, `UPDATE room SET fixed_set = ? WHERE id = ?`, set, w.e.id)
+	return err
 }
 
 // DestroyRoom ends a room of ours for good.

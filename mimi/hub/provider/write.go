@@ -110,6 +110,7 @@ type updateWrite struct {
 	muted    []mimi.URI // clients
 	unmuted  []mimi.URI
 	code     *mimi.URI // the client whose join code was used
+	refix    bool      // its membership becomes fixed, or is not any more
 	first    int64     // sequence number, once it is stored
 }
 
@@ -139,6 +140,9 @@ func (s *Service) store(ctx context.Context, w *updateWrite) error {
 			if err := putTree(ctx, tx, w.e.id, first, w.e.trees.base, w.tree); err != nil {
 				return err
 			}
+		}
+		if err := storeFixed(ctx, tx, w); err != nil {
+			return err
 		}
 		for i := range w.out.Events {
 			if err := s.storeUpdateEvent(ctx, tx, w, i); err != nil {
