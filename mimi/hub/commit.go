@@ -101,6 +101,14 @@ func franksAnew(staged *mls.StagedCommit) bool {
 	})
 }
 
+// extends reports whether a commit has a GroupContextExtensions proposal.
+func extends(staged *mls.StagedCommit) bool {
+	return slices.ContainsFunc(staged.Proposals(), func(p mls.StagedProposal) bool {
+		_, ok := p.Proposal.(*mls.GroupContextExtensions)
+		return ok
+	})
+}
+
 // references lists the references of a commit that are to no pending proposal.
 func (r *Room) references(c *mls.Commit) error {
 	known := make(map[string]bool)
@@ -282,7 +290,7 @@ func (r *Room) welcomed(ctx context.Context, staged *mls.StagedCommit, w *mls.We
 
 // accept enters the new epoch.
 func (r *Room) accept(ctx context.Context, u *mimi.HandshakeBundle, staged *mls.StagedCommit, effect *policy.Effect, partial *mls.PartialGroupInfo, to []Addressee) (*Outcome, error) {
-	out := &Outcome{Suite: r.suite(), Before: r.Providers(), Heard: r.heard(effect), External: staged.External(), ByCode: slices.Contains(effect.Rows(), policy.RowJoinCode), Roles: touchesRoles(effect), Departed: effect.Silenced()}
+	out := &Outcome{Suite: r.suite(), Before: r.Providers(), Heard: r.heard(effect), External: staged.External(), ByCode: slices.Contains(effect.Rows(), policy.RowJoinCode), Roles: touchesRoles(effect), Departed: effect.Silenced(), Extended: extends(staged)}
 	again := r.interrupted(staged)
 	epoch := r.Epoch()
 	if err := r.group.Merge(staged); err != nil {

@@ -130,6 +130,9 @@ func (r *Room) keep(v *mls.VerifiedProposal) error {
 			return errors.New("the proposal was accepted before")
 		}
 	}
+	if _, ok := v.Proposal().(*mls.GroupContextExtensions); ok && r.extending() {
+		return errors.New("other extensions are pending, and a commit can have one such proposal")
+	}
 	if err := r.group.CheckComponents(v); err != nil {
 		return err
 	}

@@ -71,6 +71,7 @@ type Outcome struct {
 	Silenced []mimi.URI
 	Heard    []mimi.URI // who were silenced, and are not any more
 	Departed []mimi.URI // who do not participate any more, or are banned
+	Extended bool       // the extensions of the GroupContext have been replaced
 }
 
 // Joining is what the hub told a joiner before its external commit.

@@ -33,6 +33,7 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 	wg.Go(func() { s.tidy(ctx) })
 	wg.Go(func() { s.followParents(ctx) })
+	wg.Go(func() { s.followSenders(ctx) })
 	wg.Wait()
 	return nil
 }
@@ -48,6 +49,9 @@ func (s *Service) tidy(ctx context.Context) {
 		// What a node that died has not come to.
 		if list, err := s.dependants(ctx, `hub = ''`); err == nil {
 			s.orphans.add(list...)
+		}
+		if list, err := s.delisted(ctx); err == nil {
+			s.listing.add(list...)
 		}
 		select {
 		case <-time.After(time.Hour):

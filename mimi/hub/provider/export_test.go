@@ -51,3 +51,6 @@ func Note(log *slog.Logger, errs ...error) {
 		t.note(log, "a test", err)
 	}
 }
+
+// Delisted lists the rooms of which a provider that was listed has gone.
+func (s *Service) Delisted(ctx context.Context) ([]mimi.URI, error) { return s.delisted(ctx) }

@@ -85,22 +85,22 @@ func (s *Service) participantsOf(ctx context.Context, uri mimi.URI) (*participan
 	return now, nil
 }
 
-// orphans are the rooms in which somebody may be who is not in the parent any
-// more.
-type orphans struct {
+// A roomSet is rooms that are to be looked at.
+type roomSet struct {
 	mu    sync.Mutex // guards rooms
 	rooms map[mimi.URI]bool
 	ready chan struct{}
 }
 
-func (o *orphans) add(rooms ...mimi.URI) {
+func newRoomSet() roomSet {
+	return roomSet{rooms: make(map[mimi.URI]bool), ready: make(chan struct{}, 1)}
+}
+
+func (o *roomSet) add(rooms ...mimi.URI) {
 	if len(rooms) == 0 {
 		return
 	}
 	o.mu.Lock()
-	if o.rooms == nil {
-		o.rooms = make(map[mimi.URI]bool)
-	}
 	for _, u := range rooms {
 		o.rooms[u] = true
 	}
@@ -111,7 +111,7 @@ func (o *orphans) add(rooms ...mimi.URI) {
 	}
 }
 
-func (o *orphans) take() (rooms []mimi.URI) {
+func (o *roomSet) take() (rooms []mimi.URI) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for u := range o.rooms {
@@ -139,28 +139,8 @@ func (s *Service) departed(ctx context.Context, w *updateWrite) {
 }
 
 // dependants lists rooms of ours that depend on others.
-func (s *Service) dependants(ctx context.Context, where string, args ...any) (list []mimi.URI, err error) {
-	err = s.db.Read(ctx, func(tx *sqldb.Tx) error {
-		list = nil
-		rows, err := tx.Query(ctx, `SELECT uri FROM room WHERE parent <> '' AND closed = 0 AND `+where, args...)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			var raw string
-			if err := rows.Scan(&raw); err != nil {
-				return err
-			}
-			u, err := mimi.ParseURI(raw)
-			if err != nil {
-				return err
-			}
-			list = append(list, u)
-		}
-		return rows.Err()
-	})
-	return list, err
+func (s *Service) dependants(ctx context.Context, where string, args ...any) ([]mimi.URI, error) {
+	return s.roomsOfQuery(ctx, `SELECT uri FROM room WHERE parent <> '' AND closed = 0 AND `+where, args...)
 }
 
 // followParents takes out of rooms who is not in their parents any more, until

@@ -431,7 +431,46 @@ func TestExternalSender(t *testing.T) {
 		alice.until("the removal is committed", func() bool { alice.commits(clubhouse); return w.size(clubhouse) == 2 })
 		cathy.until("it is out", func() bool { return cathy.status(clubhouse) == client.RoomLeft })
 		w.check(clubhouse, alice, bob)
+		w.sendersFollow(alice, bob, cathy)
 	})
+}
+
+// sendersFollow has the entry of c.example go, whose last participant has left,
+// and come back with cathy. An external commit that cuts the proposal off does
+// not change that, nor does what is in memory.
+func (w *world) sendersFollow(alice, bob, cathy *person) {
+	t, n := w.t, w.hubs["a.example"]
+	t.Helper()
+	pending := func() bool {
+		return must[*provider.Inspection](t)(n.Inspect(t.Context(), uri(t, clubhouse))).Pending == 1
+	}
+	lists := func(what, want string) {
+		t.Helper()
+		alice.until(what, func() bool {
+			alice.commits(clubhouse)
+			var hosts []string
+			for _, u := range must[*client.Info](t)(alice.room(clubhouse).Info(t.Context())).Senders {
+				hosts = append(hosts, u.Host())
+			}
+			return strings.Join(hosts, " ") == want
+		})
+	}
+	n.eventually(t, "the entry's end is proposed", pending)
+	laptop := w.person("bob/laptop@b.example")
+	must[*client.Room](t)(laptop.Join(t.Context(), uri(t, clubhouse), client.JoinOptions{}))
+	n.Forget()
+	n.eventually(t, "it is proposed again", pending)
+	lists("c.example is not listed any more", "a.example b.example")
+	must[*client.Committed](t)(alice.room(clubhouse).Add(t.Context(), cathy.User(), client.AddOptions{Role: 2}))
+	lists("c.example is listed again", "a.example b.example c.example")
+	cathy.until("it is back", func() bool { return cathy.status(clubhouse) == client.RoomMember })
+	n.eventually(t, "nothing is kept of it", func() bool { return len(n.delistedFrom(t)) == 0 })
+	w.check(clubhouse, alice, bob, laptop, cathy)
+}
+
+func (n *node) delistedFrom(t testing.TB) []mimi.URI {
+	t.Helper()
+	return must[[]mimi.URI](t)(n.Delisted(t.Context()))
 }
 
 // A credential that is suspended keeps its leaf. Until it is valid again its
@@ -515,7 +554,7 @@ func (n *node) held(t *testing.T, room string) (held int) {
 	return held
 }
 
-func (n *node) eventually(t *testing.T, what string, so func() bool) {
+func (n *node) eventually(t testing.TB, what string, so func() bool) {
 	t.Helper()
 	for end := time.Now().Add(60 * time.Second); !so(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {

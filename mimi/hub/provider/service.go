@@ -45,7 +45,8 @@ type Service struct {
 	callers callers
 
 	parents map[mimi.URI]*participants // of rooms on which others depend; guarded by mu
-	orphans orphans
+	orphans roomSet                    // in which somebody may be who is not in the parent any more
+	listing roomSet                    // whose external senders may not fit the participants
 
 	wake waiters
 	work chan struct{} // a follower has something due
@@ -60,7 +61,7 @@ func New(cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("provider: %w", err)
 	}
-	s := &Service{cfg: cfg.withDefaults(), db: cfg.DB, rooms: make(map[mimi.URI]*entry), parents: make(map[mimi.URI]*participants), orphans: orphans{ready: make(chan struct{}, 1)}, work: make(chan struct{}, 1)}
+	s := &Service{cfg: cfg.withDefaults(), db: cfg.DB, rooms: make(map[mimi.URI]*entry), parents: make(map[mimi.URI]*participants), orphans: newRoomSet(), listing: newRoomSet(), work: make(chan struct{}, 1)}
 	s.writer = writer{s: s, enough: make(chan struct{}, 1)}
 	s.hub = hub.Config{
 		Provider: uri, Evaluator: cfg.Evaluator, SenderKey: s.senderKey, FrankingAgent: s.frankingAgent, ReceiverKey: cfg.ReceiverKey,

@@ -145,6 +145,7 @@ func (s *Service) complete(ctx context.Context, w *updateWrite) error {
 		s.wake.client(m.Client)
 	}
 	s.departed(ctx, w)
+	s.sendersChange(w)
 	return s.step("after the update is stored")
 }
 

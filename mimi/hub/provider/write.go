@@ -236,6 +236,9 @@ func (s *Service) storeMembers(ctx context.Context, tx *sqldb.Tx, w *updateWrite
 	if _, err := tx.Exec(ctx, `DELETE FROM joining WHERE room = ? AND epoch < ?`, w.e.id, int64(r.Epoch())); err != nil {
 		return err
 	}
+	if err := s.storeSenders(ctx, tx, w); err != nil {
+		return err
+	}
 	return s.storeFollowers(ctx, tx, w)
 }
 
