@@ -66,7 +66,7 @@ func (r *Room) committer(ctx context.Context, from From, v *mls.VerifiedCommit) 
 	}
 	user, err := r.sender(ctx, from, v, leaf)
 	if err == nil && r.suspended(v.Sender(), leaf) {
-		return user, errSuspended(user)
+		return user, NotHeard(user)
 	}
 	return user, err
 }

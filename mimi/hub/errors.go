@@ -28,8 +28,9 @@ func (e *CredentialError) Error() string { return "credential: " + e.Err.Error()
 // Unwrap returns the reason.
 func (e *CredentialError) Unwrap() error { return e.Err }
 
-// errSuspended refuses a member whose credential is suspended.
-func errSuspended(user mimi.URI) error {
+// NotHeard refuses a member whose credential is suspended. It is a
+// *CredentialError.
+func NotHeard(user mimi.URI) error {
 	return &CredentialError{credentials.Errorf(credentials.CodeSuspended, "leaf", "%s is not heard until it is valid again", user)}
 }
 

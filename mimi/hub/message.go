@@ -82,7 +82,7 @@ func (r *Room) submittable(from From, q *mimi.SubmitMessageRequest) (*mimi.Frank
 		return nil, errors.New("the user is being removed")
 	}
 	if r.held(from, q.SendingURI) {
-		return nil, errSuspended(q.SendingURI)
+		return nil, NotHeard(q.SendingURI)
 	}
 	if _, err := policy.Authorize(r.state, &policy.Message{Sender: q.SendingURI}); err != nil {
 		return nil, err

@@ -58,7 +58,7 @@ func (r *Room) proposal(ctx context.Context, from From, m *mimi.MLSMessage) (*ml
 		return nil, refuse("%s is being removed, and may propose nothing but to remove its own clients", user)
 	}
 	if r.suspended(v.Sender(), newLeaf(v)) && !r.ownRemoval(v, user) {
-		return nil, errSuspended(user)
+		return nil, NotHeard(user)
 	}
 	return v, r.leafOf(ctx, v)
 }

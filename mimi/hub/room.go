@@ -106,6 +106,10 @@ func (r *Room) MemberOf(client mimi.URI) (Member, bool) {
 	return Member{}, false
 }
 
+// Silenced reports whether a user is being removed: the removal is proposed and
+// not committed. Until then nothing is done for the user in the room.
+func (r *Room) Silenced(user mimi.URI) bool { return r.silenced[user] }
+
 // Providers returns the hosts that have clients in the group.
 func (r *Room) Providers() []string { return slices.Sorted(maps.Keys(r.providers)) }
 

@@ -89,8 +89,11 @@ func TestJoinCode(t *testing.T) {
 	roles := policy.CooperativeRoles()
 	roles.Roles = append([]policy.Role{{Index: 0, Name: "outsider", Capabilities: []policy.Capability{policy.CanUseJoinCode},
 		AuthorizedRoleChanges: []policy.SingleSourceRoleChangeTargets{{From: 0, Targets: []mimi.RoleIndex{2}}}}}, slices.DeleteFunc(roles.Roles, func(r policy.Role) bool { return r.Index == 0 })...)
-	last := roles.Roles[len(roles.Roles)-1].Index
-	r := must[*client.Room](t)(alice.CreateRoom(t.Context(), uri(t, clubhouse), client.RoomOptions{Roles: withRole(t, roles, last, policy.CanCreateJoinCode), Role: last}))
+	owner := &roles.Roles[len(roles.Roles)-1]
+	last := owner.Index
+	owner.MinimumParticipants = 0
+	owner.AuthorizedRoleChanges = append(owner.AuthorizedRoleChanges, policy.SingleSourceRoleChangeTargets{From: last, Targets: []mimi.RoleIndex{0}})
+	r := must[*client.Room](t)(alice.CreateRoom(t.Context(), uri(t, clubhouse), client.RoomOptions{Roles: withRole(t, roles, last, policy.CanCreateJoinCode, policy.CanRemoveSelf), Role: last}))
 	code, err := r.JoinCode(t.Context(), 2, 3600, 1)
 	ok(t, err)
 	bob, eve := w.person("bob/tablet@b.example"), w.person("eve/tablet@b.example")
@@ -102,6 +105,9 @@ func TestJoinCode(t *testing.T) {
 		t.Error("a code that is used up lets somebody in")
 	}
 	w.check(clubhouse, alice, bob)
+	must[client.RoomStatus](t)(r.Leave(t.Context()))
+	_, err = r.JoinCode(t.Context(), 2, 3600, 1)
+	refusedFor(t, err, "is being removed")
 }
 
 // Bans, kicks and leaves take effect at the hub and at every member.

@@ -534,6 +534,15 @@ func TestSuspension(t *testing.T) {
 		alice.hears(clubhouse, "one two")
 		must[*client.Committed](t)(r.Add(t.Context(), carol.User(), client.AddOptions{}))
 		w.check(clubhouse, alice, adam, bob, carol)
+		// Nor is anything else of the room done for who is suspended.
+		w.ca.WriteHolds(t, crl, 4, alice.serial())
+		later.Store(int64(20 * time.Second))
+		ok(t, strict.Refresh(t.Context(), "test"))
+		n.eventually(t, "the owner is held", func() bool { return n.held(t, clubhouse) == 1 })
+		_, err := r.JoinCode(t.Context(), 2, 3600, 1)
+		refusedFor(t, err, "not heard")
+		refusedFor(t, r.Destroy(t.Context()), "not heard")
+		w.check(clubhouse, alice, adam, bob, carol)
 	})
 }
 

@@ -357,11 +357,18 @@ func (s *Service) DestroyRoom(ctx context.Context, from hub.From, room mimi.URI)
 	})
 }
 
-// mayDo asks policy whether a client of ours has a capability in the room.
+// mayDo asks policy whether a client of ours has a capability in the room. One
+// whose credential is suspended, or whose user is being removed, uses none.
 func (e *entry) mayDo(from hub.From, c policy.Capability) error {
 	m, ok := e.room.MemberOf(from.Client)
 	if !ok {
 		return ErrNoRoom
+	}
+	if m.Suspended {
+		return hub.NotHeard(m.User)
+	}
+	if e.room.Silenced(m.User) {
+		return clientapi.Problemf(clientapi.CodeRefused, "%s is being removed", m.User)
 	}
 	_, err := policy.Authorize(e.room.State(), &policy.Deed{Actor: policy.Actor{Sender: policy.Member, Leaf: m.Leaf}, Needs: []policy.Capability{c}})
 	return err
