@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/privyseal/privyseal/internal/sqldb"
 	"github.com/privyseal/privyseal/mimi/client"
 	"github.com/privyseal/privyseal/mimi/hub/provider"
 )
@@ -48,4 +49,28 @@ func TestAThousandEpochsOffline(t *testing.T) {
 			t.Errorf("%s is in epoch %d with another context than the hub in %d", p.name, i.Epoch, inside.Epoch)
 		}
 	}
+}
+
+// A Welcome whose KeyPackage is not there any more, since its client has replaced
+// it or gone, holds up nobody else of the provider.
+func TestWelcomeForNobody(t *testing.T) {
+	onBoth(t, func(t *testing.T, pg bool) {
+		w := newWorld(t, pg, "a.example", "b.example")
+		alice, bob, carol := w.person("alice/phone@a.example"), w.person("bob/tablet@b.example"), w.person("carol/watch@b.example")
+		r := alice.create(clubhouse, bob)
+		a, b := w.hubs["a.example"], w.hubs["b.example"]
+		a.SetFault(func(step string) error { // between the fetch of the KeyPackage and its use
+			if step != "before the update is stored" {
+				return nil
+			}
+			return b.db.Write(t.Context(), func(tx *sqldb.Tx) error {
+				_, err := tx.Exec(t.Context(), `DELETE FROM key_package WHERE client = ?`, carol.URI().String())
+				return err
+			})
+		})
+		must[*client.Committed](t)(r.Add(t.Context(), carol.User(), client.AddOptions{}))
+		a.SetFault(nil)
+		alice.say(clubhouse, "one")
+		bob.hears(clubhouse, "one")
+	})
 }
