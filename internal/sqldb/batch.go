@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"runtime"
+	"sync"
 )
 
 // maxBatch is the most writes in one commit; maxLanes the most lanes.
@@ -15,9 +16,30 @@ const (
 
 // A write is one atomic change; done receives its outcome after the commit.
 type write struct {
-	ctx   context.Context
-	apply func(*Tx) error
-	done  chan error
+	ctx  context.Context
+	f    func(*Tx) error
+	done chan error
+
+	mu   sync.Mutex // held while f runs; guards left
+	left bool       // the caller has gone
+}
+
+// apply runs the change, unless its caller has gone.
+func (w *write) apply(tx *Tx) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.left {
+		return context.Cause(w.ctx)
+	}
+	return w.f(tx)
+}
+
+// leave makes sure that the change runs no more, so that the caller has what it
+// shares with it for itself.
+func (w *write) leave() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.left = true
 }
 
 // A lane applies writes on one connection, in the order in which they arrive.
@@ -67,10 +89,10 @@ func (l *lane) disconnect() {
 // Batch applies one write together with those that wait at the same time, and
 // returns when it is durable. A write that fails takes back only itself. If
 // ctx ends after the write was taken on, the caller does not learn whether it
-// was committed. Since f may be run again, it must have no effect but through
+// was committed; f does not run then, nor is it begun any more. Since f may be run again, it must have no effect but through
 // the Tx, and what it assigns outside must be assigned anew in each run.
 func (db *DB) Batch(ctx context.Context, f func(*Tx) error) error {
-	w := write{ctx: ctx, apply: f, done: make(chan error, 1)}
+	w := &write{ctx: ctx, f: f, done: make(chan error, 1)}
 	select {
 	case db.queue <- w:
 	case <-db.quit:
@@ -82,6 +104,7 @@ func (db *DB) Batch(ctx context.Context, f func(*Tx) error) error {
 	case err := <-w.done:
 		return err
 	case <-ctx.Done():
+		w.leave()
 		return ctx.Err()
 	}
 }
@@ -101,8 +124,8 @@ func (l *lane) run() {
 
 // gather returns first, the writes that are waiting, and what those bring who
 // are about to run: a flush costs more than letting them go first.
-func (l *lane) gather(first write) []write {
-	batch := []write{first}
+func (l *lane) gather(first *write) []*write {
+	batch := []*write{first}
 	for yielded := false; len(batch) < maxBatch; {
 		select {
 		case w := <-l.db.queue:
@@ -121,7 +144,7 @@ func (l *lane) gather(first write) []write {
 // settle commits a batch and tells each write its outcome. A batch that the
 // engine ended is run again write by write, so that one does not fail for
 // another's deadlock.
-func (l *lane) settle(batch []write) {
+func (l *lane) settle(batch []*write) {
 	outcomes := make([]error, len(batch))
 	err := l.commit(batch, outcomes)
 	if err != nil && l.lost(err) {
@@ -156,7 +179,7 @@ type commitError struct{ error }
 
 func (e *commitError) Unwrap() error { return e.error }
 
-func (l *lane) commit(batch []write, outcomes []error) error {
+func (l *lane) commit(batch []*write, outcomes []error) error {
 	ctx := context.Background() // a batch belongs to no single caller
 	if l.conn == nil {
 		if err := l.connect(ctx); err != nil {
@@ -183,7 +206,7 @@ func (l *lane) commit(batch []write, outcomes []error) error {
 
 // applyAll applies the writes. A write alone needs no savepoint: the whole
 // transaction is its own.
-func (l *lane) applyAll(ctx context.Context, batch []write, outcomes []error) error {
+func (l *lane) applyAll(ctx context.Context, batch []*write, outcomes []error) error {
 	tx := &Tx{db: l.db, on: l}
 	if len(batch) == 1 {
 		outcomes[0] = batch[0].apply(tx)
@@ -199,7 +222,7 @@ func (l *lane) applyAll(ctx context.Context, batch []write, outcomes []error) er
 
 // savepoint applies one write of a batch and sets its outcome. It returns an
 // error only when the transaction itself is lost.
-func (l *lane) savepoint(ctx context.Context, tx *Tx, w write, outcome *error) error {
+func (l *lane) savepoint(ctx context.Context, tx *Tx, w *write, outcome *error) error {
 	if _, err := l.conn.ExecContext(ctx, "SAVEPOINT one"); err != nil {
 		return err
 	}

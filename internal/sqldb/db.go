@@ -53,7 +53,7 @@ type DB struct {
 	rows    sync.Map // query -> *sql.Stmt of QueryRow, on SQLite
 	readers chan *reader
 
-	queue chan write
+	queue chan *write
 	quit  chan struct{}
 	lanes sync.WaitGroup
 	once  sync.Once
@@ -83,7 +83,7 @@ func Open(ctx context.Context, source string, opt Options) (*DB, error) {
 }
 
 func open(source string, opt Options) (*DB, error) {
-	db := &DB{now: opt.Now, where: source, queue: make(chan write), quit: make(chan struct{}), readers: make(chan *reader, maxReaders)}
+	db := &DB{now: opt.Now, where: source, queue: make(chan *write), quit: make(chan struct{}), readers: make(chan *reader, maxReaders)}
 	if db.now == nil {
 		db.now = time.Now
 	}

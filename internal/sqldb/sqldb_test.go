@@ -10,6 +10,7 @@ import (
 	"sync"
 	"testing"
 	"testing/fstest"
+	"time"
 
 	"github.com/privyseal/privyseal/internal/pgtest"
 	"github.com/privyseal/privyseal/internal/sqldb"
@@ -282,4 +283,31 @@ func TestServerThatIsKilled(t *testing.T) {
 	if n := count(t, db, "x"); err != nil || n != acknowledged {
 		t.Errorf("counted %d, acknowledged %d, error %v", n, acknowledged, err)
 	}
+}
+
+// Who gives a write up has what it shares with it for itself from then on: the
+// write has ended, or is not begun any more.
+func TestAWriteIsOverWhenBatchReturns(t *testing.T) {
+	onBoth(t, func(t *testing.T, source string) {
+		db := open(t, source, counters)
+		seed(t, db, "x")
+		ctx, cancel := context.WithCancel(t.Context())
+		begun, goOn := make(chan struct{}), make(chan struct{})
+		go func() {
+			<-begun
+			cancel()
+			time.Sleep(20 * time.Millisecond) // the better to be seen where Batch does not wait
+			close(goOn)
+		}()
+		ended := false
+		err := db.Batch(ctx, func(tx *sqldb.Tx) error {
+			close(begun)
+			<-goOn
+			ended = true
+			return increment(t.Context(), tx, "x")
+		})
+		if !errors.Is(err, context.Canceled) || !ended {
+			t.Errorf("it returned with %v, ended %v", err, ended)
+		}
+	})
 }
