@@ -60,7 +60,7 @@ type RateSection struct {
 
 // A QueueSection is what admit.Options are.
 type QueueSection struct {
-	Inside  int      `json:"inside,omitempty"`  // at a device at once; default 32
+	Inside  int      `json:"inside,omitempty"`  // at a device at once, at most; default 32
 	Waiting int      `json:"waiting,omitempty"` // of one tenant; default 256
 	MaxWait Duration `json:"max_wait,omitzero"` // default 250ms
 }

@@ -12,12 +12,16 @@ import (
 type Options struct {
 	// Inside is how many requests may be inside at once; 32 if 0. It is more
 	// than the device does at once, since journal and network take their time.
+	// While others wait, fewer are let in as far as that costs no rate: see
+	// MaxWait.
 	Inside int
 	// Waiting is how many requests of one tenant may wait; 256 if 0.
 	Waiting int
-	// MaxWait is how long a request may wait; 250 ms if 0. While a queue has
-	// been standing for a tenth of a second, who would wait longer than a tenth
-	// of MaxWait is sent away at once.
+	// MaxWait is how long a request may wait; 250 ms if 0. When some were sent
+	// away for it, and the queue has been there for a tenth of a second, who would
+	// wait longer than a twentieth of MaxWait is sent away too, until nobody was
+	// for a second. So many are let in that what is inside takes a twelfth of
+	// MaxWait, or twice its time alone if that is more.
 	MaxWait time.Duration
 }
 
@@ -42,12 +46,15 @@ type Gate struct {
 
 	mu      sync.Mutex // guards the rest
 	inside  int
+	limit   limiter
+	calm    time.Time        // since when few are inside; zero while more are
 	tenants map[string]*line // those with somebody waiting
 	turn    []*line          // the same, in the order of their turns
 	waiting int
 	pace    time.Duration // between two that leave while others wait, smoothed
 	left    time.Time     // when the last one left, if others waited then
-	since   time.Time     // when the queue began that has not been empty since
+	since   time.Time     // when the queue began, if it is not empty; that it was for a moment does not count
+	refused time.Time     // when somebody was sent away last because of the queue
 }
 
 // line are the waiting requests of one tenant, callers in turn.
@@ -66,12 +73,16 @@ type waiter struct {
 	in     chan struct{} // closed when it is let in
 	line   *line
 	of     *callers
+	came   time.Time
+	stays  bool // is not sent away
 	inside bool
+	away   error // set before in is closed: it is sent away
 }
 
 // NewGate returns a Gate; what names it in errors, such as "device token".
 func NewGate(what string, opt Options) *Gate {
-	return &Gate{what: what, opt: opt.withDefaults(), tenants: make(map[string]*line)}
+	opt = opt.withDefaults()
+	return &Gate{what: what, opt: opt, limit: newLimiter(opt), calm: time.Now(), tenants: make(map[string]*line)}
 }
 
 // Enter waits for a turn and returns the function that must be called once at
@@ -82,8 +93,8 @@ func (g *Gate) Enter(ctx context.Context, tenant, caller string) (leave func(), 
 		return nil, err
 	}
 	g.mu.Lock()
-	if g.inside < g.opt.Inside && g.waiting == 0 {
-		g.inside++
+	if g.inside < g.limit.now() && g.waiting == 0 {
+		g.enter()
 		g.mu.Unlock()
 		return g.leave, nil
 	}
@@ -102,12 +113,13 @@ func (g *Gate) Again(ctx context.Context, tenant, caller string) (leave func(), 
 		return nil, err
 	}
 	g.mu.Lock()
-	if g.inside < g.opt.Inside && g.waiting == 0 {
-		g.inside++
+	if g.inside < g.limit.now() && g.waiting == 0 {
+		g.enter()
 		g.mu.Unlock()
 		return g.leave, nil
 	}
 	w := g.queue(g.lineOf(tenant), caller)
+	w.stays = true
 	g.mu.Unlock()
 	select {
 	case <-w.in:
@@ -134,9 +146,12 @@ func (g *Gate) join(ctx context.Context, tenant, caller string) (*waiter, error)
 	}
 	expected := time.Duration(length*lines) * g.pace
 	deadline, bound := ctx.Deadline()
-	tooLate := length > 1 && expected > g.useful() || bound && time.Until(deadline) < expected
-	if length > g.opt.Waiting || tooLate {
-		return nil, &Overload{What: fmt.Sprintf("the tenant's share of %s", g.what), RetryAfter: g.retryAfter(expected)}
+	full := length > g.opt.Waiting || length > 1 && expected > g.useful()
+	if full {
+		g.refused = time.Now()
+	}
+	if full || bound && time.Until(deadline) < expected {
+		return nil, g.overload(g.retryAfter(expected))
 	}
 	return g.queue(g.lineOf(tenant), caller), nil
 }
@@ -152,22 +167,49 @@ func (g *Gate) lineOf(tenant string) *line {
 	return l
 }
 
-// A queue takes up a burst. One that stands longer than standing takes up
-// nothing: it only adds to the time of everybody in it, and is kept to a tenth.
-const standing = 100 * time.Millisecond
+// A queue takes up a burst, and callers that wait for their answers before they
+// ask again. When it has been full, and neither empty for as long as standing nor
+// without somebody sent away for as long as overloaded, it takes up nothing: it
+// only adds to the time of everybody in it, and is kept short.
+const (
+	standing   = 100 * time.Millisecond
+	overloaded = time.Second
+)
+
+// The shares of MaxWait that a request waits at most before a queue that is kept
+// short, and then spends inside.
+const (
+	queueShare  = 20
+	insideShare = 12
+)
+
+func (g *Gate) stands() bool {
+	return g.waiting > 0 && time.Since(g.since) > standing && time.Since(g.refused) < overloaded
+}
 
 // useful is how long somebody who comes now may expect to wait.
 func (g *Gate) useful() time.Duration {
-	if !g.since.IsZero() && time.Since(g.since) > standing {
-		return g.opt.MaxWait / 10
+	if g.stands() {
+		return g.opt.MaxWait / queueShare
 	}
 	return g.opt.MaxWait
 }
 
+// stale reports whether a waiter has waited longer than is useful in a queue
+// that is kept short: it came with the burst at the beginning, and would only
+// have all after it wait as long. A tenant's only one stays.
+func (g *Gate) stale(w *waiter, now time.Time) bool {
+	if w.stays || w.line.length < 2 || !g.stands() {
+		return false
+	}
+	turns := time.Duration(2*(len(g.turn)+1)) * g.pace
+	return now.Sub(w.came) > max(g.opt.MaxWait/queueShare, turns)
+}
+
 func (g *Gate) queue(l *line, caller string) *waiter {
-	w := &waiter{in: make(chan struct{}), line: l}
-	if g.waiting == 0 {
-		g.since = time.Now()
+	w := &waiter{in: make(chan struct{}), line: l, came: time.Now()}
+	if g.waiting == 0 && w.came.Sub(g.refused) > standing {
+		g.since = w.came
 	}
 	for _, c := range l.callers {
 		if c.name == caller {
@@ -196,21 +238,31 @@ func (g *Gate) wait(ctx context.Context, w *waiter) (func(), error) {
 	var err error
 	select {
 	case <-w.in:
+		if w.away != nil {
+			return nil, w.away
+		}
 		return g.leave, nil
 	case <-ctx.Done():
 		err = ctx.Err()
 	case <-timer.C:
-		err = &Overload{What: fmt.Sprintf("the tenant's share of %s", g.what), RetryAfter: g.opt.MaxWait}
+		err = g.overload(g.opt.MaxWait)
 	}
 	return g.giveUp(w, err)
+}
+
+func (g *Gate) overload(after time.Duration) *Overload {
+	return &Overload{What: fmt.Sprintf("the tenant's share of %s", g.what), RetryAfter: after}
 }
 
 // giveUp ends a wait with an error, unless its turn came meanwhile.
 func (g *Gate) giveUp(w *waiter, err error) (func(), error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if w.inside {
+	switch {
+	case w.inside:
 		return g.leave, nil
+	case w.away != nil:
+		return nil, w.away
 	}
 	g.drop(w)
 	return nil, err
@@ -228,33 +280,53 @@ func (g *Gate) drop(w *waiter) {
 		delete(g.tenants, l.tenant)
 	}
 	l.length--
-	g.fewer()
-}
-
-// fewer counts one that waits no more.
-func (g *Gate) fewer() {
-	if g.waiting--; g.waiting == 0 {
-		g.since = time.Time{}
-	}
+	g.waiting--
 }
 
 // leave makes room for the next.
 func (g *Gate) leave() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.measure(time.Now())
-	g.inside--
-	for g.inside < g.opt.Inside {
+	now := time.Now()
+	g.measure(now)
+	if g.inside--; g.inside <= 1 && g.calm.IsZero() {
+		g.calm = now
+	}
+	for g.inside < g.limit.now() {
 		w := g.next()
 		if w == nil {
 			return
 		}
-		w.inside = true
+		stale := g.stale(w, now)
 		w.line.length--
-		g.fewer()
-		g.inside++
+		g.waiting--
+		if stale {
+			w.away = g.overload(g.retryAfter(0))
+		} else {
+			w.inside = true
+			g.enter()
+		}
 		close(w.in)
 	}
+}
+
+func (g *Gate) enter() {
+	if g.inside++; g.inside > 1 {
+		g.calm = time.Time{}
+	}
+}
+
+// Served tells that a request which was let in has been served, and how long it
+// was inside. It is called before leave, and not for what was refused or failed:
+// how many are let in follows from it.
+func (g *Gate) Served(took time.Duration) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	now := time.Now()
+	if g.calm.IsZero() || now.Sub(g.calm) < took {
+		took = 0
+	}
+	g.limit.done(now, took, g.waiting > 0)
 }
 
 // measure takes the time since the one before left, if the gate was full all

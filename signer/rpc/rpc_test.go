@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -18,6 +19,7 @@ import (
 	"connectrpc.com/connect"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 
+	"github.com/privyseal/privyseal/internal/tlsvec"
 	"github.com/privyseal/privyseal/signer"
 	"github.com/privyseal/privyseal/signer/access"
 	"github.com/privyseal/privyseal/signer/admit"
@@ -378,3 +380,68 @@ func TestLimits(t *testing.T) {
 type zeros struct{}
 
 func (zeros) Read(b []byte) (int, error) { clear(b); return len(b), nil }
+
+// TestOverloadedSaysWhen holds the device, and fills the queue before it. Who is
+// sent away, at once or after a wait, is told why, that the same request may
+// succeed, and when; and a client that does as told gets its signature.
+func TestOverloadedSaysWhen(t *testing.T) {
+	s, d := start(t, func(c *service.Config) {
+		c.Gate = admit.Options{Inside: 1, Waiting: 3, MaxWait: 2 * time.Second}
+	}, nil)
+	identity := s.Identity("acme", "bot", access.Client, "leaf:sign")
+	once := s.Client(identity, func(c *client.Config) { c.Attempts = 1 })
+	release, working := make(chan struct{}), make(chan struct{}, 1)
+	var held sync.Once
+	d.Fault = func(step signertest.Step, p signertest.Phase) error {
+		if step == signertest.StepSign && p == signertest.Before {
+			held.Do(func() { working <- struct{}{}; <-release })
+		}
+		return nil
+	}
+	call := func(c *client.Client, text string) error {
+		return second(c.Signing().Sign(context.Background(), connect.NewRequest(mls(text))))
+	}
+	checkOverloaded := func(what string, err error) {
+		t.Helper()
+		info, retry := detail[errdetails.ErrorInfo](err), detail[errdetails.RetryInfo](err)
+		if connect.CodeOf(err) != connect.CodeResourceExhausted || info.GetReason() != "OVERLOADED" || info.GetMetadata()[rpc.ActionKey] != "retry" {
+			t.Fatalf("%s: %v, %v", what, err, info)
+		}
+		wait := retry.GetRetryDelay().AsDuration()
+		ce, _ := errors.AsType[*connect.Error](err)
+		if seconds, _ := strconv.Atoi(ce.Meta().Get("Retry-After")); wait <= 0 || wait > 5*time.Second || time.Duration(seconds)*time.Second < wait {
+			t.Errorf("%s: come again after %v, Retry-After %q", what, wait, ce.Meta().Get("Retry-After"))
+		}
+	}
+	first := make(chan error, 1)
+	go func() { first <- call(once, "first") }()
+	<-working
+	waiting := make(chan error, 8)
+	for i := range 8 {
+		go func() { waiting <- call(once, fmt.Sprint("waits ", i)) }()
+	}
+	for range 5 {
+		checkOverloaded("beyond the queue", <-waiting) // the device still works for the first
+	}
+	for range 3 {
+		checkOverloaded("after its wait", <-waiting)
+	}
+	patient := make(chan error, 1)
+	go func() {
+		key, err := s.Client(identity, nil).Signer(context.Background(), "leaf")
+		if err == nil {
+			b := new(tlsvec.Builder)
+			b.String("MLS 1.0 FramedContentTBS")
+			b.Vector(content("patient"))
+			_, err = key.SignMessage(nil, b.Bytes(), nil)
+		}
+		patient <- err
+	}()
+	close(release)
+	if err := <-first; err != nil {
+		t.Errorf("the one that was let in: %v", err)
+	}
+	if err := <-patient; err != nil {
+		t.Errorf("a client that tries again: %v", err)
+	}
+}

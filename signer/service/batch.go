@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/privyseal/privyseal/signer"
 	"github.com/privyseal/privyseal/signer/access"
@@ -205,6 +206,7 @@ func (it *item) work(ctx context.Context, gate *admit.Gate) {
 		return
 	}
 	defer leave()
+	begin := time.Now()
 	var sig signer.Signature
 	it.err = it.s.stage(ctx, StageDevice, func(ctx context.Context) error {
 		made, err := it.signer.Issue(ctx, it.req)
@@ -213,6 +215,9 @@ func (it *item) work(ctx context.Context, gate *admit.Gate) {
 		}
 		return err
 	})
+	if it.err == nil {
+		gate.Served(time.Since(begin))
+	}
 	it.result = it.outcome(it.op, sig.Octets, sig.Device, it.err)
 }
 

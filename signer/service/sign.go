@@ -9,6 +9,7 @@ import (
 
 	"github.com/privyseal/privyseal/signer"
 	"github.com/privyseal/privyseal/signer/access"
+	"github.com/privyseal/privyseal/signer/admit"
 	"github.com/privyseal/privyseal/signer/journal"
 	"github.com/privyseal/privyseal/signer/policy"
 )
@@ -64,6 +65,8 @@ type run struct {
 	internal    string // the rule of a request of the service's own, which no policy decides
 
 	found *found
+	gate  *admit.Gate // that it came in by; nil for the house
+	since time.Time   // when it did
 }
 
 func (r *run) done(ctx context.Context, begin time.Time, err error) {
@@ -159,7 +162,9 @@ func (r *run) admit(ctx context.Context, use access.Use, want signer.Use, versio
 			leave = func() {}
 			return nil
 		}
-		leave, err = r.s.gate(r.found.v.Device).Enter(ctx, r.c.Tenant, r.c.Name)
+		r.gate = r.s.gate(r.found.v.Device)
+		leave, err = r.gate.Enter(ctx, r.c.Tenant, r.c.Name)
+		r.since = time.Now()
 		return err
 	})
 	return leave, err
@@ -312,6 +317,9 @@ func (r *run) journaled(ctx context.Context, intent journal.Intent, work work) (
 	err = r.s.complete(ctx, func(ctx context.Context) error { return res.Complete(ctx, outcome) })
 	if err := errors.Join(workErr, err); err != nil {
 		return nil, 0, err
+	}
+	if r.gate != nil {
+		r.gate.Served(time.Since(r.since))
 	}
 	return result, res.Number(), nil
 }
