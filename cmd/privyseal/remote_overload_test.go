@@ -15,7 +15,7 @@ func (b *remoteBench) slowDevice(d time.Duration) {
 func (b *remoteBench) capacity(t testing.TB, n int) float64 {
 	t.Helper()
 	l := b.load
-	l.Callers, l.Count = 24, n
+	l.Callers, l.Count = 8, n
 	r, _ := b.remote(t, l)
 	return float64(n) / r.Seconds
 }
