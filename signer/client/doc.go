@@ -7,6 +7,10 @@
 // and what may be asked again is, a bounded number of times and under one
 // idempotency key.
 //
+// Calls of one [Client] that are made at once share requests, unless
+// [Config].Apart says no: see docs/decisions/0025. Each has its own result and
+// obeys its own context.
+//
 // An [Identity] is the caller's certificate and key in a folder, enrolled once
 // and renewed as long as it is used.
 package client
