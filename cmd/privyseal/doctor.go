@@ -168,7 +168,7 @@ func (d *doctor) checkPINFile(name, path string) {
 
 // examine looks at the devices and at the keys in them.
 func (d *doctor) examine(ctx context.Context, o doctorOptions) ([]signer.Finding, error) {
-	if _, err := os.Stat(filepath.Join(d.config.stateDir(), storeName)); err != nil {
+	if _, err := os.Stat(filepath.Join(d.config.stateDir(), storeName)); err != nil && d.config.Database == "" {
 		d.add("", "", "key-store-missing", "restore it from your backup, or run: privyseal init", "%v", err)
 		return nil, nil
 	}

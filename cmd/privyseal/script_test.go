@@ -15,6 +15,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/privyseal/privyseal/hsm"
+	"github.com/privyseal/privyseal/internal/pgtest"
 	"github.com/privyseal/privyseal/tpm/swtpm"
 )
 
@@ -43,7 +44,7 @@ func TestScript(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"tpm": cmdTPM, "status": cmdStatus, "normal": cmdNormal, "replace": cmdReplace, "mode": cmdMode, "walkthrough": cmdWalkthrough,
+			"tpm": cmdTPM, "status": cmdStatus, "normal": cmdNormal, "replace": cmdReplace, "mode": cmdMode, "walkthrough": cmdWalkthrough, "postgres": cmdPostgres,
 			"hub": func(ts *testscript.TestScript, neg bool, args []string) { cmdHub(t, ts, neg, args) }, "field": cmdField,
 		},
 	})
@@ -82,6 +83,22 @@ func cmdTPM(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	default:
 		ts.Fatalf("usage: tpm start|stop|again")
+	}
+}
+
+// cmdPostgres is "postgres NAME...": it starts a PostgreSQL and sets each variable
+// to the URL of an empty database in it.
+func cmdPostgres(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: postgres NAME...")
+	}
+	s, err := pgtest.Start()
+	ts.Check(err)
+	ts.Defer(func() { s.Close() })
+	for _, name := range args {
+		u, err := s.NewDatabase(context.Background())
+		ts.Check(err)
+		ts.Setenv(name, u)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/privyseal/privyseal/credentials"
@@ -29,8 +30,26 @@ func listen(ctx context.Context, w *wiring, log *slog.Logger) (bound []*daemon.L
 			return nil, err
 		}
 		bound = append(bound, l)
+		if own := w.clientCA[name]; own != nil {
+			own.listener.Store(l)
+		}
 	}
 	return bound, nil
+}
+
+// ownClients are the client authorities of a listener whose service keeps them.
+type ownClients struct {
+	pool     func(context.Context) (*x509.CertPool, error)
+	listener atomic.Pointer[daemon.Listener] // when it is bound
+}
+
+// refresh has the listener take the authorities as they are now.
+func (o *ownClients) refresh(ctx context.Context) error {
+	l := o.listener.Load()
+	if l == nil {
+		return nil // it will read them when it is bound
+	}
+	return l.RefreshClients(ctx)
 }
 
 func closeAll(listeners []*daemon.Listener) {
@@ -48,7 +67,7 @@ func listenerConfig(w *wiring, name string, s *ListenerSection) daemon.ListenerC
 		c.Certificate = func(ctx context.Context) (*tls.Certificate, error) { return serverCertificate(ctx, w, s) }
 	}
 	if own := w.clientCA[name]; own != nil {
-		c.ClientCA, c.OptionalClient = own, true
+		c.ClientCA, c.OptionalClient = own.pool, true
 	}
 	if s.ClientCA != "" {
 		c.ClientCA = func(context.Context) (*x509.CertPool, error) {

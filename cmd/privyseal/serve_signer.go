@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -182,6 +181,7 @@ type signerComponent struct {
 	*signerParts
 	section *SignerSection
 	config  *Config
+	clients *ownClients
 	log     *slog.Logger
 }
 
@@ -194,8 +194,11 @@ func newSignerComponent(ctx context.Context, w *wiring, s *ServeConfig, d deps) 
 		return nil, err
 	}
 	d.metrics.Queues(parts.queues)
-	w.clientCA[s.Signer.Listener] = func(ctx context.Context) (*x509.CertPool, error) { return parts.authority.Pool(ctx) }
-	return &signerComponent{parts, s.Signer, w.config, d.log}, nil
+	own := &ownClients{pool: parts.authority.Pool}
+	w.clientCA[s.Signer.Listener] = own
+	c := &signerComponent{parts, s.Signer, w.config, own, d.log}
+	parts.authority.OnNewRoot(c.refreshClients)
+	return c, nil
 }
 
 // Mounts serves the API on its listener.
@@ -208,10 +211,31 @@ func (s *signerComponent) Mounts() []daemon.Mount {
 	return mounts
 }
 
-// Run waits for the end, and closes what is the service's own.
+// clientsEvery is how soon a node knows the certificate of a CA's key that
+// another node or command has used first.
+const clientsEvery = time.Second
+
+// Run follows the CA of callers until the end, and closes what is the service's
+// own.
 func (s *signerComponent) Run(ctx context.Context) error {
-	<-ctx.Done()
-	return s.Close()
+	t := time.NewTicker(clientsEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return s.Close()
+		case <-t.C:
+			s.refreshClients(ctx)
+		}
+	}
+}
+
+// refreshClients has the listener know the CA of callers as it is now. What it
+// knew stays in use when the database is away.
+func (s *signerComponent) refreshClients(ctx context.Context) {
+	if err := s.clients.refresh(ctx); err != nil && ctx.Err() == nil {
+		s.log.DebugContext(ctx, "the CA of callers was not read", "err", err)
+	}
 }
 
 // Health asks the databases.

@@ -83,6 +83,15 @@ func TestServeSigner(t *testing.T) {
 	if out := call(0, "caller", "list"); strings.Count(out, "active") != 2 {
 		t.Errorf("callers:\n%s", out)
 	}
+	// The CA's next key is known to the listener before its first certificate leaves.
+	call(0, "key", "rotate", "caller-ca")
+	call(0, "caller", "invite", "new", "--tenant", "acme", "--out", filepath.Join(dir, "new.token"))
+	s.eventually("the CA signs with its next key", func() bool {
+		args := []string{"remote", "--identity", filepath.Join(dir, "new"), "enroll", "--server", "https://" + s.addr["api"], "--server-ca", roots, "--token-file", filepath.Join(dir, "new.token")}
+		return run(context.Background(), args, streams{in: strings.NewReader(""), out: new(bytes.Buffer), err: new(bytes.Buffer)}) == 0
+	})
+	remote("new", 0, "whoami")
+	remote("op", 0, "whoami")
 	// Another policy is put to use by a reload; a broken one is not.
 	write("policy.json", `{"version":1,"rules":[{"id":"nothing","effect":"deny","when":"mls.lable == ''"}]}`)
 	if err := s.daemon.Reload(t.Context()); err == nil {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -32,7 +31,7 @@ type wiring struct {
 	devices map[string]openDevice
 	journal *journal.Journal // nil until openJournal
 	// clientCA has the authorities of listeners whose service knows them.
-	clientCA map[string]func(context.Context) (*x509.CertPool, error)
+	clientCA map[string]*ownClients
 	// dialPeers connects to other providers; nil dials as they are named, and
 	// the configuration says where they may be.
 	dialPeers func(ctx context.Context, network, addr string) (net.Conn, error)
@@ -64,7 +63,7 @@ func newWiring(ctx context.Context, c *Config) (*wiring, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &wiring{config: c, store: store, devices: make(map[string]openDevice), clientCA: make(map[string]func(context.Context) (*x509.CertPool, error))}
+	w := &wiring{config: c, store: store, devices: make(map[string]openDevice), clientCA: make(map[string]*ownClients)}
 	plain := make(map[string]signer.Device)
 	for name, d := range c.Devices {
 		w.devices[name] = newDevice(name, d, c)

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -58,6 +59,9 @@ type Listener struct {
 	mux    *http.ServeMux
 	server *http.Server
 	trust  atomic.Pointer[trust] // nil without TLS
+
+	mu        sync.Mutex // guards changes of trust, and refreshed
+	refreshed uint64     // how often RefreshClients has replaced the authorities
 }
 
 // A trust is one generation of certificate and client authorities.
@@ -188,11 +192,51 @@ func (l *Listener) readTrust(ctx context.Context) (*trust, error) {
 
 // reload reads the certificates again; apply puts them to use.
 func (l *Listener) reload(ctx context.Context) (apply func(), err error) {
+	l.mu.Lock()
+	before := l.refreshed
+	l.mu.Unlock()
 	next, err := l.readTrust(ctx)
 	if err != nil || next == nil {
 		return nil, err
 	}
-	return func() { l.trust.Store(next) }, nil
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.refreshed != before { // those are younger
+			next = next.withClients(l.trust.Load().clients)
+		}
+		l.trust.Store(next)
+	}, nil
+}
+
+// RefreshClients reads ClientCA alone again, and puts it to use where it has
+// changed. It is for authorities that are kept in a database; a reload reads
+// them too.
+func (l *Listener) RefreshClients(ctx context.Context) error {
+	if l.config.ClientCA == nil || l.config.Certificate == nil {
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	pool, err := l.config.ClientCA(ctx)
+	if err != nil {
+		return fmt.Errorf("listener %s: client authorities: %w", l.config.Name, err)
+	}
+	now := l.trust.Load()
+	if pool.Equal(now.clients) {
+		return nil
+	}
+	l.refreshed++
+	l.trust.Store(now.withClients(pool))
+	l.log.InfoContext(ctx, "other client authorities are in use")
+	return nil
+}
+
+// withClients returns the trust with other client authorities.
+func (t *trust) withClients(pool *x509.CertPool) *trust {
+	c := t.tls.Clone()
+	c.ClientCAs = pool
+	return &trust{tls: c, clients: pool}
 }
 
 // serve serves until the server is shut down.

@@ -2,6 +2,7 @@ package daemon_test
 
 import (
 	"bufio"
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -277,3 +278,53 @@ func TestUnixListener(t *testing.T) {
 }
 
 var discard = slog.New(slog.DiscardHandler)
+
+// TestRefreshClients takes other client authorities alone, also where a reload
+// that began before ends after it.
+func TestRefreshClients(t *testing.T) {
+	dir := t.TempDir()
+	server, first, second := newCA(t, "server"), newCA(t, "first"), newCA(t, "second")
+	certFile, keyFile := server.write(dir, "one")
+	var l *daemon.Listener
+	reads, known := 0, first.pool()
+	pool := func(ctx context.Context) (*x509.CertPool, error) {
+		reads++
+		if reads != 3 {
+			return known, nil
+		}
+		old := known // the reload's: it is overtaken
+		known = second.pool()
+		return old, l.RefreshClients(ctx)
+	}
+	s := &service{mounts: []daemon.Mount{{Listener: "api", Pattern: "/who", Handler: http.HandlerFunc(whoHandler)}}}
+	r := start(t, []daemon.ListenerConfig{{Name: "api", Address: "127.0.0.1:0", Certificate: readPair(certFile, keyFile), ClientCA: pool}},
+		[]daemon.Named{{Name: "svc", Component: s}}, func(c *daemon.Config) { l = c.Listeners[0] })
+	get := func(cert tls.Certificate) (by, who string) {
+		t.Helper()
+		tr := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: server.pool(), Certificates: []tls.Certificate{cert}}}
+		defer tr.CloseIdleConnections()
+		res, err := (&http.Client{Transport: tr}).Get("https://" + r.addr["api"] + "/who")
+		if err != nil {
+			return "", ""
+		}
+		defer res.Body.Close()
+		b, _ := io.ReadAll(res.Body)
+		return res.TLS.PeerCertificates[0].Subject.CommonName, strings.TrimSpace(string(b))
+	}
+	server.write(dir, "two")
+	if err := l.RefreshClients(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if by, who := get(first.client("alice")); by != "one" || !strings.HasPrefix(who, "alice") {
+		t.Errorf("%q from %q: more than the client authorities were read", who, by)
+	}
+	if err := r.daemon.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if by, who := get(second.client("bob")); by != "two" || !strings.HasPrefix(who, "bob") {
+		t.Errorf("%q from %q: the younger authorities were lost", who, by)
+	}
+	if _, who := get(first.client("alice")); who != "" {
+		t.Errorf("%q came in by an authority that is gone", who)
+	}
+}

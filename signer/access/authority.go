@@ -30,7 +30,13 @@ type Authority struct {
 	store    *Store
 	key      func(context.Context) (crypto.Signer, error)
 	lifetime time.Duration
+	added    func(context.Context)
 }
+
+// OnNewRoot has f called when the CA has got the certificate of another key,
+// before anything that it signs leaves: servers then read Pool again. It is to
+// be called before the Authority is used.
+func (a *Authority) OnNewRoot(f func(context.Context)) { a.added = f }
 
 // NewAuthority returns the Authority of a store. key returns the CA's key, of
 // purpose x509-ca, each time that something is to be signed, so that it may be
@@ -75,7 +81,11 @@ func (a *Authority) rootOf(ctx context.Context, key crypto.Signer) (*x509.Certif
 	if err != nil {
 		return nil, storeError(err)
 	}
-	return a.loadRoot(ctx, hash) // another node may have been first
+	root, err := a.loadRoot(ctx, hash) // another node may have been first
+	if err == nil && a.added != nil {
+		a.added(ctx)
+	}
+	return root, err
 }
 
 func (a *Authority) selfSign(key crypto.Signer, hash [sha256.Size]byte) ([]byte, error) {
