@@ -29,9 +29,10 @@ type head struct {
 	chain                 []byte
 }
 
-// applyBatch decides on every op and sets its err. What it returns is a
-// failure of the database, which undoes all of it. It may be run again.
-func applyBatch(ctx context.Context, tx *sqldb.Tx, ops []*op) error {
+// applyBatch decides on every op and sets its err. It returns how many entries
+// there are then, and a failure of the database, which undoes all of it. It may
+// be run again.
+func applyBatch(ctx context.Context, tx *sqldb.Tx, ops []*op) (entries int64, err error) {
 	b := &batch{tx: tx, ctx: ctx}
 	for _, o := range ops {
 		o.err, o.replay = nil, nil
@@ -40,7 +41,7 @@ func applyBatch(ctx context.Context, tx *sqldb.Tx, ops []*op) error {
 		}
 	}
 	if err := b.load(ops); err != nil {
-		return err
+		return 0, err
 	}
 	// What ends comes first: a mark that is taken back may let another in.
 	for _, o := range ops {
@@ -50,10 +51,10 @@ func applyBatch(ctx context.Context, tx *sqldb.Tx, ops []*op) error {
 	}
 	for _, o := range ops {
 		if err := b.begin(o); err != nil {
-			return err
+			return 0, err
 		}
 	}
-	return b.store()
+	return b.head.entries, b.store()
 }
 
 // begin decides on a reserve or record.

@@ -20,3 +20,23 @@ func (j *Journal) SetFault(fault func(before bool) error) {
 		return fault(false)
 	}
 }
+
+// RunSize is how many entries have their signatures sorted together.
+const RunSize = runSize
+
+// Runs returns how many runs are sorted.
+func (j *Journal) Runs(ctx context.Context) (n int64, err error) {
+	err = j.db.Read(ctx, func(tx *sqldb.Tx) error {
+		n, err = sortedRuns(ctx, tx, 255)
+		return err
+	})
+	return n, err
+}
+
+// Exec changes the database behind the journal's back.
+func (j *Journal) Exec(ctx context.Context, statement string, args ...any) error {
+	return j.db.Write(ctx, func(tx *sqldb.Tx) error {
+		_, err := tx.Exec(ctx, statement, args...)
+		return err
+	})
+}

@@ -7,18 +7,28 @@ import (
 
 	"golang.org/x/crypto/cryptobyte"
 	"golang.org/x/crypto/cryptobyte/asn1"
+
+	"github.com/privyseal/privyseal/internal/sqldb"
 )
 
 // Find returns the entry of a signature that somebody holds, or ErrNotFound.
 // A signature of ECDSA may be in DER, as it was released, or r and s side by
 // side, as JOSE and COSE have it.
 func (j *Journal) Find(ctx context.Context, signature []byte) (*Entry, error) {
-	const q = `WHERE e.signature = ? ORDER BY e.position LIMIT 1`
-	e, err := one(j.query(ctx, entryQuery+q, sha(signature)))
+	e, err := j.findDigest(ctx, sha(signature))
 	if der := derOf(signature); der != nil && errors.Is(err, ErrNotFound) {
-		return one(j.query(ctx, entryQuery+q, sha(der)))
+		return j.findDigest(ctx, sha(der))
 	}
 	return e, err
+}
+
+func (j *Journal) findDigest(ctx context.Context, digest []byte) (*Entry, error) {
+	var found []*Entry
+	err := j.db.Read(ctx, func(tx *sqldb.Tx) (err error) {
+		found, err = findDigest(ctx, tx, digest)
+		return err
+	})
+	return one(found, err)
 }
 
 // derOf returns the DER form of r and s side by side, for the three curves.

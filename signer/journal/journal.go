@@ -45,13 +45,21 @@ type Journal struct {
 	quit    chan struct{} // closed by Close
 	done    chan struct{} // closed when the writer has ended
 	shut    atomic.Bool
+
+	runs    int64           // that are full, as far as the writer knows; its own
+	full    chan struct{}   // tells the indexer of another
+	closing context.Context // ends with Close
+	stop    func()          // ends closing
+	indexed chan struct{}   // closed when the indexer has ended
 }
 
 // Open opens the journal in a SQLite file, which it makes if need be, or in
 // the PostgreSQL database of a postgres:// URL; see sqldb.Open for both. Only
 // PostgreSQL is for several nodes.
 func Open(ctx context.Context, source string, opt *Options) (*Journal, error) {
-	j := &Journal{now: time.Now, changes: make(chan *change), quit: make(chan struct{}), done: make(chan struct{})}
+	j := &Journal{now: time.Now, changes: make(chan *change), quit: make(chan struct{}), done: make(chan struct{}),
+		full: make(chan struct{}, 1), indexed: make(chan struct{})}
+	j.closing, j.stop = context.WithCancel(context.Background())
 	if opt != nil {
 		j.node, j.lazy = opt.Node, opt.OneFlush
 		if opt.Now != nil {
@@ -71,6 +79,7 @@ func Open(ctx context.Context, source string, opt *Options) (*Journal, error) {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
 	go j.write()
+	go j.index()
 	return j, nil
 }
 
@@ -94,8 +103,10 @@ func (o *Options) clock() func() time.Time {
 func (j *Journal) Close() error {
 	if !j.shut.Swap(true) {
 		close(j.quit)
+		j.stop()
 	}
 	<-j.done
+	<-j.indexed
 	return j.db.Close()
 }
 

@@ -52,29 +52,34 @@ func scanEntry(rows *sql.Rows) (*Entry, error) {
 	return e, nil
 }
 
-func (j *Journal) query(ctx context.Context, query string, args ...any) (found []*Entry, err error) {
+// query returns the entries of a WHERE clause.
+func (j *Journal) query(ctx context.Context, where string, args ...any) (found []*Entry, err error) {
 	err = j.db.Read(ctx, func(tx *sqldb.Tx) error {
-		found = nil
-		rows, err := tx.Query(ctx, query, args...)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			e, err := scanEntry(rows)
-			if err != nil {
-				return err
-			}
-			found = append(found, e)
-		}
-		return rows.Err()
+		found, err = entriesOf(ctx, tx, where, args...)
+		return err
 	})
 	return found, err
 }
 
+func entriesOf(ctx context.Context, tx *sqldb.Tx, where string, args ...any) (found []*Entry, err error) {
+	rows, err := tx.Query(ctx, entryQuery+where, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		e, err := scanEntry(rows)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, e)
+	}
+	return found, rows.Err()
+}
+
 // Entry returns the entry with that index, or ErrNotFound.
 func (j *Journal) Entry(ctx context.Context, index uint64) (*Entry, error) {
-	return one(j.query(ctx, entryQuery+`WHERE e.position = ?`, int64(index)))
+	return one(j.query(ctx, `WHERE e.position = ?`, int64(index)))
 }
 
 func one(found []*Entry, err error) (*Entry, error) {
@@ -94,7 +99,7 @@ const chunk = 1000
 func (j *Journal) Entries(ctx context.Context, from uint64) iter.Seq2[*Entry, error] {
 	return func(yield func(*Entry, error) bool) {
 		for {
-			found, err := j.query(ctx, entryQuery+`WHERE e.position >= ? ORDER BY e.position LIMIT ?`, int64(from), chunk)
+			found, err := j.query(ctx, `WHERE e.position >= ? ORDER BY e.position LIMIT ?`, int64(from), chunk)
 			if err != nil {
 				yield(nil, err)
 				return
@@ -166,7 +171,7 @@ func scanLeaf(rows *sql.Rows, want uint64) (l Leaf, err error) {
 }
 
 // Verify reads the whole journal as of now and checks every row against its
-// neighbours and the head. visit, if not nil, sees every entry. What it finds
+// neighbours and the head, and what Find goes by against the entries. visit, if not nil, sees every entry. What it finds
 // wrong is a *TamperError.
 func (j *Journal) Verify(ctx context.Context, visit func(*Entry) error) (Head, error) {
 	h, err := j.Head(ctx)
@@ -174,6 +179,7 @@ func (j *Journal) Verify(ctx context.Context, visit func(*Entry) error) (Head, e
 		return h, err
 	}
 	chain, next := firstChain(), uint64(0)
+	var run [][]byte // signatures of the one that next is in
 	for e, err := range j.Entries(ctx, 0) {
 		if err != nil {
 			return h, err
@@ -189,6 +195,9 @@ func (j *Journal) Verify(ctx context.Context, visit func(*Entry) error) (Head, e
 				return h, err
 			}
 		}
+		if run, err = j.verifyRuns(ctx, run, e); err != nil {
+			return h, err
+		}
 		next++
 	}
 	switch {
@@ -198,6 +207,19 @@ func (j *Journal) Verify(ctx context.Context, visit func(*Entry) error) (Head, e
 		return h, &TamperError{Index: next, Reason: "the head has another running hash than the last entry"}
 	}
 	return h, j.verifyReservations(ctx, h)
+}
+
+// verifyRuns collects the signatures of a run, and with the last of it holds
+// what is sorted against them.
+func (j *Journal) verifyRuns(ctx context.Context, run [][]byte, e *Entry) ([][]byte, error) {
+	digest, err := hex.DecodeString(e.Outcome.Signature)
+	if err != nil {
+		return nil, &TamperError{Index: e.Index, Reason: "the SHA-256 of its signature is no hexadecimal"}
+	}
+	if run = append(run, digest); len(run) < runSize {
+		return run, nil
+	}
+	return run[:0], j.verifyRun(ctx, int64(e.Index/runSize), run)
 }
 
 func (e *Entry) follows(chain []byte, next uint64) ([]byte, error) {

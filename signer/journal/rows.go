@@ -2,6 +2,7 @@ package journal
 
 import (
 	"bytes"
+	"context"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -43,13 +44,13 @@ func flatten(rows [][]any) []any {
 // after VALUES. SQLite would keep a copy of every page that the statement
 // touches, to take back its rows where one fails; since then the whole
 // transaction is taken back, OR FAIL has it leave them.
-func (b *batch) insert(into, unit, tail string, rows [][]any) error {
+func insert(ctx context.Context, tx *sqldb.Tx, into, unit, tail string, rows [][]any) error {
 	verb := "INSERT INTO "
-	if b.tx.Dialect() == sqldb.SQLite {
+	if tx.Dialect() == sqldb.SQLite {
 		verb = "INSERT OR FAIL INTO "
 	}
 	return chunks(rows, func(part [][]any) error {
-		_, err := b.tx.Exec(b.ctx, verb+into+" VALUES "+list(unit, len(part))+tail, flatten(part)...)
+		_, err := tx.Exec(ctx, verb+into+" VALUES "+list(unit, len(part))+tail, flatten(part)...)
 		return err
 	})
 }
@@ -60,8 +61,8 @@ func (b *batch) store() error {
 		return nil
 	}
 	return errors.Join(
-		b.insert("journal_reservation (number, intent)", "(?, ?)", "", b.reservations),
-		b.insert("journal_entry (position, reservation, signature, outcome, chain)", "(?, ?, ?, ?, ?)", "", b.entries),
+		insert(b.ctx, b.tx, "journal_reservation (number, intent)", "(?, ?)", "", b.reservations),
+		insert(b.ctx, b.tx, "journal_entry (position, reservation, signature, outcome, chain)", "(?, ?, ?, ?, ?)", "", b.entries),
 		b.storeMarks(), b.storeIdems(), b.storeHead())
 }
 
@@ -84,7 +85,7 @@ func (b *batch) storeMarks() error {
 			rows = append(rows, m.row(s[:]))
 		}
 	}
-	return b.insert("journal_guard (scope, kind, name, number, content, owner, prior_number, prior_content)",
+	return insert(b.ctx, b.tx, "journal_guard (scope, kind, name, number, content, owner, prior_number, prior_content)",
 		"(?, ?, ?, ?, ?, ?, ?, ?)", ` ON CONFLICT (scope) DO UPDATE SET number = excluded.number, content = excluded.content,
 		owner = excluded.owner, prior_number = excluded.prior_number, prior_content = excluded.prior_content`, rows)
 }
@@ -271,7 +272,7 @@ func (b *batch) storeIdems() error {
 			rows = append(rows, []any{k.tenant, k.caller, k.key, r.bound, r.reservation, r.result, null(r.signature), r.device})
 		}
 	}
-	return b.insert("journal_idempotency (tenant, caller, idem, bound, reservation, result, signature, device)",
+	return insert(b.ctx, b.tx, "journal_idempotency (tenant, caller, idem, bound, reservation, result, signature, device)",
 		"(?, ?, ?, ?, ?, ?, ?, ?)", ` ON CONFLICT (tenant, caller, idem) DO UPDATE SET bound = excluded.bound,
 		reservation = excluded.reservation, result = excluded.result, signature = excluded.signature, device = excluded.device`, rows)
 }

@@ -130,9 +130,19 @@ func (j *Journal) flush(batch []*change) (orphans []*change) {
 		ops = append(ops, c.ops...)
 	}
 	ctx := context.Background() // a batch belongs to no single caller
-	err := j.batch(ctx, func(tx *sqldb.Tx) error { return applyBatch(ctx, tx, ops) })
+	var entries int64
+	err := j.batch(ctx, func(tx *sqldb.Tx) (err error) {
+		entries, err = applyBatch(ctx, tx, ops)
+		return err
+	})
 	if err != nil {
 		err = errors.Join(ErrDown, err)
+	} else if runs := entries / runSize; runs > j.runs {
+		j.runs = runs
+		select {
+		case j.full <- struct{}{}:
+		default: // it has been told
+		}
 	}
 	for _, c := range batch {
 		if c.gone.CompareAndSwap(false, true) {
