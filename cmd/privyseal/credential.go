@@ -234,6 +234,7 @@ type possession struct {
 
 	level    credentials.AttestationLevel
 	evidence []byte
+	along    registry.Along // changes in the commit that writes the credential down
 }
 
 // provePossession has the holder's key sign a request over a fresh nonce, or
@@ -275,6 +276,7 @@ type issued struct {
 	IssuerKey  string    `json:"issuer_key,omitempty"` // JWK thumbprint
 	NotAfter   time.Time `json:"not_after"`
 	Level      string    `json:"attestation"`
+	chain      [][]byte  // of a certificate, without the root
 }
 
 func issueX509(ctx context.Context, w *wiring, o *issueOptions, p possession) (made *issued, err error) {
@@ -294,8 +296,15 @@ func (w *wiring) certify(ctx context.Context, b *registry.Store, o *issueOptions
 	return (&openedCA{issuer: issuer, chain: chain}).certify(ctx, o, p)
 }
 
+func rawChain(chain []*x509.Certificate) (all [][]byte) {
+	for _, c := range chain {
+		all = append(all, c.Raw)
+	}
+	return all
+}
+
 func (ca *openedCA) certify(ctx context.Context, o *issueOptions, p possession) (*issued, error) {
-	note := registry.Attachment{ID: registry.NewID(), Attestation: p.level, Evidence: p.evidence}
+	note := registry.Attachment{ID: registry.NewID(), Attestation: p.level, Evidence: p.evidence, Along: p.along}
 	order := certs.Order{Request: p.request, Names: p.names, Nonce: p.nonce, Lifetime: o.lifetime, Attachment: note}
 	if ext, ok := p.level.Extension(); ok {
 		order.Extensions = append(order.Extensions, ext)
@@ -312,7 +321,7 @@ func (ca *openedCA) certify(ctx context.Context, o *issueOptions, p possession) 
 	sent := append([]*x509.Certificate{leaf}, ca.chain[:len(ca.chain)-1]...)
 	return &issued{
 		ID: string(note.ID), Type: typeX509, Credential: strings.Join(pemChain(sent), ""), Client: p.names.Client.String(), User: p.names.User.String(),
-		Serial: fmt.Sprintf("%x", leaf.SerialNumber), NotAfter: leaf.NotAfter, Level: p.level.String(),
+		Serial: fmt.Sprintf("%x", leaf.SerialNumber), NotAfter: leaf.NotAfter, Level: p.level.String(), chain: rawChain(sent),
 	}, nil
 }
 

@@ -42,7 +42,7 @@ func newCredentialInvite(a *app) *cobra.Command {
 	f.StringVar(&o.kind, "type", "", "x509, sd-jwt or sd-cwt (required)")
 	f.StringVar(&o.client, "client", "", "client `URI` of the account (required)")
 	f.StringVar(&o.user, "user", "", "user `URI` of the account (required)")
-	f.StringVar(&o.least, "min-attestation", credentials.AttestationListed.String(), "the `level` that the device must prove: stated, tpm-listed or tpm-certified")
+	f.StringVar(&o.least, "min-attestation", credentials.AttestationListed.String(), "the `level` that the device must prove: none (certificates only), stated, tpm-listed or tpm-certified")
 	f.DurationVar(&o.lifetime, "lifetime", defaultLifetime, "lifetime of the credential; more than 24h needs a way to learn of revocation")
 	f.DurationVar(&o.code, "code-lifetime", enrol.DefaultCodeLifetime, "how long the code is good, up to 168h")
 	f.StringVar(&o.out, "out", "", "write the code into a new file of mode 0600 instead of standard output")
@@ -54,8 +54,11 @@ func (o *inviteOptions) invitation() (in enrol.Invitation, err error) {
 	if _, err := registry.ParseType(o.kind); err != nil {
 		return in, usageError{err}
 	}
-	if in.Least, err = credentials.ParseAttestationLevel(o.least); err != nil || in.Least == credentials.AttestationNone {
-		return in, usageError{fmt.Errorf("--min-attestation is stated, tpm-listed or tpm-certified, not %.40q", o.least)}
+	if in.Least, err = credentials.ParseAttestationLevel(o.least); err != nil {
+		return in, usageError{fmt.Errorf("--min-attestation is none, stated, tpm-listed or tpm-certified, not %.40q", o.least)}
+	}
+	if in.Unattested = in.Least == credentials.AttestationNone; in.Unattested && in.Type != registry.X509 {
+		return in, usageError{errors.New("--min-attestation none is for --type x509")}
 	}
 	in.Names, err = certs.DeviceNames(o.client, o.user)
 	return in, err
@@ -76,16 +79,26 @@ func credentialInvite(ctx context.Context, a *app, o *inviteOptions) error {
 	if err := checkPrivateDir(c.stateDir()); err != nil {
 		return err
 	}
-	store, err := enrol.OpenStore(ctx, c.databaseSource(enrolPart), nil)
+	code, expires, err := c.invite(ctx, in, o.code)
 	if err != nil {
-		return err
-	}
-	code, expires, err := store.Invite(ctx, in, o.code)
-	if err := errors.Join(err, store.Close()); err != nil {
 		return err
 	}
 	a.note("the code is good once, until %s", expires.Format(time.RFC3339))
 	return a.deliverCode(o, code, expires)
+}
+
+// invite keeps an invitation in the issuer's book.
+func (c *Config) invite(ctx context.Context, in enrol.Invitation, lifetime time.Duration) (*enrol.Code, time.Time, error) {
+	book, err := registry.Open(ctx, c.databaseSource(issuerPart))
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	store, err := enrol.NewStore(ctx, book, nil)
+	if err != nil {
+		return nil, time.Time{}, errors.Join(err, book.Close())
+	}
+	code, expires, err := store.Invite(ctx, in, lifetime)
+	return code, expires, errors.Join(err, book.Close())
 }
 
 func (a *app) deliverCode(o *inviteOptions, code *enrol.Code, expires time.Time) error {
@@ -99,16 +112,19 @@ func (a *app) deliverCode(o *inviteOptions, code *enrol.Code, expires time.Time)
 	return a.print(view, func(w io.Writer) { fmt.Fprintln(w, view.Code) })
 }
 
-type enrolOptions struct{ url, serverCA, codeFile, holder, applianceKey, out string }
+type enrolOptions struct{ url, serverCA, codeFile, holder, applianceKey, client, user, out string }
 
 func newCredentialEnrol(a *app) *cobra.Command {
 	var o enrolOptions
 	c := &cobra.Command{
-		Use: "enrol URL --code-file FILE --holder KEY", Short: "Get a credential from an issuer, with proof of where our key is kept", Args: exactArgs(1),
+		Use: "enrol URL --code-file FILE --holder KEY", Short: "Get a credential from an issuer", Args: exactArgs(1),
 		Long: "Enrols the holder's key with the issuer at URL, with a one-time code (privyseal\n" +
 			"credential invite). A key in a TPM is proven by the TPM: its endorsement key, its\n" +
 			"attestation key, and a certification of the key. Of a key in a PKCS#11 token the\n" +
-			"module's answers are stated, signed by --appliance-key.",
+			"module's answers are stated, signed by --appliance-key.\n\n" +
+			"With --client and --user, nothing is proven but possession of the key: a code that\n" +
+			"was made with --min-attestation none gets a certificate for these names in one\n" +
+			"request (EST simpleenroll, RFC 7030).",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.url = args[0]
 			return credentialEnrol(cmd.Context(), a, &o)
@@ -119,6 +135,8 @@ func newCredentialEnrol(a *app) *cobra.Command {
 	f.StringVar(&o.codeFile, "code-file", "", "the code: a `file`, or - for standard input (required)")
 	f.StringVar(&o.holder, "holder", "", "`key` of the holder, in this key store (required)")
 	f.StringVar(&o.applianceKey, "appliance-key", "", "for a key in a PKCS#11 token: `key` of purpose credential-issuer that signs the statement")
+	f.StringVar(&o.client, "client", "", "enrol without attestation: the client `URI` that was invited")
+	f.StringVar(&o.user, "user", "", "enrol without attestation: the user `URI` that was invited")
 	f.StringVar(&o.out, "out", "", "write to this `file` instead of standard output")
 	return c
 }
@@ -127,21 +145,20 @@ func credentialEnrol(ctx context.Context, a *app, o *enrolOptions) error {
 	if o.codeFile == "" || o.holder == "" {
 		return usageError{errors.New("--code-file and --holder are required")}
 	}
+	if o.simple() && (o.client == "" || o.user == "" || o.applianceKey != "") {
+		return usageError{errors.New("--client and --user are given together, without --appliance-key")}
+	}
 	code, err := a.readToken(o.codeFile)
 	if err != nil {
 		return err
 	}
-	client, err := o.client()
+	client, err := o.open()
 	if err != nil {
 		return err
 	}
 	defer client.Close()
 	return a.withWiring(ctx, func(w *wiring) error {
-		e, err := w.newEnrollee(ctx, o)
-		if err != nil {
-			return err
-		}
-		made, err := e.enrol(ctx, client, code)
+		made, err := w.enrol(ctx, o, client, code)
 		if err != nil {
 			return enrolError(err)
 		}
@@ -150,7 +167,38 @@ func credentialEnrol(ctx context.Context, a *app, o *enrolOptions) error {
 	})
 }
 
-func (o *enrolOptions) client() (*enrol.Client, error) {
+// simple reports whether nothing but possession is proven.
+func (o *enrolOptions) simple() bool { return o.client+o.user != "" }
+
+func (w *wiring) enrol(ctx context.Context, o *enrolOptions, c *enrol.Client, code string) (*enrol.Issued, error) {
+	if o.simple() {
+		return w.enrolSimply(ctx, o, c, code)
+	}
+	e, err := w.newEnrollee(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	return e.enrol(ctx, c, code)
+}
+
+// enrolSimply makes the one request.
+func (w *wiring) enrolSimply(ctx context.Context, o *enrolOptions, c *enrol.Client, code string) (*enrol.Issued, error) {
+	names, err := certs.DeviceNames(o.client, o.user)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	holder, err := w.holderSigner(ctx, o.holder)
+	if err != nil {
+		return nil, err
+	}
+	request, err := certs.CreateRequest(rand.Reader, holder, names, nil)
+	if err != nil {
+		return nil, err
+	}
+	return c.Simple(ctx, code, request)
+}
+
+func (o *enrolOptions) open() (*enrol.Client, error) {
 	var roots *x509.CertPool
 	if o.serverCA != "" {
 		var err error

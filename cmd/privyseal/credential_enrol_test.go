@@ -112,12 +112,9 @@ func (i *enrolIssuer) invite(t *testing.T, typ registry.Type, least credentials.
 	if err != nil {
 		t.Fatal(err)
 	}
-	store, err := enrol.OpenStore(t.Context(), i.wiring.config.databaseSource(enrolPart), nil)
+	in := enrol.Invitation{Names: names, Type: typ, Lifetime: time.Hour, Least: least, Unattested: least == credentials.AttestationNone}
+	code, _, err := i.wiring.config.invite(t.Context(), in, lifetime)
 	if err != nil {
-		t.Fatal(err)
-	}
-	code, _, err := store.Invite(t.Context(), enrol.Invitation{Names: names, Type: typ, Lifetime: time.Hour, Least: least}, lifetime)
-	if err := errors.Join(err, store.Close()); err != nil {
 		t.Fatal(err)
 	}
 	if s := fmt.Sprintf("%v %+v %#v %s %q", code, code, code, code, code); strings.Contains(s, code.Reveal()) {

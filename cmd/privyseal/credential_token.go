@@ -67,7 +67,7 @@ func (w *wiring) writeToken(ctx context.Context, b *registry.Store, t *tokenOrde
 	now := time.Now().Truncate(time.Second)
 	t.record, err = b.Begin(ctx, registry.Draft{
 		Type: typ, Issuer: t.iss, IssuerKey: t.key.public, Names: t.names, Holder: t.possession.request.PublicKey(),
-		NotBefore: now, NotAfter: now.Add(t.lifetime), List: list, Attestation: t.level, Evidence: t.evidence,
+		NotBefore: now, NotAfter: now.Add(t.lifetime), List: list, Attestation: t.level, Evidence: t.evidence, Along: t.along,
 	})
 	if err != nil {
 		return nil, err

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/http"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -22,9 +23,6 @@ import (
 	problems "github.com/privyseal/privyseal/internal/problem"
 	"github.com/privyseal/privyseal/signer"
 )
-
-// enrolPart is the name of the invitations among the databases.
-const enrolPart = "enrol"
 
 // An EnrolSection lets devices that were invited enrol over HTTPS, below
 // issuer.url. issuer.attestation says which TPMs are believed.
@@ -61,9 +59,10 @@ type enrolment struct {
 	section  *EnrolSection
 	ca       signer.KeyID // "" without a CA
 	log      *slog.Logger
-	store    *enrol.Store
 	service  *enrol.Service
 	handler  http.Handler
+	est      string // path
+	estServe http.Handler
 	opened   atomic.Pointer[openedCA]
 }
 
@@ -93,35 +92,44 @@ func (w *wiring) newEnrolment(ctx context.Context, s *EnrolSection, i *issuance,
 	if c.Appliances, err = w.applianceKeys(s.Appliances); err != nil {
 		return nil, err
 	}
-	if e.store, err = enrol.OpenStore(ctx, w.config.databaseSource(enrolPart), nil); err != nil {
+	if c.Invitations, err = enrol.NewStore(ctx, i.book, nil); err != nil {
 		return nil, err
 	}
-	c.Invitations = e.store
-	service, err := enrol.New(c)
-	if err != nil {
-		return nil, errors.Join(err, e.store.Close())
+	if e.ca != "" {
+		c.CACerts = e.chain
 	}
-	e.service, e.handler = service, service.Handler(e.path())
+	if e.service, err = enrol.New(c); err != nil {
+		return nil, err
+	}
+	at, err := url.Parse(i.section.URL)
+	if err != nil {
+		return nil, configErrorf("issuer.url", "%w", err)
+	}
+	e.handler, e.est = e.service.Handler(e.path()), enrol.ESTPath(at)
+	e.estServe = e.service.EST(e.est)
 	return e, nil
+}
+
+// chain returns the certificates of the CA.
+func (e *enrolment) chain(ctx context.Context) ([]*x509.Certificate, error) {
+	ca, err := e.openCA(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return ca.chain, nil
 }
 
 // path is that of the issuer's URL.
 func (e *enrolment) path() string { return publish.PathOf(e.issuance.section.URL) }
 
-// Close closes the invitations.
-func (e *enrolment) Close() error {
-	if e == nil {
-		return nil
-	}
-	e.service.Close()
-	return e.store.Close()
-}
-
 func (e *enrolment) mounts() []daemon.Mount {
 	if e == nil {
 		return nil
 	}
-	return []daemon.Mount{{Listener: e.section.Listener, Pattern: e.path() + "/enrol/", Handler: e.handler}}
+	return []daemon.Mount{
+		{Listener: e.section.Listener, Pattern: e.path() + "/enrol/", Handler: e.handler},
+		{Listener: e.section.Listener, Pattern: e.est + "/", Handler: e.estServe},
+	}
 }
 
 // report logs an attempt that failed. Anybody can make one without a code, which
@@ -177,14 +185,14 @@ func (w *wiring) applianceKeys(files []string) (keys []crypto.PublicKey, err err
 
 // Issue implements enrol.Issuer.
 func (e *enrolment) Issue(ctx context.Context, o enrol.Order) (*enrol.Issued, error) {
-	p := possession{request: o.Request, names: o.Names, nonce: o.Nonce, level: o.Level, evidence: o.Evidence}
+	p := possession{request: o.Request, names: o.Names, nonce: o.Nonce, level: o.Level, evidence: o.Evidence, along: o.Spend}
 	order := &issueOptions{kind: string(o.Type), lifetime: o.Lifetime, iss: e.issuance.section.URL}
 	made, err := e.issue(ctx, o.Type, order, p)
 	if err != nil {
 		return nil, err
 	}
 	e.log.Info("a device enrolled", "credential", made.ID, "type", made.Type, "client", made.Client, "attestation", made.Level)
-	return &enrol.Issued{ID: made.ID, Type: made.Type, Credential: made.Credential, Attestation: made.Level, NotAfter: made.NotAfter}, nil
+	return &enrol.Issued{ID: made.ID, Type: made.Type, Credential: made.Credential, Attestation: made.Level, NotAfter: made.NotAfter, Chain: made.chain}, nil
 }
 
 func (e *enrolment) issue(ctx context.Context, t registry.Type, o *issueOptions, p possession) (*issued, error) {

@@ -63,7 +63,7 @@ func newIssuerComponent(ctx context.Context, w *wiring, s *ServeConfig, d deps) 
 	}
 	c.handler, err = publish.New(i.served(func(err error) { d.log.Error("cannot serve what is published", "err", err) }))
 	if err != nil {
-		return nil, errors.Join(err, c.enrol.Close(), book.Close())
+		return nil, errors.Join(err, book.Close())
 	}
 	if err := c.watch(); err != nil {
 		return nil, errors.Join(err, book.Close())
@@ -92,7 +92,7 @@ func (c *issuerComponent) Mounts() []daemon.Mount {
 // Run publishes until ctx ends, and closes the book.
 func (c *issuerComponent) Run(ctx context.Context) error {
 	c.issuance.publisher.Run(ctx)
-	return errors.Join(c.enrol.Close(), c.issuance.book.Close())
+	return c.issuance.book.Close()
 }
 
 // Health says whether the database answers and every revocation is published

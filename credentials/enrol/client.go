@@ -21,6 +21,7 @@ import (
 // A Client is the device's side of HTTP.
 type Client struct {
 	base string
+	est  string // URL of EST
 	http *http.Client
 }
 
@@ -39,7 +40,8 @@ func NewClient(base string, roots *x509.CertPool) (*Client, error) {
 		return nil, fmt.Errorf("%.100q is no https URL of an issuer", base)
 	}
 	t := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS13}, ForceAttemptHTTP2: true}
-	return &Client{strings.TrimSuffix(base, "/"), &http.Client{
+	est := &url.URL{Scheme: u.Scheme, Host: u.Host, Path: ESTPath(u)}
+	return &Client{strings.TrimSuffix(base, "/"), est.String(), &http.Client{
 		Transport: t, Timeout: stepTime,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}, nil

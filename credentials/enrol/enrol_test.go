@@ -83,11 +83,10 @@ type world struct {
 func newWorld(t *testing.T, source string, most int) *world {
 	t.Helper()
 	w := &world{t: t, appliance: newKey(t)}
+	w.makeCA(source)
 	var err error
-	w.store, err = enrol.OpenStore(t.Context(), source, w.clock.now)
+	w.store, err = enrol.NewStore(t.Context(), w.book, w.clock.now)
 	must(t, err)
-	t.Cleanup(func() { must(t, w.store.Close()) })
-	w.makeCA()
 	w.Service, err = enrol.New(enrol.Config{
 		Invitations: w.store, Issuer: w, Audience: audience, Appliances: []crypto.PublicKey{newKey(t).Public(), w.appliance.Public()},
 		Most: most, Now: w.clock.now, Lifetime: time.Minute,
@@ -96,10 +95,10 @@ func newWorld(t *testing.T, source string, most int) *world {
 	return w
 }
 
-func (w *world) makeCA() {
+func (w *world) makeCA(source string) {
 	w.t.Helper()
 	var err error
-	w.book, err = registry.Open(w.t.Context(), filepath.Join(w.t.TempDir(), "issuer.db"))
+	w.book, err = registry.Open(w.t.Context(), source)
 	must(w.t, err)
 	w.t.Cleanup(func() { must(w.t, w.book.Close()) })
 	key := newKey(w.t)
@@ -116,7 +115,7 @@ func (w *world) makeCA() {
 
 // Issue implements enrol.Issuer.
 func (w *world) Issue(ctx context.Context, o enrol.Order) (*enrol.Issued, error) {
-	note := registry.Attachment{ID: registry.NewID(), Attestation: o.Level, Evidence: o.Evidence}
+	note := registry.Attachment{ID: registry.NewID(), Attestation: o.Level, Evidence: o.Evidence, Along: o.Spend}
 	prepared, err := w.ca.Prepare(ctx, certs.Order{Request: o.Request, Names: o.Names, Nonce: o.Nonce, Lifetime: o.Lifetime, Attachment: note})
 	if err != nil {
 		return nil, err
@@ -126,7 +125,7 @@ func (w *world) Issue(ctx context.Context, o enrol.Order) (*enrol.Issued, error)
 		return nil, err
 	}
 	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})
-	return &enrol.Issued{ID: string(note.ID), Type: string(o.Type), Credential: string(text), Attestation: o.Level.String(), NotAfter: cert.NotAfter}, nil
+	return &enrol.Issued{ID: string(note.ID), Type: string(o.Type), Credential: string(text), Attestation: o.Level.String(), NotAfter: cert.NotAfter, Chain: [][]byte{cert.Raw, w.ca.Certificate().Raw}}, nil
 }
 
 func (w *world) invite() string {
@@ -162,7 +161,7 @@ func (w *world) answer(c *enrol.Challenge, key crypto.Signer, s enrol.Statement,
 // TestStatementEnrols runs on both engines, and verifies what was kept.
 func TestStatementEnrols(t *testing.T) {
 	for name, source := range map[string]func(testing.TB) string{
-		"SQLite":     func(t testing.TB) string { return filepath.Join(t.TempDir(), "enrol.db") },
+		"SQLite":     func(t testing.TB) string { return filepath.Join(t.TempDir(), "issuer.db") },
 		"PostgreSQL": pgtest.Database,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -189,7 +188,7 @@ func TestStatementEnrols(t *testing.T) {
 
 // TestStatementRefused alters each thing that a statement must say.
 func TestStatementRefused(t *testing.T) {
-	w := newWorld(t, filepath.Join(t.TempDir(), "enrol.db"), 0)
+	w := newWorld(t, filepath.Join(t.TempDir(), "issuer.db"), 0)
 	code := w.invite()
 	for name, change := range map[string]func(*enrol.Statement){
 		"another audience": func(s *enrol.Statement) { s.Audience += "/" },
@@ -221,7 +220,7 @@ func TestStatementRefused(t *testing.T) {
 
 // TestRequestRefused finishes with requests that are not what was invited.
 func TestRequestRefused(t *testing.T) {
-	w := newWorld(t, filepath.Join(t.TempDir(), "enrol.db"), 0)
+	w := newWorld(t, filepath.Join(t.TempDir(), "issuer.db"), 0)
 	code, key := w.invite(), newKey(t)
 	other, err := certs.DeviceNames("mimi://acme.example/d/alice/phone", alice)
 	must(t, err)
@@ -248,7 +247,7 @@ func TestRequestRefused(t *testing.T) {
 
 // TestSessions holds sessions to their time, their number and their one use.
 func TestSessions(t *testing.T) {
-	w := newWorld(t, filepath.Join(t.TempDir(), "enrol.db"), 2)
+	w := newWorld(t, filepath.Join(t.TempDir(), "issuer.db"), 2)
 	first, key := w.invite(), newKey(t)
 	old := w.begin(first)
 	c := w.begin(first)
@@ -272,7 +271,7 @@ func TestSessions(t *testing.T) {
 
 // TestCodeEnds lets a code end between the two steps.
 func TestCodeEnds(t *testing.T) {
-	w := newWorld(t, filepath.Join(t.TempDir(), "enrol.db"), 0)
+	w := newWorld(t, filepath.Join(t.TempDir(), "issuer.db"), 0)
 	code, _, err := w.store.Invite(t.Context(), enrol.Invitation{Names: names(t), Type: registry.X509, Lifetime: time.Hour}, 30*time.Second)
 	must(t, err)
 	c, key := w.begin(code.Reveal()), newKey(t)
@@ -285,7 +284,7 @@ func TestCodeEnds(t *testing.T) {
 
 // TestOneOfMany has several services with one store try a code at once.
 func TestOneOfMany(t *testing.T) {
-	w := newWorld(t, filepath.Join(t.TempDir(), "enrol.db"), 0)
+	w := newWorld(t, filepath.Join(t.TempDir(), "issuer.db"), 0)
 	code := w.invite()
 	var finish []func() error
 	for range 8 { // all begin before one has finished
@@ -315,7 +314,7 @@ func TestOneOfMany(t *testing.T) {
 // TestMethods refuses what nobody is configured to believe, and wrong
 // invitations.
 func TestMethods(t *testing.T) {
-	w := newWorld(t, filepath.Join(t.TempDir(), "enrol.db"), 0)
+	w := newWorld(t, filepath.Join(t.TempDir(), "issuer.db"), 0)
 	_, err := w.Begin(t.Context(), &enrol.BeginRequest{Code: w.invite(), TPM: &enrol.TPM{EK: []byte{0}, AK: []byte{0}}})
 	refused(t, err, enrol.ReasonMethod)
 	none := w.Config
@@ -341,7 +340,7 @@ func TestMethods(t *testing.T) {
 // enrolment: the session is gone, the code is not, and the client begins again
 // by itself. What is refused for another reason is not tried again.
 func TestRestartBetweenSteps(t *testing.T) {
-	w := newWorld(t, filepath.Join(t.TempDir(), "enrol.db"), 0)
+	w := newWorld(t, filepath.Join(t.TempDir(), "issuer.db"), 0)
 	var service atomic.Pointer[enrol.Service]
 	service.Store(w.Service)
 	restart := func() {

@@ -70,11 +70,15 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != typeJSON {
 		return nil, problem.New(http.StatusUnsupportedMediaType, "media-type", "the body is %s", typeJSON)
 	}
-	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	return readAll(w, r, maxBody)
+}
+
+func readAll(w http.ResponseWriter, r *http.Request, most int64) ([]byte, error) {
+	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
 	var large *http.MaxBytesError
 	switch {
 	case errors.As(err, &large):
-		return nil, problem.New(http.StatusRequestEntityTooLarge, "too-large", "more than %d octets", maxBody)
+		return nil, problem.New(http.StatusRequestEntityTooLarge, "too-large", "more than %d octets", most)
 	case err != nil:
 		return nil, problem.New(http.StatusBadRequest, "body", "the body did not arrive whole: %w", err)
 	}

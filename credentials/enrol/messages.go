@@ -68,6 +68,7 @@ type Issued struct {
 	Credential  string    `json:"credential"` // PEM chain, or token
 	Attestation string    `json:"attestation"`
 	NotAfter    time.Time `json:"not_after"`
+	Chain       [][]byte  `json:"-"` // a certificate and those above it but the root, DER
 }
 
 func parseBegin(b []byte) (*BeginRequest, error) {

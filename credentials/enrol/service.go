@@ -4,12 +4,14 @@ import (
 	"context"
 	"crypto"
 	"crypto/subtle"
+	"crypto/x509"
 	"errors"
-	"sync"
 	"time"
 
 	"github.com/privyseal/privyseal/credentials"
 	"github.com/privyseal/privyseal/credentials/certs"
+	"github.com/privyseal/privyseal/credentials/registry"
+	"github.com/privyseal/privyseal/internal/sqldb"
 )
 
 // An Endorser decides which TPMs are believed.
@@ -33,7 +35,8 @@ type Believed interface {
 	Certified(nonce, evidence []byte) (key crypto.PublicKey, kept []byte, err error)
 }
 
-// An Issuer signs credentials and writes them down with their evidence.
+// An Issuer signs credentials and writes them down with their evidence. It runs
+// Order.Spend in the transaction that writes a credential down.
 type Issuer interface {
 	Issue(context.Context, Order) (*Issued, error)
 }
@@ -45,6 +48,7 @@ type Order struct {
 	Nonce    []byte
 	Level    credentials.AttestationLevel
 	Evidence []byte
+	Spend    registry.Along // spends the code; its error is the refusal
 }
 
 // Config is what a Service is made of. Invitations, Issuer and Audience are
@@ -57,7 +61,10 @@ type Config struct {
 	Appliances  []crypto.PublicKey // whose statements are believed
 	Lifetime    time.Duration      // of a session; default five minutes
 	Most        int                // sessions open at once; default 1,000
-	Now         func() time.Time   // default time.Now
+	// CACerts returns the certificates of the CA that issues and of those above
+	// it, for devices that have none yet. nil where no certificates are issued.
+	CACerts func(context.Context) ([]*x509.Certificate, error)
+	Now     func() time.Time // default time.Now
 	// Report, if set, is told of each attempt that fails, and why.
 	Report func(error)
 }
@@ -66,7 +73,6 @@ type Config struct {
 type Service struct {
 	Config
 	sessions *sessions
-	notes    sync.WaitGroup // that are being written
 }
 
 // issueTime bounds the signing of a credential.
@@ -91,10 +97,6 @@ func New(c Config) (*Service, error) {
 	}
 	return &Service{Config: c, sessions: newSessions(c.Most)}, nil
 }
-
-// Close waits until what was issued on which code is written down. No Finish
-// may run any more.
-func (s *Service) Close() { s.notes.Wait() }
 
 // Begin opens a session for the device with the code. Who has no code costs one
 // look-up.
@@ -163,27 +165,41 @@ func (s *Service) Finish(ctx context.Context, r *FinishRequest) (*Issued, error)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), issueTime)
-	defer cancel()
-	if err := s.Invitations.redeem(ctx, x.code); err != nil {
-		return nil, err
-	}
-	made, err := s.Issuer.Issue(ctx, *o)
+	return s.issue(ctx, x.code, o)
+}
+
+// Simple enrols a device that need not prove where its key is kept, in one
+// request: the PKCS#10 request, in DER, for the invited names proves possession of
+// the key. It needs no nonce: the code is fresh, and who sends the request of
+// another gets a certificate for the other's key in the other's name.
+func (s *Service) Simple(ctx context.Context, code string, request []byte) (*Issued, error) {
+	c, err := ParseCode(code)
 	if err != nil {
 		return nil, err
 	}
-	s.notes.Go(func() { s.note(x.code, made.ID) })
-	return made, nil
+	in, err := s.Invitations.find(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	if !in.Unattested {
+		return nil, refuse(ReasonLevel, "the invitation asks for %v: enrol in two steps", in.Least)
+	}
+	o := &Order{Invitation: *in}
+	if o.Request, err = in.request(request); err != nil {
+		return nil, err
+	}
+	return s.issue(ctx, c.hash(), o)
 }
 
-// note writes down what was issued on a code. The device does not wait for it:
-// the registry has the credential all the same.
-func (s *Service) note(code, credential string) {
-	ctx, cancel := context.WithTimeout(context.Background(), issueTime)
+// issue spends the code and issues the credential, also if the device does not
+// wait for it.
+func (s *Service) issue(ctx context.Context, code string, o *Order) (*Issued, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), issueTime)
 	defer cancel()
-	if err := s.Invitations.note(ctx, code, credential); err != nil {
-		s.Report(err)
+	o.Spend = func(ctx context.Context, tx *sqldb.Tx, id registry.ID) error {
+		return s.Invitations.redeem(ctx, tx, code, id)
 	}
+	return s.Issuer.Issue(ctx, *o)
 }
 
 // prove checks the request and what proves where its key is kept.
@@ -202,14 +218,21 @@ func (s *Service) prove(x *session, r *FinishRequest) (*Order, error) {
 // request reads the PKCS#10 request, which must be for the invited names and
 // over the nonce of the session.
 func (x *session) request(der []byte) (*certs.Request, error) {
+	request, err := x.invitation.request(der)
+	if err == nil && subtle.ConstantTimeCompare(request.Nonce(), x.nonce) != 1 {
+		return nil, refuse(ReasonRequest, "it is not over the nonce of this session")
+	}
+	return request, err
+}
+
+// request reads a PKCS#10 request, which must be for the invited names.
+func (in *Invitation) request(der []byte) (*certs.Request, error) {
 	request, err := certs.ParseRequest(der)
 	switch {
 	case err != nil:
 		return nil, &Error{ReasonRequest, err}
-	case request.Names() != x.invitation.Names:
+	case request.Names() != in.Names:
 		return nil, refuse(ReasonRequest, "it asks for other names than those that were invited")
-	case subtle.ConstantTimeCompare(request.Nonce(), x.nonce) != 1:
-		return nil, refuse(ReasonRequest, "it is not over the nonce of this session")
 	}
 	return request, nil
 }

@@ -29,12 +29,13 @@ type Invitation struct {
 	Type     registry.Type
 	Lifetime time.Duration                // of the credential
 	Least    credentials.AttestationLevel // the level that it must prove; AttestationStated if 0
+	// Unattested lets the device prove possession of its key and nothing about
+	// where the key is kept: a certificate, in one request (Service.Simple).
+	// Least must be 0.
+	Unattested bool
 }
 
 func (in *Invitation) check() error {
-	if in.Least == 0 {
-		in.Least = credentials.AttestationStated
-	}
 	if _, err := certs.DeviceNames(in.Names.Client.String(), in.Names.User.String()); err != nil {
 		return err
 	}
@@ -44,28 +45,44 @@ func (in *Invitation) check() error {
 	if in.Lifetime < time.Minute {
 		return fmt.Errorf("a credential lives for at least a minute, not %v", in.Lifetime)
 	}
+	if in.Unattested {
+		if in.Type != registry.X509 || in.Least != credentials.AttestationNone {
+			return errors.New("only a certificate can be had without attestation, and then no level is asked for")
+		}
+		return nil
+	}
+	if in.Least == 0 {
+		in.Least = credentials.AttestationStated
+	}
 	if in.Least < credentials.AttestationStated || in.Least > credentials.AttestationCertified {
 		return fmt.Errorf("no enrolment proves %v", in.Least)
 	}
 	return nil
 }
 
-// A Store keeps the invitations. It is safe for concurrent use, also by several
-// processes.
-type Store struct{ db *sqldb.DB }
-
-// OpenStore opens the store: the path of a SQLite file or a postgres:// URL.
-// now may be nil.
-func OpenStore(ctx context.Context, source string, now func() time.Time) (*Store, error) {
-	db, err := sqldb.Open(ctx, source, sqldb.Options{Name: "enrol", Migrations: migrations, Now: now})
-	if err != nil {
-		return nil, fmt.Errorf("invitations to enrol: %w", err)
-	}
-	return &Store{db}, nil
+// A Store keeps the invitations, in the database of the issuer's book: a code is
+// spent in the commit that writes down the credential. It is safe for concurrent
+// use, also by several processes.
+type Store struct {
+	db  *sqldb.DB
+	now func() time.Time
 }
 
-// Close closes the database.
-func (s *Store) Close() error { return s.db.Close() }
+// NewStore makes its table in the database of a book, which the caller closes.
+// now may be nil.
+func NewStore(ctx context.Context, book *registry.Store, now func() time.Time) (*Store, error) {
+	db := book.Database()
+	if err := db.Migrate(ctx, partName, migrations); err != nil {
+		return nil, fmt.Errorf("invitations to enrol: %w", err)
+	}
+	if now == nil {
+		now = time.Now
+	}
+	return &Store{db, now}, nil
+}
+
+// partName is the part of the database that is ours.
+const partName = "enrol"
 
 // Invite keeps an invitation and returns its code and when that ends. A
 // lifetime of 0 is DefaultCodeLifetime. Invitations that have ended are
@@ -80,7 +97,7 @@ func (s *Store) Invite(ctx context.Context, in Invitation, lifetime time.Duratio
 	if err := in.check(); err != nil {
 		return nil, time.Time{}, err
 	}
-	code, now := NewCode(), s.db.Now()
+	code, now := NewCode(), s.now()
 	expires := now.Add(lifetime)
 	err := s.db.Write(ctx, func(tx *sqldb.Tx) error {
 		if _, err := tx.Exec(ctx, `DELETE FROM enrol_invitation WHERE expires < ?`, now.UnixMicro()); err != nil {
@@ -99,33 +116,22 @@ func (s *Store) find(ctx context.Context, c *Code) (*Invitation, error) {
 	var client, user string
 	var lifetime, expires, used int64
 	var in Invitation
-	err := s.db.Read(ctx, func(tx *sqldb.Tx) error {
-		return tx.QueryRow(ctx, `SELECT client, user_uri, type, lifetime, least, expires, used FROM enrol_invitation WHERE hash = ?`, c.hash()).
-			Scan(&client, &user, &in.Type, &lifetime, &in.Least, &expires, &used)
-	})
-	if errors.Is(err, sql.ErrNoRows) || err == nil && (used != 0 || s.db.Now().UnixMicro() >= expires) {
+	err := s.db.QueryRow(ctx, `SELECT client, user_uri, type, lifetime, least, expires, used FROM enrol_invitation WHERE hash = ?`, c.hash()).
+		Scan(&client, &user, &in.Type, &lifetime, &in.Least, &expires, &used)
+	if errors.Is(err, sql.ErrNoRows) || err == nil && (used != 0 || s.now().UnixMicro() >= expires) {
 		return nil, errCode()
 	}
 	if err != nil {
 		return nil, err
 	}
-	in.Lifetime = time.Duration(lifetime) * time.Second
+	in.Lifetime, in.Unattested = time.Duration(lifetime)*time.Second, in.Least == credentials.AttestationNone
 	in.Names, err = certs.DeviceNames(client, user)
 	return &in, err
 }
 
-// redeem spends a code: of several who try, one succeeds.
-func (s *Store) redeem(ctx context.Context, hash string) error {
-	return s.db.Batch(ctx, func(tx *sqldb.Tx) error {
-		now := s.db.Now().UnixMicro()
-		return tx.ExecOne(ctx, errCode(), `UPDATE enrol_invitation SET used = ? WHERE hash = ? AND used = 0 AND expires > ?`, now, hash, now)
-	})
-}
-
-// note keeps what was issued on a code.
-func (s *Store) note(ctx context.Context, hash, credential string) error {
-	return s.db.Batch(ctx, func(tx *sqldb.Tx) error {
-		_, err := tx.Exec(ctx, `UPDATE enrol_invitation SET credential = ? WHERE hash = ?`, credential, hash)
-		return err
-	})
+// redeem spends a code for a credential, in the transaction that writes it down:
+// of several who try, one succeeds.
+func (s *Store) redeem(ctx context.Context, tx *sqldb.Tx, hash string, id registry.ID) error {
+	now := s.now().UnixMicro()
+	return tx.ExecOne(ctx, errCode(), `UPDATE enrol_invitation SET used = ?, credential = ? WHERE hash = ? AND used = 0 AND expires > ?`, now, string(id), hash, now)
 }

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"context"
 	"crypto"
 	"crypto/rand"
 	"encoding/hex"
@@ -11,6 +12,7 @@ import (
 	"github.com/privyseal/privyseal/credentials"
 	"github.com/privyseal/privyseal/credentials/certs"
 	"github.com/privyseal/privyseal/credentials/statuslist"
+	"github.com/privyseal/privyseal/internal/sqldb"
 )
 
 // A Type is the format of a credential.
@@ -131,6 +133,20 @@ type Draft struct {
 	List        string // status list that it gets an index on; "" for none
 	Attestation credentials.AttestationLevel
 	Evidence    []byte // kept with the record
+	Along       Along
+}
+
+// Along is what else changes in the commit that writes a credential down, such as
+// that an invitation is used. Its error takes back everything. It may run more
+// than once, and has no effect but through the transaction, which is one in
+// Store.Database. nil changes nothing.
+type Along func(ctx context.Context, tx *sqldb.Tx, id ID) error
+
+func (a Along) run(ctx context.Context, tx *sqldb.Tx, id ID) error {
+	if a == nil {
+		return nil
+	}
+	return a(ctx, tx, id)
 }
 
 // An Attachment is what the caller of certs.Issuer.Prepare hands, as
@@ -140,4 +156,5 @@ type Attachment struct {
 	Issuer      string
 	Attestation credentials.AttestationLevel
 	Evidence    []byte
+	Along       Along
 }

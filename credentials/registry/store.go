@@ -58,6 +58,10 @@ func (s *Store) Close() error { return s.db.Close() }
 // Ping asks whether the database answers.
 func (s *Store) Ping(ctx context.Context) error { return s.db.Ping(ctx) }
 
+// Database returns the database of the book, for what is to change in one
+// transaction with it.
+func (s *Store) Database() *sqldb.DB { return s.db }
+
 // Certificates returns the certificates in the book, for reading and for
 // signing CRLs and OCSP answers.
 func (s *Store) Certificates() *certs.SQLStore { return s.certs }
@@ -68,11 +72,18 @@ func (s *Store) StatusLists() *statuslist.SQLStore { return s.status }
 // PutIntent implements certs.Store: it writes down the certificate and its
 // record in one commit. The Attachment of the order, if any, is an Attachment.
 func (s *Store) PutIntent(ctx context.Context, in certs.Intent) error {
-	r, err := recordOf(in)
+	a, _ := in.Attachment.(Attachment)
+	if a.ID == "" {
+		a.ID = NewID()
+	}
+	r, err := recordOf(in, a)
 	if err != nil {
 		return err
 	}
 	return s.db.Batch(ctx, func(tx *sqldb.Tx) error {
+		if err := a.Along.run(ctx, tx, r.ID); err != nil {
+			return err
+		}
 		if err := certs.In(tx).PutIntent(ctx, in); err != nil {
 			return err
 		}
@@ -103,14 +114,10 @@ func (s *Store) PutCertificate(ctx context.Context, issuer certs.KeyID, serial *
 }
 
 // recordOf returns the record of a certificate.
-func recordOf(in certs.Intent) (*Record, error) {
+func recordOf(in certs.Intent, a Attachment) (*Record, error) {
 	holder, err := thumbprint(in.Public)
 	if err != nil {
 		return nil, err
-	}
-	a, _ := in.Attachment.(Attachment)
-	if a.ID == "" {
-		a.ID = NewID()
 	}
 	r := &Record{
 		ID: a.ID, Type: X509, Kind: in.Kind, Issuer: a.Issuer, IssuerKey: in.Issuer, Holder: holder, NotBefore: in.NotBefore, NotAfter: in.NotAfter,
@@ -144,6 +151,9 @@ func (s *Store) Begin(ctx context.Context, d Draft) (*Record, error) {
 		List: d.List, Index: -1, Attestation: d.Attestation, Evidence: d.Evidence, State: Valid,
 	}
 	err = s.db.Batch(ctx, func(tx *sqldb.Tx) error {
+		if err := d.Along.run(ctx, tx, r.ID); err != nil {
+			return err
+		}
 		if d.List != "" {
 			indices, err := s.status.In(tx).Allocate(ctx, d.List, 1)
 			if err != nil {
