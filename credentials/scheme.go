@@ -136,12 +136,33 @@ func (s *Scheme) Sign(_ io.Reader, key crypto.Signer, message []byte) ([]byte, e
 // want it: DER for ECDSA, 64 octets for Ed25519. A key that takes a context is
 // given it, and one that wants whole messages is given the message.
 func (s *Scheme) SignContext(ctx context.Context, key crypto.Signer, message []byte) ([]byte, error) {
-	if ks, err := SchemeOf(key.Public()); err != nil {
+	if err := s.checkKey(key); err != nil {
 		return nil, err
-	} else if ks != s {
-		return nil, fmt.Errorf("key is for %s, signature wanted in %s", ks, s)
 	}
 	return signing.Message(ctx, key, message, s.Hash)
+}
+
+// SignVerified is SignContext that returns no signature which was not verified,
+// by the key itself where it does that or here. The error is bad if it does not
+// verify.
+func (s *Scheme) SignVerified(ctx context.Context, key crypto.Signer, message []byte, bad error) ([]byte, error) {
+	if err := s.checkKey(key); err != nil {
+		return nil, err
+	}
+	sig, verified, err := signing.Verified(ctx, key, message, s.Hash)
+	if err == nil && !verified && !s.Verify(key.Public(), message, sig) {
+		return nil, bad
+	}
+	return sig, err
+}
+
+func (s *Scheme) checkKey(key crypto.Signer) error {
+	if ks, err := SchemeOf(key.Public()); err != nil {
+		return err
+	} else if ks != s {
+		return fmt.Errorf("key is for %s, signature wanted in %s", ks, s)
+	}
+	return nil
 }
 
 // Verify reports whether sig, in the MLS form, is a signature of message by

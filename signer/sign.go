@@ -78,19 +78,32 @@ func (s *Signer) SignMessage(_ io.Reader, message []byte, opts crypto.SignerOpts
 
 // SignMessageContext is SignMessage with a context of its own.
 func (s *Signer) SignMessageContext(ctx context.Context, message []byte, opts crypto.SignerOpts) ([]byte, error) {
+	sig, _, err := s.SignVerified(ctx, message, opts)
+	return sig, err
+}
+
+// SignVerified is SignMessageContext that says whether the signature was verified
+// before it was released, as it is unless the key is marked Unverified.
+func (s *Signer) SignVerified(ctx context.Context, message []byte, opts crypto.SignerOpts) (sig []byte, verified bool, err error) {
 	scheme := s.Scheme()
 	if opts != nil && opts.HashFunc() != 0 && opts.HashFunc() != scheme.Hash {
-		return nil, fmt.Errorf("%w: %s signs with %s, not with %v", ErrUsage, scheme, hashName(scheme.Hash), opts.HashFunc())
+		return nil, false, fmt.Errorf("%w: %s signs with %s, not with %v", ErrUsage, scheme, hashName(scheme.Hash), opts.HashFunc())
 	}
+	var r *Request
 	if s.key.Purpose == PurposeRaw {
 		digest, hash := hashFor(s.open.scheme, message)
-		return s.signRaw(ctx, digest, hash)
+		r, err = DigestRequest(hash, digest)
+	} else {
+		r, err = ParseRequest(message)
 	}
-	r, err := ParseRequest(message)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	return s.SignRequest(ctx, r)
+	made, err := s.Issue(ctx, r)
+	if err != nil {
+		return nil, false, err
+	}
+	return made.Octets, made.Verified, nil
 }
 
 // Sign serves callers that have no message to show. For ECDSA it is given a
@@ -148,7 +161,7 @@ func (s *Signer) Issue(ctx context.Context, r *Request) (*Signature, error) {
 		if err == nil && !now.unverified && !verify(s.open.public, digest, octets) {
 			return s.ring.markSuspect(ctx, s.key, s.v, p.device, "signature")
 		}
-		sig.Octets = octets
+		sig.Octets, sig.Verified = octets, !now.unverified
 		return err
 	})
 	if err != nil {
@@ -223,6 +236,7 @@ type Signature struct {
 	Algorithm Algorithm
 	Device    string // name of the device that signed
 	Octets    []byte // DER for ECDSA
+	Verified  bool   // before it was released
 }
 
 // Sign signs one request with the active version of a key.

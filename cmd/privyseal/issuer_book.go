@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/privyseal/privyseal/credentials"
@@ -32,14 +33,14 @@ func (w *wiring) withBook(ctx context.Context, f func(*registry.Store) error) er
 }
 
 // A deviceKey signs with the active version of a key. It is made from the
-// record, so that a device that is away does not matter until it must sign, and
-// each signature looks the key up anew.
+// record, so that a device that is away does not matter until it must sign.
 type deviceKey struct {
 	ring    *signer.Keyring
 	id      signer.KeyID
 	purpose signer.Purpose
 	kid     string
 	public  crypto.PublicKey
+	signer  atomic.Pointer[signer.Signer] // nil until the first signature
 }
 
 func (w *wiring) deviceKey(ctx context.Context, id signer.KeyID, purpose signer.Purpose) (*deviceKey, error) {
@@ -59,7 +60,7 @@ func (w *wiring) deviceKey(ctx context.Context, id signer.KeyID, purpose signer.
 	if err != nil {
 		return nil, err
 	}
-	return &deviceKey{w.ring, id, purpose, v.KID, public}, nil
+	return &deviceKey{ring: w.ring, id: id, purpose: purpose, kid: v.KID, public: public}, nil
 }
 
 func (k *deviceKey) Public() crypto.PublicKey { return k.public }
@@ -76,14 +77,27 @@ func (k *deviceKey) SignMessage(_ io.Reader, msg []byte, opts crypto.SignerOpts)
 
 // SignMessageContext is SignMessage with a context.
 func (k *deviceKey) SignMessageContext(ctx context.Context, msg []byte, opts crypto.SignerOpts) ([]byte, error) {
+	sig, _, err := k.SignVerified(ctx, msg, opts)
+	return sig, err
+}
+
+// SignVerified is SignMessageContext that says whether the signature was verified.
+// The key is looked up once, and again when its version signs no more.
+func (k *deviceKey) SignVerified(ctx context.Context, msg []byte, opts crypto.SignerOpts) (sig []byte, verified bool, err error) {
+	if s := k.signer.Load(); s != nil {
+		if sig, verified, err = s.SignVerified(ctx, msg, opts); !errors.Is(err, signer.ErrKeyState) {
+			return sig, verified, err
+		}
+	}
 	s, err := k.ring.Signer(ctx, k.id, k.purpose)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if !credentials.SamePublicKey(s.Public(), k.public) {
-		return nil, fmt.Errorf("key %s has been rotated; start again with its new version", k.id)
+		return nil, false, fmt.Errorf("key %s has been rotated; start again with its new version", k.id)
 	}
-	return s.SignMessageContext(ctx, msg, opts)
+	k.signer.Store(s)
+	return s.SignVerified(ctx, msg, opts)
 }
 
 // An issuance is everything that an issuer needs to publish.

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/privyseal/privyseal/credentials"
@@ -147,7 +148,7 @@ func checkURLs(p Profile) error {
 	for _, list := range [][]string{p.CRL, p.OCSP, p.CAIssuers} {
 		for _, s := range list {
 			u, err := url.Parse(s)
-			if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.Fragment != "" || len(s) > 1024 {
+			if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.Fragment != "" || len(s) > 1024 || strings.ContainsFunc(s, func(r rune) bool { return r >= 0x80 }) {
 				return fmt.Errorf("%.100q cannot stand in a certificate: want an absolute http or https URL", s)
 			}
 		}

@@ -39,6 +39,8 @@ type Issuer struct {
 	store   Store
 	profile Profile
 	now     func() time.Time
+	leaf    *leafShape
+	name    string        // subject of cert
 	lintKey crypto.Signer // of the same scheme as key; nobody trusts it
 }
 
@@ -79,6 +81,10 @@ func newIssuer(c Config) (*Issuer, error) {
 	if err := checkURLs(c.Profile); err != nil {
 		return nil, err
 	}
+	if i.leaf, err = newLeafShape(signatureAlgorithm(i.scheme), i.cert, i.profile); err != nil {
+		return nil, err
+	}
+	i.name = i.cert.Subject.String()
 	i.lintKey, err = throwaway(i.scheme)
 	return i, err
 }
@@ -130,9 +136,8 @@ func (p *Prepared) TBS() []byte { return bytes.Clone(p.tbs) }
 // Issuer.
 var ErrRedeemed = errors.New("the prepared certificate was redeemed already, or was prepared by another issuer; prepare it again")
 
-// Prepare builds the certificate of an order, checks a copy of it that a
-// throwaway key has signed, and stores the intent. Nothing is signed by the
-// issuer's key.
+// Prepare builds the certificate of an order, reads it back with an independent
+// parser and checks it, and stores the intent. Nothing is signed.
 //
 // The errors: those of names (identity-…), identity-unauthorized (the request
 // asks for other names), nonce, name-constraint (the issuer may not serve the
@@ -185,7 +190,11 @@ func (i *Issuer) prepare(ctx context.Context, in Intent, template *x509.Certific
 		return nil, err
 	}
 	template.SerialNumber = newSerial(func(b []byte) { rand.Read(b) })
-	draft, err := i.draft(template, in.Public)
+	build := i.draft
+	if in.Kind == KindDevice || in.Kind == KindHub {
+		build = i.draftLeaf
+	}
+	draft, err := build(template, in.Public)
 	if err != nil {
 		return nil, err
 	}
@@ -195,7 +204,7 @@ func (i *Issuer) prepare(ctx context.Context, in Intent, template *x509.Certific
 	if in.Key, err = KeyIDOf(in.Public); err != nil {
 		return nil, err
 	}
-	in.Issuer, in.IssuerName, in.Serial, in.TBS = i.id, i.cert.Subject.String(), template.SerialNumber, sha256.Sum256(draft.RawTBSCertificate)
+	in.Issuer, in.IssuerName, in.Serial, in.TBS = i.id, i.name, template.SerialNumber, sha256.Sum256(draft.RawTBSCertificate)
 	in.NotBefore, in.NotAfter, in.Prepared = template.NotBefore, template.NotAfter, i.now().UTC()
 	p := &Prepared{issuer: i, tbs: draft.RawTBSCertificate, intent: in}
 	if err := i.store.PutIntent(ctx, p.intent); err != nil {
@@ -232,8 +241,8 @@ func minTime(a, b time.Time) time.Time {
 	return a
 }
 
-// draft returns the certificate signed by the throwaway key. Its issuer name
-// and authority key identifier are those of the real issuer.
+// draft returns a certificate of a CA or responder, signed by the throwaway key.
+// Its issuer name and authority key identifier are those of the real issuer.
 func (i *Issuer) draft(template *x509.Certificate, pub crypto.PublicKey) (*x509.Certificate, error) {
 	parent := *i.cert
 	parent.PublicKey = i.lintKey.Public()
@@ -293,14 +302,11 @@ func (i *Issuer) sign(ctx context.Context, p *Prepared) (*x509.Certificate, erro
 
 // signDER returns SIGNED { tbs }, with its signature verified.
 func (i *Issuer) signDER(ctx context.Context, tbs []byte) ([]byte, error) {
-	sig, err := i.scheme.SignContext(ctx, i.key, tbs)
+	sig, err := i.scheme.SignVerified(ctx, i.key, tbs, ErrBadSignature)
 	if err != nil {
 		return nil, fmt.Errorf("signing: %w", err)
 	}
-	if !i.scheme.Verify(i.key.Public(), tbs, sig) {
-		return nil, ErrBadSignature
-	}
-	return assemble(tbs, signatureAlgorithm(i.scheme), sig)
+	return assemble(tbs, i.leaf.algorithm, sig)
 }
 
 // serialOf returns the serial number in a TBSCertificate, read without package

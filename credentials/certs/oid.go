@@ -27,6 +27,8 @@ var (
 	oidSubjectKeyIdentifier = asn1.ObjectIdentifier{2, 5, 29, 14}
 	oidCRLDistPoints        = asn1.ObjectIdentifier{2, 5, 29, 31}
 	oidAuthorityInfoAccess  = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 1}
+	oidAccessOCSP           = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 1}
+	oidAccessCAIssuers      = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 2}
 	oidOCSPNoCheck          = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 1, 5}
 )
 

@@ -28,6 +28,26 @@ type ContextSigner interface {
 	SignContext(ctx context.Context, digest []byte, opts crypto.SignerOpts) ([]byte, error)
 }
 
+// A VerifyingSigner says whether it has verified a signature with the public key
+// before it returned it, so that nobody does it again. A false claim would be the
+// caller's harm: only keys of this program implement it.
+type VerifyingSigner interface {
+	crypto.Signer
+	SignVerified(ctx context.Context, msg []byte, opts crypto.SignerOpts) (sig []byte, verified bool, err error)
+}
+
+// Verified is Message that says whether the signature was verified on the way.
+func Verified(ctx context.Context, key crypto.Signer, msg []byte, hash crypto.Hash) (sig []byte, verified bool, err error) {
+	if k, ok := key.(VerifyingSigner); ok {
+		if err := ctx.Err(); err != nil {
+			return nil, false, context.Cause(ctx)
+		}
+		return k.SignVerified(ctx, msg, hash)
+	}
+	sig, err = Message(ctx, key, msg, hash)
+	return sig, false, err
+}
+
 // Message has key sign msg with hash, which is zero for a scheme that takes the
 // message itself. The signature is in the form of crypto.Signer: DER for ECDSA.
 func Message(ctx context.Context, key crypto.Signer, msg []byte, hash crypto.Hash) ([]byte, error) {

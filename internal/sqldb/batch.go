@@ -190,12 +190,12 @@ func (l *lane) commit(batch []*write, outcomes []error) error {
 	if l.db.dialect == SQLite {
 		begin = "BEGIN IMMEDIATE"
 	}
-	if _, err := l.conn.ExecContext(ctx, begin); err != nil {
+	if _, err := l.ExecContext(ctx, begin); err != nil {
 		return err
 	}
 	err := l.applyAll(ctx, batch, outcomes)
 	if err == nil {
-		if _, err = l.conn.ExecContext(ctx, "COMMIT"); err == nil {
+		if _, err = l.ExecContext(ctx, "COMMIT"); err == nil {
 			return nil
 		}
 		err = &commitError{err}
@@ -223,7 +223,7 @@ func (l *lane) applyAll(ctx context.Context, batch []*write, outcomes []error) e
 // savepoint applies one write of a batch and sets its outcome. It returns an
 // error only when the transaction itself is lost.
 func (l *lane) savepoint(ctx context.Context, tx *Tx, w *write, outcome *error) error {
-	if _, err := l.conn.ExecContext(ctx, "SAVEPOINT one"); err != nil {
+	if _, err := l.ExecContext(ctx, "SAVEPOINT one"); err != nil {
 		return err
 	}
 	if *outcome = w.apply(tx); *outcome != nil {
@@ -234,7 +234,7 @@ func (l *lane) savepoint(ctx context.Context, tx *Tx, w *write, outcome *error) 
 			return err
 		}
 	}
-	_, err := l.conn.ExecContext(ctx, "RELEASE SAVEPOINT one")
+	_, err := l.ExecContext(ctx, "RELEASE SAVEPOINT one")
 	return err
 }
 
