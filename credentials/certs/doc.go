@@ -11,8 +11,8 @@
 // a PKCS#10 request over a nonce ([CreateRequest], [ParseRequest]); the names
 // in the request are compared with those of the authorised account and never
 // copied. Issuing takes two steps. [Issuer.Prepare] builds the certificate,
-// signs it with a throwaway key, reads that copy back with an independent set
-// of checks, and stores the intent durably. [Issuer.Issue] redeems the
+// reads it back with an independent parser and set of checks, and stores the
+// intent durably. [Issuer.Issue] redeems the
 // prepared value once, signs exactly the octets that were checked, verifies
 // the signature and stores the certificate before returning it. After a crash
 // between any two writes the intent is still there, without its certificate:

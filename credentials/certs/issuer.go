@@ -122,6 +122,7 @@ type Order struct {
 type Prepared struct {
 	issuer *Issuer
 	tbs    []byte
+	draft  *x509.Certificate // that was checked
 	intent Intent
 	used   atomic.Bool
 }
@@ -206,7 +207,7 @@ func (i *Issuer) prepare(ctx context.Context, in Intent, template *x509.Certific
 	}
 	in.Issuer, in.IssuerName, in.Serial, in.TBS = i.id, i.name, template.SerialNumber, sha256.Sum256(draft.RawTBSCertificate)
 	in.NotBefore, in.NotAfter, in.Prepared = template.NotBefore, template.NotAfter, i.now().UTC()
-	p := &Prepared{issuer: i, tbs: draft.RawTBSCertificate, intent: in}
+	p := &Prepared{issuer: i, tbs: draft.RawTBSCertificate, draft: draft, intent: in}
 	if err := i.store.PutIntent(ctx, p.intent); err != nil {
 		return nil, fmt.Errorf("storing the intent of serial %s: %w", serialText(template.SerialNumber), err)
 	}
@@ -286,27 +287,23 @@ func (i *Issuer) sign(ctx context.Context, p *Prepared) (*x509.Certificate, erro
 	if sha256.Sum256(p.tbs) != p.intent.TBS {
 		return nil, errors.New("the prepared certificate has changed since its intent was stored")
 	}
-	der, err := i.signDER(ctx, p.tbs)
+	der, sig, err := i.signDER(ctx, p.tbs)
 	if err != nil {
 		return nil, err
 	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		return nil, err
-	}
-	if !bytes.Equal(cert.RawTBSCertificate, p.tbs) {
-		return nil, errors.New("the signed certificate differs from the prepared one")
-	}
-	return cert, nil
+	// What was read in the draft stands: only the signature is another.
+	cert := *p.draft
+	cert.Raw, cert.Signature = der, sig
+	return &cert, nil
 }
 
-// signDER returns SIGNED { tbs }, with its signature verified.
-func (i *Issuer) signDER(ctx context.Context, tbs []byte) ([]byte, error) {
-	sig, err := i.scheme.SignVerified(ctx, i.key, tbs, ErrBadSignature)
-	if err != nil {
-		return nil, fmt.Errorf("signing: %w", err)
+// signDER returns SIGNED { tbs }, and its signature, which was verified.
+func (i *Issuer) signDER(ctx context.Context, tbs []byte) (der, sig []byte, err error) {
+	if sig, err = i.scheme.SignVerified(ctx, i.key, tbs, ErrBadSignature); err != nil {
+		return nil, nil, fmt.Errorf("signing: %w", err)
 	}
-	return assemble(tbs, i.leaf.algorithm, sig)
+	der, err = assemble(tbs, i.leaf.algorithm, sig)
+	return der, sig, err
 }
 
 // serialOf returns the serial number in a TBSCertificate, read without package

@@ -26,12 +26,18 @@ type write struct {
 
 // apply runs the change, unless its caller has gone.
 func (w *write) apply(tx *Tx) error {
+	_, err := w.run(tx)
+	return err
+}
+
+// run is apply that says whether the change ran.
+func (w *write) run(tx *Tx) (ran bool, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.left {
-		return context.Cause(w.ctx)
+		return false, context.Cause(w.ctx)
 	}
-	return w.f(tx)
+	return true, w.f(tx)
 }
 
 // leave makes sure that the change runs no more, so that the caller has what it
@@ -47,7 +53,13 @@ type lane struct {
 	db         *DB
 	conn       *sql.Conn
 	statements map[string]*sql.Stmt // of conn
+	careful    int                  // so many batches more use savepoints
 }
+
+// carefulFor is how many batches use savepoints after one in which a write
+// failed. The others do without: a savepoint has SQLite copy each page that is
+// changed behind it, and is two round trips more to PostgreSQL.
+const carefulFor = 32
 
 func (db *DB) startLanes(ctx context.Context, n int) error {
 	switch {
@@ -147,6 +159,10 @@ func (l *lane) gather(first *write) []*write {
 func (l *lane) settle(batch []*write) {
 	outcomes := make([]error, len(batch))
 	err := l.commit(batch, outcomes)
+	if errors.Is(err, errSpoiled) { // once more, each behind a savepoint
+		l.careful = carefulFor
+		err = l.commit(batch, outcomes)
+	}
 	if err != nil && l.lost(err) {
 		err = l.commit(batch, outcomes)
 	}
@@ -204,6 +220,10 @@ func (l *lane) commit(batch []*write, outcomes []error) error {
 	return errors.Join(err, undo)
 }
 
+// errSpoiled says that one of several writes without savepoints failed, so that
+// the transaction has what it did.
+var errSpoiled = errors.New("sqldb: a write of a batch failed")
+
 // applyAll applies the writes. A write alone needs no savepoint: the whole
 // transaction is its own.
 func (l *lane) applyAll(ctx context.Context, batch []*write, outcomes []error) error {
@@ -212,10 +232,30 @@ func (l *lane) applyAll(ctx context.Context, batch []*write, outcomes []error) e
 		outcomes[0] = batch[0].apply(tx)
 		return outcomes[0]
 	}
+	if l.careful == 0 {
+		return l.applyTrusting(tx, batch, outcomes)
+	}
+	l.careful--
 	for i, w := range batch {
 		if err := l.savepoint(ctx, tx, w, &outcomes[i]); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// applyTrusting applies the writes without savepoints, and sets the outcomes of
+// those that do not run.
+func (l *lane) applyTrusting(tx *Tx, batch []*write, outcomes []error) error {
+	for i, w := range batch {
+		ran, err := w.run(tx)
+		switch {
+		case again(err):
+			return err
+		case ran && err != nil:
+			return errSpoiled
+		}
+		outcomes[i] = err
 	}
 	return nil
 }

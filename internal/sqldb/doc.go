@@ -5,8 +5,8 @@
 // Statements are written with "?" for each argument. A question mark that is
 // no argument does not occur in ours. [DB.Read] and [DB.Write] run one
 // transaction; [DB.Batch] is for the small writes of a hot path: those that
-// wait while a commit is being flushed share the next one, each behind a
-// savepoint of its own, so that the rate is not bound to one flush per write.
+// wait while a commit is being flushed share the next one, and one that fails
+// takes back only itself, so that the rate is not bound to one flush per write.
 // Whatever a method has done when it returns nil is on the disk.
 //
 // On SQLite a writing transaction takes the file's write lock when it begins,
