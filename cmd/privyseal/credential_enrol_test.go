@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -163,6 +164,7 @@ func TestEnrol(t *testing.T) {
 	t.Run("replayed", x.replayed)
 	t.Run("codes", x.codes)
 	t.Run("statement", x.statement)
+	t.Run("without attestation", x.simple)
 	t.Run("bodies", x.bodies)
 }
 
@@ -405,6 +407,39 @@ func (x *enrolTest) statement(t *testing.T) {
 	}
 	_, err = other.enrol(t.Context(), client, x.issuer.invite(t, registry.SDJWT, credentials.AttestationStated, 0))
 	refusedAs(t, err, enrol.ReasonStatement)
+}
+
+// simple enrols a key in a token in one request, as credential enrol does with
+// --client and --user.
+func (x *enrolTest) simple(t *testing.T) {
+	w, client := x.issuer.wiring, x.issuer.client(t)
+	o := &enrolOptions{holder: "leaf", client: enrolClient, user: enrolUser}
+	made, err := w.enrol(t.Context(), o, client, x.issuer.invite(t, registry.X509, credentials.AttestationNone, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = w.withBook(t.Context(), func(b *registry.Store) error {
+		r, err := b.Get(t.Context(), registry.ID(made.ID))
+		if err == nil && (r.Unfinished() || r.Client != enrolClient || r.Level != "none") {
+			t.Errorf("the book has %+v", r)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	chain, err := client.CACerts(t.Context())
+	if err != nil || len(chain) != 2 || len(made.Chain) != 2 || !bytes.Equal(chain[0].Raw, made.Chain[1]) {
+		t.Errorf("%d CA certificates, a chain of %d: %v", len(chain), len(made.Chain), err)
+	}
+	if leaf, err := x509.ParseCertificate(made.Chain[0]); err != nil || leaf.CheckSignatureFrom(chain[0]) != nil {
+		t.Errorf("the certificate is not the CA's: %v", err)
+	}
+	_, err = w.enrol(t.Context(), o, client, x.issuer.invite(t, registry.X509, credentials.AttestationStated, 0))
+	refusedAs(t, err, enrol.ReasonLevel)
+	o.client = "mimi://a.example/d/alice/2"
+	_, err = w.enrol(t.Context(), o, client, x.issuer.invite(t, registry.X509, credentials.AttestationNone, 0))
+	refusedAs(t, err, enrol.ReasonRequest)
 }
 
 // statedHere issues to a key of the issuer's own token, as credential issue

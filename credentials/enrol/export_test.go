@@ -3,4 +3,7 @@ package enrol
 var (
 	ParseBegin  = parseBegin
 	ParseFinish = parseFinish
+
+	CertsOnly      = certsOnly
+	ParseCertsOnly = parseCertsOnly
 )
