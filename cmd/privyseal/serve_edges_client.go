@@ -195,7 +195,9 @@ func upstream(at string, err error) error {
 		return clientapi.Problemf(clientapi.CodeRefused, "%s refused: %s", at, p.Code)
 	}
 	after, _ := peer.Retry(err)
-	return clientapi.Problemf(clientapi.CodeHubUnreachable, "%s did not answer: %w", at, err).After(after)
+	out := clientapi.Problemf(clientapi.CodeHubUnreachable, "%s did not answer", at).After(after) // the cause has addresses of ours
+	out.Err = err
+	return out
 }
 
 // getDownload fetches an asset for a client, so that its host does not see it:

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"path"
+	"strings"
 	"testing"
 
 	"github.com/privyseal/privyseal/internal/problem"
@@ -370,5 +371,16 @@ func TestHostileClient(t *testing.T) {
 	}
 	if after := w.check(clubhouse, alice, adam, bob); after.Epoch != before.Epoch || after.LastAccepted != before.LastAccepted {
 		t.Error("something of it was accepted")
+	}
+}
+
+// A client learns that another provider does not answer, and nothing of the
+// network in which its own one looked for it.
+func TestUnreachableProviderTellsNothing(t *testing.T) {
+	w := newWorld(t, false, "a.example")
+	alice := w.person("alice/phone@a.example")
+	_, err := alice.Join(t.Context(), uri(t, "mimi://inside.example/r/x"), client.JoinOptions{Role: 2})
+	if !clientapi.CodeHubUnreachable.Is(err) || !strings.HasSuffix(err.Error(), "inside.example did not answer") {
+		t.Errorf("%v", err)
 	}
 }

@@ -130,7 +130,7 @@ func (s *Service) readBody(w http.ResponseWriter, r *http.Request) ([]byte, erro
 func (s *Service) fail(w http.ResponseWriter, r *http.Request, err error) {
 	p := s.problemOf(err)
 	if p.Status >= 500 && r.Context().Err() == nil {
-		s.cfg.Log.Error("request failed", "method", r.Method, "path", r.URL.Path, "err", err)
+		s.cfg.Log.Error("request failed", "method", r.Method, "path", r.URL.Path, "err", err, "cause", p.Err)
 	}
 	p.Write(w)
 }

@@ -29,8 +29,16 @@ func (s *Service) ask(ctx context.Context, provider string, e peer.Endpoint, var
 	if errors.As(err, &p) && p.Status < 500 && p.Status != 429 {
 		return nil, clientapi.Problemf(clientapi.CodeRefused, "%s refused: %s", provider, p.Code)
 	}
+	return nil, noAnswer(provider, err)
+}
+
+// noAnswer tells a client that another provider did not answer, and not why:
+// addresses that names have for us are not for who can have us look them up.
+func noAnswer(provider string, err error) error {
 	after, _ := peer.Retry(err)
-	return nil, clientapi.Problemf(clientapi.CodeHubUnreachable, "%s did not answer: %w", provider, err).After(after)
+	p := clientapi.Problemf(clientapi.CodeHubUnreachable, "%s did not answer", provider).After(after)
+	p.Err = err
+	return p
 }
 
 // codeNoRoom is the code with which a hub says that it has no such room.
