@@ -184,7 +184,8 @@ func median(x []float64) float64 {
 
 // loads are the ways in which signatures are asked for: single calls of 16 and of
 // 64 callers, that share requests (together) and that do not (apart), and batches
-// of 64 that a program makes itself.
+// of 64 that a program makes itself, without idempotency keys and with, as single
+// calls always have.
 func (b *remoteBench) loads(n int) []namedLoad {
 	var out []namedLoad
 	for _, callers := range []int{16, 64} {
@@ -196,7 +197,9 @@ func (b *remoteBench) loads(n int) []namedLoad {
 	}
 	batched := b.load
 	batched.Callers, batched.Count, batched.Batch = 2, n/64, 64
-	return append(out, namedLoad{"batched", batched})
+	keyed := batched
+	keyed.Idempotent = true
+	return append(out, namedLoad{"batched", batched}, namedLoad{"batched-keyed", keyed})
 }
 
 type namedLoad struct {

@@ -30,6 +30,7 @@ type load struct {
 	Callers, Count          int
 	Apart                   bool // single calls do not share requests
 	Batch                   int  // requests in one explicit batch; 0 for single calls, checked as the client does
+	Idempotent              bool // the requests of explicit batches have idempotency keys, as single calls have
 	// Rate, if not 0, is how many requests are made in a second, whether or not
 	// those before were answered, each once; Callers are then the connections.
 	Rate float64
@@ -157,7 +158,11 @@ func (l load) call(c *client.Client, key *client.Signer, n int64) error {
 	}
 	m := &signerv1.BatchSignRequest{}
 	for i := range l.Batch {
-		m.Requests = append(m.Requests, &signerv1.SignRequest{Key: key.Key().GetName(), Input: &signerv1.SignRequest_Octets{Octets: loadMessage(n<<16 | int64(i))}})
+		one := &signerv1.SignRequest{Key: key.Key().GetName(), Input: &signerv1.SignRequest_Octets{Octets: loadMessage(n<<16 | int64(i))}}
+		if l.Idempotent {
+			one.IdempotencyKey = fmt.Sprintf("%016x-%x-%x", time.Now().UnixNano(), n, i)
+		}
+		m.Requests = append(m.Requests, one)
 	}
 	r, err := c.Signing().BatchSign(context.Background(), connect.NewRequest(m))
 	if err != nil {

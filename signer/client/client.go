@@ -45,6 +45,8 @@ type Client struct {
 	keys    signerv1connect.KeyServiceClient
 	access  signerv1connect.AccessServiceClient
 	batches *batcher // nil if calls go apart
+
+	idempotency *idempotency
 }
 
 const (
@@ -72,7 +74,7 @@ func New(c Config) (*Client, error) {
 	through.now.Store(transport(c))
 	h := &http.Client{Transport: through, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	options := []connect.ClientOption{connect.WithReadMaxBytes(maxAnswer), connect.WithAcceptCompression("gzip", nil, nil)}
-	out := &Client{c: c, through: through,
+	out := &Client{c: c, through: through, idempotency: newIdempotency(),
 		signing: signerv1connect.NewSigningServiceClient(h, c.Address, options...),
 		keys:    signerv1connect.NewKeyServiceClient(h, c.Address, options...),
 		access:  signerv1connect.NewAccessServiceClient(h, c.Address, options...),

@@ -5,8 +5,10 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"hash/crc32"
 	mrand "math/rand/v2"
+	"sync/atomic"
 	"time"
 )
 
@@ -52,12 +54,22 @@ func waitFor(err error, pause time.Duration) (time.Duration, bool) {
 	return max(min(e.RetryAfter, maxPause), 0) + spread, true
 }
 
-// newIdempotencyKey returns 128 random bits.
-func newIdempotencyKey() string {
+// idempotency makes the idempotency keys of one Client: 128 random bits, and a
+// number that counts up. So keys that come one after another are neighbours in
+// the journal's index, and a commit changes one page of it instead of many.
+type idempotency struct {
+	client string
+	last   atomic.Uint64
+}
+
+func newIdempotency() *idempotency {
 	b := make([]byte, 16)
 	rand.Read(b)
-	return hex.EncodeToString(b)
+	return &idempotency{client: hex.EncodeToString(b)}
 }
+
+// next returns a key that no other call has.
+func (i *idempotency) next() string { return fmt.Sprintf("%s-%016x", i.client, i.last.Add(1)) }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 

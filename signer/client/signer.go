@@ -132,7 +132,7 @@ func (s *Signer) SignContext(ctx context.Context, digest []byte, opts crypto.Sig
 // that does not check is asked for anew.
 func (s *Signer) sign(ctx context.Context, m *signerv1.SignRequest, verifies func([]byte) bool) (sig []byte, err error) {
 	m.Key, m.Version, m.Format = s.key.GetName(), s.key.GetActiveVersion(), signerv1.SignatureFormat_SIGNATURE_FORMAT_DER
-	m.IdempotencyKey = newIdempotencyKey()
+	m.IdempotencyKey = s.c.idempotency.next()
 	err = s.c.retry(ctx, func(ctx context.Context) error {
 		r, err := attempt(ctx, s.c, s.lane, s.c.signs(), m)
 		if err != nil {
@@ -221,7 +221,7 @@ func (c *Client) MAC(name string) *MAC { return &MAC{c, name} }
 
 // MAC returns HMAC-SHA256(key, data).
 func (m *MAC) MAC(ctx context.Context, data []byte) (mac []byte, err error) {
-	req := &signerv1.MacRequest{Key: m.name, Data: data, DataCrc32C: checksum(data), IdempotencyKey: newIdempotencyKey()}
+	req := &signerv1.MacRequest{Key: m.name, Data: data, DataCrc32C: checksum(data), IdempotencyKey: m.c.idempotency.next()}
 	err = m.c.retry(ctx, func(ctx context.Context) error {
 		r, err := attempt(ctx, m.c, keyLane(m.name), m.c.macs(), req)
 		if err != nil {
@@ -242,7 +242,7 @@ func (m *MAC) MAC(ctx context.Context, data []byte) (mac []byte, err error) {
 // MLS. The signature is the service's to verify; a receiver does so anyway.
 func (c *Client) Frank(ctx context.Context, m *signerv1.FrankRequest) (out *signerv1.FrankResponse, err error) {
 	if m.IdempotencyKey == "" {
-		m.IdempotencyKey = newIdempotencyKey()
+		m.IdempotencyKey = c.idempotency.next()
 	}
 	err = c.retry(ctx, func(ctx context.Context) error {
 		if out, err = attempt(ctx, c, keyLane(m.GetMacKey()), c.franks(), m); err != nil {
