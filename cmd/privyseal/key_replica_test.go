@@ -55,7 +55,7 @@ type twin struct {
 func newTwin(t *testing.T) *twin {
 	t.Helper()
 	w := wireTest(t, initOptions{softHSM: true})
-	for id, p := range map[signer.KeyID]signer.Purpose{"leaf": signer.PurposeMLSLeaf, "init": signer.PurposeMLSInit, "mac": signer.PurposeFrankMAC} {
+	for id, p := range map[signer.KeyID]signer.Purpose{"leaf": signer.PurposeMLSLeaf, "init": signer.PurposeMLSInit, "mac": signer.PurposeFrankMAC, "acme.both": signer.PurposeMLSLeaf} {
 		if _, err := w.ring.Create(t.Context(), signer.NewKey{ID: id, Purpose: p, Device: "softhsm"}); err != nil {
 			t.Fatal(err)
 		}
@@ -73,7 +73,7 @@ func newTwin(t *testing.T) *twin {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { w.Close(context.Background()) })
-	for _, id := range []signer.KeyID{"leaf", "init", "mac"} {
+	for _, id := range []signer.KeyID{"leaf", "init", "mac", "acme.both"} {
 		if _, err := w.ring.AddReplica(t.Context(), id, 0, "clone", ""); err != nil {
 			t.Fatal(err)
 		}
