@@ -216,7 +216,7 @@ func (l *lane) commit(batch []*write, outcomes []error) error {
 		}
 		err = &commitError{err}
 	}
-	_, undo := l.conn.ExecContext(ctx, "ROLLBACK")
+	_, undo := l.ExecContext(ctx, "ROLLBACK")
 	return errors.Join(err, undo)
 }
 
@@ -270,7 +270,7 @@ func (l *lane) savepoint(ctx context.Context, tx *Tx, w *write, outcome *error) 
 		if again(*outcome) {
 			return *outcome
 		}
-		if _, err := l.conn.ExecContext(ctx, "ROLLBACK TO SAVEPOINT one"); err != nil {
+		if _, err := l.ExecContext(ctx, "ROLLBACK TO SAVEPOINT one"); err != nil {
 			return err
 		}
 	}
