@@ -256,9 +256,18 @@ func TestUnverified(t *testing.T) {
 	if sig, err := s.SignMessage(nil, samples(t)[signer.ShapeMLS], nil); err != nil || string(sig) != "garbage" {
 		t.Errorf("%q, %v", sig, err)
 	}
+	if sig, verified, err := s.SignVerified(t.Context(), samples(t)[signer.ShapeMLS], nil); err != nil || verified {
+		t.Errorf("%q is said to be verified: %t, %v", sig, verified, err)
+	}
 	if err := b.store.SetUnverified(t.Context(), "leaf", false, "audit"); err != nil {
 		t.Fatal(err)
 	}
+	garble := b.device.Garble
+	b.device.Garble = nil
+	if _, verified, err := s.SignVerified(t.Context(), samples(t)[signer.ShapeMLS], nil); err != nil || !verified {
+		t.Errorf("after turning it on, a good signature is said to be verified: %t, %v", verified, err)
+	}
+	b.device.Garble = garble
 	if _, err := s.SignMessage(nil, samples(t)[signer.ShapeMLS], nil); !errors.Is(err, signer.ErrBadSignature) {
 		t.Errorf("after turning it on: %v", err)
 	}
