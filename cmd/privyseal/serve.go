@@ -142,7 +142,7 @@ func (p *process) checkFile() error {
 	}
 	hostInWorkers(next)
 	if !sameConfig(p.config, next) {
-		p.log.Warn("the configuration file has changed; policies, trust and certificates are read again, the rest waits for a restart")
+		p.log.Warn("the configuration file has changed; policies, trust, certificates and franking keys are read again, the rest waits for a restart")
 	}
 	return nil
 }
@@ -159,6 +159,7 @@ type service struct {
 type deps struct {
 	log     *slog.Logger // says which component
 	metrics *telemetry.Metrics
+	reread  func() (*Config, error) // the configuration as it is in its file now, or nil
 }
 
 // services are all that serve can run. The file of a service adds its line here
@@ -176,7 +177,7 @@ func services() []service {
 func (p *process) components(ctx context.Context) ([]daemon.Named, error) {
 	var all []daemon.Named
 	for _, s := range services() {
-		c, err := s.make(ctx, p.wiring, p.config.Serve, deps{p.log.With("component", s.name), p.metrics})
+		c, err := s.make(ctx, p.wiring, p.config.Serve, deps{p.log.With("component", s.name), p.metrics, p.reread})
 		if err != nil {
 			return nil, fmt.Errorf("serve %s: %w", s.name, err)
 		}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/privyseal/privyseal/mimi"
@@ -82,8 +83,8 @@ func (p *providerComponent) franksBefore(ctx context.Context, k *ProviderKeys, k
 }
 
 // macsBefore adds the MAC keys of before to those that verify reports.
-func (p *providerComponent) macsBefore(ctx context.Context, franks *mimi.FrankingKeys) error {
-	for _, old := range p.config.MACKeysBefore {
+func (p *providerComponent) macsBefore(ctx context.Context, section *ProviderSection, franks *mimi.FrankingKeys) error {
+	for _, old := range section.MACKeysBefore {
 		until, err := untilTime(old.Until)
 		if err != nil {
 			return err
@@ -93,6 +94,76 @@ func (p *providerComponent) macsBefore(ctx context.Context, franks *mimi.Frankin
 			return fmt.Errorf("the MAC key of before: %w", err)
 		}
 		franks.AddMAC(0, until, mac)
+	}
+	return nil
+}
+
+// reloadFranking reads which keys frank from the configuration as it is in its
+// file now. The hub's other keys wait for a restart.
+func (p *providerComponent) reloadFranking(ctx context.Context) (apply func(), err error) {
+	if p.deps.reread == nil {
+		return func() {}, nil
+	}
+	c, err := p.deps.reread()
+	if err != nil {
+		return nil, err
+	}
+	if c.Serve == nil || c.Serve.Provider == nil {
+		return func() {}, nil
+	}
+	next, changed := p.config.withFranking(c.Serve.Provider)
+	if !changed {
+		return func() {}, nil
+	}
+	if err := p.config.checkSuccession(next, time.Now()); err != nil {
+		return nil, err
+	}
+	secrets, err := p.secrets(ctx, next, make(receiverKeys))
+	if err != nil {
+		return nil, err
+	}
+	return func() {
+		p.config.Keys, p.config.MACKey, p.config.MACKeysBefore = next.Keys, next.MACKey, next.MACKeysBefore
+		p.service.Rekey(*secrets)
+		p.deps.log.Info("the franking keys were read again; rooms get a new one when a member commits it")
+	}, nil
+}
+
+// withFranking is the section with the franking keys of another, and whether they
+// differ.
+func (p *ProviderSection) withFranking(other *ProviderSection) (*ProviderSection, bool) {
+	next := *p
+	next.MACKey, next.MACKeysBefore = other.MACKey, other.MACKeysBefore
+	changed := p.MACKey != next.MACKey || !slices.Equal(p.MACKeysBefore, next.MACKeysBefore)
+	next.Keys = slices.Clone(p.Keys)
+	for i := range next.Keys {
+		k := &next.Keys[i]
+		at := slices.IndexFunc(other.Keys, func(o ProviderKeys) bool { return o.Suite == k.Suite })
+		if at < 0 {
+			continue // to take no rooms of a suite any more takes a restart
+		}
+		o := &other.Keys[at]
+		changed = changed || k.FrankKey != o.FrankKey || k.FrankCertificate != o.FrankCertificate || !slices.Equal(k.Before, o.Before)
+		k.FrankKey, k.FrankCertificate, k.Before = o.FrankKey, o.FrankCertificate, o.Before
+	}
+	return &next, changed
+}
+
+// checkSuccession refuses keys in the place of which what was franked a moment
+// before could not be verified, or rooms not be franked.
+func (p *ProviderSection) checkSuccession(next *ProviderSection, now time.Time) error {
+	const at = "serve.provider"
+	stands := func(until string) bool {
+		end, err := untilTime(until)
+		return err == nil && end > uint64(now.UnixMilli())
+	}
+	if p.MACKey != next.MACKey && !slices.ContainsFunc(next.MACKeysBefore, func(k MACKeyBefore) bool { return k.MACKey == p.MACKey && stands(k.Until) }) {
+		return configErrorf(at+".mac_keys_before", "needs mac_key %s, which franks until this moment, with an until that is yet to come", p.MACKey)
+	}
+	for i, k := range p.Keys {
+		if o := &next.Keys[i]; k.FrankKey != o.FrankKey && !slices.ContainsFunc(o.Before, func(b FrankKeyBefore) bool { return b.FrankKey == k.FrankKey && stands(b.Until) }) {
+			return configErrorf(fmt.Sprintf("%s.keys[%d].before", at, i), "needs frank_key %s, which rooms have until their members commit the next, without until", k.FrankKey)
+		}
 	}
 	return nil
 }

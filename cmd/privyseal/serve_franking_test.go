@@ -1,13 +1,18 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"log/slog"
+	"net/http"
 	"testing"
 	"time"
 
 	"github.com/privyseal/privyseal/internal/telemetry"
 	"github.com/privyseal/privyseal/mimi"
+	"github.com/privyseal/privyseal/mimi/client"
+	"github.com/privyseal/privyseal/mimi/content"
+	"github.com/privyseal/privyseal/mimi/policy"
 	"github.com/privyseal/privyseal/mls"
 	"github.com/privyseal/privyseal/signer"
 )
@@ -101,5 +106,110 @@ func TestServeFrankingBefore(t *testing.T) {
 			t.Errorf("%s is accepted", name)
 		}
 		p.MACKeysBefore, k.Before[0] = macs, before
+	}
+}
+
+// TestServeFrankingReload replaces the keys that frank while the process serves:
+// the room gets the new one, every message is franked, and reports of all of them
+// stand. What would leave a message without a frank that can be verified is not
+// taken.
+func TestServeFrankingReload(t *testing.T) {
+	w := newProviderTest(t)
+	file, err := json.Marshal(w.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := new(Config)
+	if err := json.Unmarshal(file, next); err != nil {
+		t.Fatal(err)
+	}
+	s := serveFile(t, w.wiring, func() (*Config, error) { return next, nil })
+	s.eventually("ready", func() bool { code, _ := s.page("/health/ready"); return code == http.StatusOK })
+	alice, _ := member(t, w.ca, s, w.judge, deviceTLS(t, w.roots), "alice")
+	bob, _ := member(t, w.ca, s, w.judge, deviceTLS(t, w.roots), "bob")
+	room, err := alice.CreateRoom(t.Context(), parseURI(t, "mimi://a.example/r/clubhouse"), client.RoomOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := room.Add(t.Context(), bob.User(), client.AddOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	say := func(text string) content.MessageID {
+		t.Helper()
+		sent, err := room.Text(t.Context(), text)
+		if err != nil || sent.NotFranked != "" {
+			t.Fatalf("%s: %+v %v", text, sent, err)
+		}
+		return sent.ID
+	}
+	agent := func() string {
+		t.Helper()
+		v, err := room.Component(t.Context(), policy.ComponentFrankingAgent)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(v.([]byte))
+	}
+	ids, before := []content.MessageID{say("one")}, agent()
+	for id, purpose := range map[signer.KeyID]signer.Purpose{"frank-2": signer.PurposeFrankSign, "mac-2": signer.PurposeFrankMAC} {
+		if _, err := w.ring.Create(t.Context(), signer.NewKey{ID: id, Purpose: purpose, Device: "softhsm"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p, old := next.Serve.Provider, next.Serve.Provider.Keys[0].FrankCertificate
+	k := &p.Keys[0]
+	k.FrankKey, k.FrankCertificate = "frank-2", certifyHub(t, w.wiring, w.ca, "a.example", "frank-2", signer.PurposeFrankSign)
+	p.MACKey = "mac-2"
+	late := time.Now().Add(-time.Second).Format(time.RFC3339)
+	for name, spoil := range map[string]func(){
+		"neither key of before": func() {},
+		"no signature key of before": func() {
+			p.MACKeysBefore = []MACKeyBefore{{MACKey: "mac", Until: time.Now().Add(time.Hour).Format(time.RFC3339)}}
+		},
+		"a MAC key that has ended": func() {
+			p.MACKeysBefore = []MACKeyBefore{{MACKey: "mac", Until: late}}
+			k.Before = []FrankKeyBefore{{FrankKey: "frank", FrankCertificate: old}}
+		},
+	} {
+		p.MACKeysBefore, k.Before = nil, nil
+		spoil()
+		if err := s.daemon.Reload(t.Context()); exitCode(err) == 0 {
+			t.Errorf("with %s the keys are taken", name)
+		}
+	}
+	ids = append(ids, say("two")) // nothing has changed
+	p.MACKeysBefore = []MACKeyBefore{{MACKey: "mac", Until: time.Now().Add(time.Hour).Format(time.RFC3339)}}
+	k.Before = []FrankKeyBefore{{FrankKey: "frank", FrankCertificate: old}}
+	if err := s.daemon.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ids = append(ids, say("three")) // with the old key, until it is committed
+	s.eventually("the room has the new key", func() bool {
+		if err := alice.Sync(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if i, err := room.Info(t.Context()); err != nil || i.Pending > 0 {
+			if _, err := room.Refresh(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return agent() != before
+	})
+	ids = append(ids, say("four"))
+	if err := bob.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	his, err := bob.Room(t.Context(), room.URI())
+	if err != nil {
+		t.Fatal(err)
+	}
+	verdicts, err := his.ReportAbuse(t.Context(), ids, "")
+	if err != nil || len(verdicts) != len(ids) {
+		t.Fatalf("%v %v", verdicts, err)
+	}
+	for i, v := range verdicts {
+		if !v.Accepted {
+			t.Errorf("message %d: %s", i+1, v.Reason)
+		}
 	}
 }

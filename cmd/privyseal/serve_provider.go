@@ -261,10 +261,32 @@ func (p *providerComponent) currentRoots() *x509.CertPool {
 }
 
 func (p *providerComponent) serviceConfig(ctx context.Context) (*provider.Config, error) {
-	bySuite := make(map[mls.CipherSuite]*provider.Keys)
 	receivers := make(receiverKeys)
+	secrets, err := p.secrets(ctx, p.config, receivers)
+	if err != nil {
+		return nil, err
+	}
+	node, err := nodeID(p.wiring.config)
+	if err != nil {
+		return nil, err
+	}
+	cfg := &provider.Config{
+		Domain: p.config.Domain, DB: p.db, Evaluator: hub.TrustEvaluator{Evaluator: p.evaluator},
+		Keys: secrets.Keys, MAC: secrets.MAC, Franks: secrets.Franks, ReceiverKey: receivers.find,
+		AdmitBasic: p.config.AdmitBasic, OpenRegistration: p.config.OpenRegistration, Log: p.deps.log,
+		Consent: p.edges, Limiter: p.edges, Extra: p.edges.clientRoutes(), Departing: p.edges.departing, NodeID: node,
+	}
+	if p.peers != nil {
+		cfg.Peers = p.peers
+	}
+	return cfg, nil
+}
+
+// secrets are the hub's keys as a section has them.
+func (p *providerComponent) secrets(ctx context.Context, section *ProviderSection, receivers receiverKeys) (*provider.Secrets, error) {
+	bySuite := make(map[mls.CipherSuite]*provider.Keys)
 	franks := new(mimi.FrankingKeys)
-	for _, k := range p.config.Keys {
+	for _, k := range section.Keys {
 		keys, err := p.hubKeys(ctx, &k)
 		if err != nil {
 			return nil, configErrorf("serve.provider.keys", "suite %d: %w", k.Suite, err)
@@ -279,28 +301,15 @@ func (p *providerComponent) serviceConfig(ctx context.Context) (*provider.Config
 		}
 	}
 	// The devices are asked when a message is franked, and not before.
-	mac, err := p.wiring.ring.MAC(context.WithoutCancel(ctx), p.config.MACKey, signer.PurposeFrankMAC)
+	mac, err := p.wiring.ring.MAC(context.WithoutCancel(ctx), section.MACKey, signer.PurposeFrankMAC)
 	if err != nil {
 		return nil, err
 	}
 	franks.AddMAC(0, mimi.MaxTimestamp, mac)
-	if err := p.macsBefore(ctx, franks); err != nil {
+	if err := p.macsBefore(ctx, section, franks); err != nil {
 		return nil, configErrorf("serve.provider.mac_keys_before", "%w", err)
 	}
-	node, err := nodeID(p.wiring.config)
-	if err != nil {
-		return nil, err
-	}
-	cfg := &provider.Config{
-		Domain: p.config.Domain, DB: p.db, Evaluator: hub.TrustEvaluator{Evaluator: p.evaluator},
-		Keys: func(s mls.CipherSuite) *provider.Keys { return bySuite[s] }, MAC: mac, Franks: franks, ReceiverKey: receivers.find,
-		AdmitBasic: p.config.AdmitBasic, OpenRegistration: p.config.OpenRegistration, Log: p.deps.log,
-		Consent: p.edges, Limiter: p.edges, Extra: p.edges.clientRoutes(), Departing: p.edges.departing, NodeID: node,
-	}
-	if p.peers != nil {
-		cfg.Peers = p.peers
-	}
-	return cfg, nil
+	return &provider.Secrets{Keys: func(s mls.CipherSuite) *provider.Keys { return bySuite[s] }, MAC: mac, Franks: franks}, nil
 }
 
 func (p *providerComponent) hubKeys(ctx context.Context, k *ProviderKeys) (*provider.Keys, error) {
@@ -415,8 +424,9 @@ func (p *providerComponent) Health(ctx context.Context) []daemon.Check {
 	return []daemon.Check{c}
 }
 
-// Reload reads the trust configuration and the authorities of peers again.
-func (p *providerComponent) Reload(context.Context) (func(), error) {
+// Reload reads the trust configuration, the authorities of peers and the franking
+// keys again.
+func (p *providerComponent) Reload(ctx context.Context) (func(), error) {
 	var roots *x509.CertPool
 	if p.config.Peers != "" {
 		var err error
@@ -427,7 +437,12 @@ func (p *providerComponent) Reload(context.Context) (func(), error) {
 	if err := p.checkTrust(); err != nil {
 		return nil, err
 	}
+	rekey, err := p.reloadFranking(ctx)
+	if err != nil {
+		return nil, err
+	}
 	return func() {
+		rekey()
 		if err := p.trust.Reload(); err != nil {
 			p.deps.log.Error("the trust configuration changed while it was read; the old one stays", "err", err)
 		}

@@ -40,12 +40,19 @@ type served struct {
 // serveTest runs the configuration's services until the test ends.
 func serveTest(t testing.TB, w *wiring) *served {
 	t.Helper()
+	return serveFile(t, w, nil)
+}
+
+// serveFile is serveTest with what is to be read as the configuration file when
+// the process reloads.
+func serveFile(t testing.TB, w *wiring, reread func() (*Config, error)) *served {
+	t.Helper()
 	if err := w.config.check(); err != nil {
 		t.Fatal(err)
 	}
 	s := &served{t: t, addr: make(map[string]string), done: make(chan error, 1)}
 	up := make(chan struct{})
-	p := &process{wiring: w, log: slog.New(slog.NewTextHandler(t.Output(), nil)), metrics: telemetry.NewMetrics(buildInfo()), notify: new(daemon.Notifier)}
+	p := &process{wiring: w, log: slog.New(slog.NewTextHandler(t.Output(), nil)), metrics: telemetry.NewMetrics(buildInfo()), notify: new(daemon.Notifier), reread: reread}
 	p.started = func(d *daemon.Daemon, listeners []*daemon.Listener) {
 		s.daemon = d
 		for _, l := range listeners {

@@ -73,7 +73,7 @@ func (s *Service) judgeReport(ctx context.Context, room, accused mimi.URI, m *mi
 		return mimi.FrankTag, nil // it is no message that could have had a tag
 	}
 	report := mimi.FrankReport{Content: *c, Frank: &m.Frank, AcceptedTimestamp: m.AcceptedTimestamp, RoomURI: room, AllegedAbuser: accused}
-	err = s.cfg.Franks.VerifyReport(ctx, &report)
+	err = s.secrets.Load().Franks.VerifyReport(ctx, &report)
 	var why *mimi.FrankError
 	switch {
 	case err == nil:

@@ -79,7 +79,8 @@ type Config struct {
 	Keys func(mls.CipherSuite) *Keys
 	// MAC is the franking MAC key in force (purpose frank-mac).
 	MAC mimi.MAC
-	// Franks are all keys that made franks which may still be reported.
+	// Franks are all keys that made franks which may still be reported. Rekey
+	// replaces Keys, MAC and Franks.
 	Franks *mimi.FrankingKeys
 	// ReceiverKey opens SemiPrivateMessages; nil if the provider reads none.
 	ReceiverKey mls.ReceiverKeyFunc

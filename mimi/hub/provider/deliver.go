@@ -55,6 +55,7 @@ func (s *Service) tidy(ctx context.Context) {
 		}
 		select {
 		case <-time.After(time.Hour):
+		case <-s.tend:
 		case <-ctx.Done():
 			return
 		}

@@ -11,6 +11,27 @@ import (
 	"github.com/privyseal/privyseal/mls"
 )
 
+// Secrets are the hub's keys of a Config, which Rekey replaces.
+type Secrets struct {
+	Keys   func(mls.CipherSuite) *Keys
+	MAC    mimi.MAC
+	Franks *mimi.FrankingKeys
+}
+
+// Rekey puts other franking keys in the place of those of the Config, while
+// messages are franked. Rooms are proposed the new signature key at once. The keys
+// of before must be among Keys.Before and Franks for as long as rooms have them.
+func (s *Service) Rekey(next Secrets) {
+	s.secrets.Store(&next)
+	select {
+	case s.tend <- struct{}{}:
+	default:
+	}
+}
+
+// keysOf returns the hub's keys for a cipher suite, or nil.
+func (s *Service) keysOf(suite mls.CipherSuite) *Keys { return s.secrets.Load().Keys(suite) }
+
 // frankingID names a franking key in the store.
 func frankingID(public []byte) []byte {
 	h := sha256.Sum256(public)
@@ -63,7 +84,7 @@ func (s *Service) noteFranking(ctx context.Context, e *entry) error {
 func (s *Service) frankedBefore(ctx context.Context) (list []mimi.URI, err error) {
 	var now [][]byte
 	for _, suite := range suites {
-		if k := s.cfg.Keys(suite); k != nil {
+		if k := s.keysOf(suite); k != nil {
 			now = append(now, frankingID(k.Franking.SignatureKey))
 		}
 	}

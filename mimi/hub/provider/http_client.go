@@ -256,7 +256,7 @@ func (s *Service) postRoom(ctx context.Context, c *Caller, _ *http.Request, body
 
 // HubKeys returns what the GroupContext of a room of ours must have.
 func (s *Service) HubKeys(suite mls.CipherSuite) (*clientapi.HubKeys, error) {
-	k := s.cfg.Keys(suite)
+	k := s.keysOf(suite)
 	if k == nil {
 		return nil, clientapi.Problemf(clientapi.CodeNotFound, "the provider takes no rooms of cipher suite %d", suite)
 	}

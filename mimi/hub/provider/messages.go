@@ -105,7 +105,8 @@ func (s *Service) frank(ctx context.Context, sub *decided) (*mimi.Frank, error) 
 	if sub.Tag == nil {
 		return nil, nil
 	}
-	k := s.cfg.Keys(sub.Suite)
+	secrets := s.secrets.Load()
+	k := secrets.Keys(sub.Suite)
 	if k == nil {
 		return nil, errors.New("provider: no franking key for the room's cipher suite")
 	}
@@ -114,7 +115,7 @@ func (s *Service) frank(ctx context.Context, sub *decided) (*mimi.Frank, error) 
 		s.franking.note(s.cfg.Log, "franking", fmt.Errorf("%s is franked with a key that the configuration does not have any more", sub.Context.RoomURI))
 		return nil, nil
 	}
-	f := mimi.Franker{CipherSuite: sub.Suite, MAC: s.cfg.MAC, Signer: signer}
+	f := mimi.Franker{CipherSuite: sub.Suite, MAC: secrets.MAC, Signer: signer}
 	return f.Frank(ctx, *sub.Tag, &sub.Context)
 }
 

@@ -35,7 +35,10 @@ var (
 type Service struct {
 	cfg Config
 	hub hub.Config
-	db  *sqldb.DB
+
+	secrets atomic.Pointer[Secrets]
+	tend    chan struct{} // tidy has something to do at once
+	db      *sqldb.DB
 
 	mu    sync.Mutex // guards rooms and their use counts
 	rooms map[mimi.URI]*entry
@@ -61,7 +64,8 @@ func New(cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("provider: %w", err)
 	}
-	s := &Service{cfg: cfg.withDefaults(), db: cfg.DB, rooms: make(map[mimi.URI]*entry), parents: make(map[mimi.URI]*participants), orphans: newRoomSet(), listing: newRoomSet(), work: make(chan struct{}, 1)}
+	s := &Service{cfg: cfg.withDefaults(), db: cfg.DB, rooms: make(map[mimi.URI]*entry), parents: make(map[mimi.URI]*participants), orphans: newRoomSet(), listing: newRoomSet(), work: make(chan struct{}, 1), tend: make(chan struct{}, 1)}
+	s.secrets.Store(&Secrets{cfg.Keys, cfg.MAC, cfg.Franks})
 	s.writer = writer{s: s, enough: make(chan struct{}, 1)}
 	s.hub = hub.Config{
 		Provider: uri, Evaluator: cfg.Evaluator, SenderKey: s.senderKey, FrankingAgent: s.frankingAgent, ReceiverKey: cfg.ReceiverKey,
@@ -71,7 +75,7 @@ func New(cfg Config) (*Service, error) {
 }
 
 func (s *Service) senderKey(suite mls.CipherSuite) *hub.SenderKey {
-	k := s.cfg.Keys(suite)
+	k := s.keysOf(suite)
 	if k == nil {
 		return nil
 	}
@@ -79,7 +83,7 @@ func (s *Service) senderKey(suite mls.CipherSuite) *hub.SenderKey {
 }
 
 func (s *Service) frankingAgent(suite mls.CipherSuite) *mimi.FrankingAgent {
-	if k := s.cfg.Keys(suite); k != nil {
+	if k := s.keysOf(suite); k != nil {
 		return &k.Franking
 	}
 	return nil
