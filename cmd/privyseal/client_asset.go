@@ -73,6 +73,18 @@ func mediaTypeOf(name string) string {
 // ways are the ways to fetch an asset, by the flag --by.
 var ways = map[string]policy.DownloadPrivacyType{"proxy": policy.DownloadHubProxy, "ohttp": policy.DownloadOHTTP}
 
+// wayOf reads --by; nil is what the room prefers.
+func wayOf(by string) (*policy.DownloadPrivacyType, error) {
+	if by == "" {
+		return nil, nil
+	}
+	way, ok := ways[by]
+	if !ok {
+		return nil, usageError{fmt.Errorf("--by is proxy or ohttp, not %q", by)}
+	}
+	return &way, nil
+}
+
 func newClientFetch(a *app, f *clientFlags) *cobra.Command {
 	var by, out string
 	var opts client.FetchOptions
@@ -81,13 +93,9 @@ func newClientFetch(a *app, f *clientFlags) *cobra.Command {
 			"provider fetches it, so that its host does not see the client. By ohttp (Oblivious\n" +
 			"HTTP) the provider passes on a sealed request to the room's hub: the hub does not\n" +
 			"learn who fetches, nor the provider what.",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if by != "" {
-				way, ok := ways[by]
-				if !ok {
-					return usageError{fmt.Errorf("--by is proxy or ohttp, not %q", by)}
-				}
-				opts.By = &way
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			if opts.By, err = wayOf(by); err != nil {
+				return err
 			}
 			if err := checkNew(out); err != nil {
 				return err

@@ -23,20 +23,24 @@ type watching struct {
 	seen     map[mimi.URI]time.Time // the last message that was shown, by room
 	consents uint64                 // the last event of a consent that was shown
 	fetch    string                 // folder for assets, or none
-	within   time.Duration          // of an asset's fetch
+	how      client.FetchOptions    // of an asset's fetch
 	fetches  sync.WaitGroup
 	print    sync.Mutex // is held while something is printed
 }
 
 func newClientWatch(a *app, f *clientFlags) *cobra.Command {
-	var limit, within time.Duration
-	var fetch string
+	var limit time.Duration
+	var fetch, by string
+	how := client.FetchOptions{Unasked: true}
 	c := &cobra.Command{Use: "watch", Short: "Follow all rooms and print messages as they come", Args: noArgs,
 		Long: "Prints messages, and what the user is asked and told of consents, until it is\n" +
 			"interrupted; with --json one object a line. With --fetch the assets that others\n" +
 			"send are fetched too, each after a random time, so that nobody learns from it who\n" +
 			"reads at once.",
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			if how.By, err = wayOf(by); err != nil {
+				return err
+			}
 			if fetch != "" {
 				if info, err := os.Stat(fetch); err != nil || !info.IsDir() {
 					return usageError{fmt.Errorf("--fetch: %s is no folder", fetch)}
@@ -48,14 +52,15 @@ func newClientWatch(a *app, f *clientFlags) *cobra.Command {
 					ctx, cancel = context.WithTimeout(ctx, limit)
 					defer cancel()
 				}
-				w := &watching{app: a, client: c, seen: make(map[mimi.URI]time.Time), fetch: fetch, within: within}
+				w := &watching{app: a, client: c, seen: make(map[mimi.URI]time.Time), fetch: fetch, how: how}
 				defer w.fetches.Wait()
 				return w.run(ctx)
 			})
 		}}
 	c.Flags().DurationVar(&limit, "for", 0, "end after this time")
 	c.Flags().StringVar(&fetch, "fetch", "", "`folder` for the assets that others send")
-	c.Flags().DurationVar(&within, "fetch-within", 30*time.Second, "the longest of the random times")
+	c.Flags().StringVar(&by, "by", "", "with --fetch: the `way`, proxy or ohttp (default: what the room prefers)")
+	c.Flags().DurationVar(&how.Within, "fetch-within", 30*time.Second, "the longest of the random times")
 	return c
 }
 
@@ -116,7 +121,7 @@ func (w *watching) tell(s shown) error {
 
 // fetchAsset fetches the asset of a message that has just come.
 func (w *watching) fetchAsset(ctx context.Context, r *client.Room, m *client.Message) {
-	got, err := r.Fetch(ctx, m.ID, client.FetchOptions{Unasked: true, Within: w.within})
+	got, err := r.Fetch(ctx, m.ID, w.how)
 	if err == nil {
 		var s *shownFetched
 		if s, err = keepAsset(w.fetch, m.ID, got); err == nil {

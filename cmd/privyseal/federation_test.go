@@ -216,7 +216,7 @@ func TestFederation(t *testing.T) {
 	for _, story := range []struct {
 		name string
 		tell func(*federation, *testing.T)
-	}{{"consent", (*federation).testConsent}, {"assets", (*federation).testAssets}, {"credentials", (*federation).testCredentials}} {
+	}{{"consent", (*federation).testConsent}, {"rooms", (*federation).testRooms}, {"directory", (*federation).testDirectory}, {"assets", (*federation).testAssets}, {"watch", (*federation).testWatch}, {"credentials", (*federation).testCredentials}} {
 		t.Run(story.name, func(t *testing.T) {
 			f.t = t
 			story.tell(f, t)
@@ -249,6 +249,153 @@ func (f *federation) testConsent(t *testing.T) {
 	f.client(0, "alice", "room", "create", "mimi://a.example/r/other")
 	says(t, f.client(3, "alice", "add", "mimi://a.example/r/other", bob), "noConsent")
 	says(t, f.client(0, "bob", "consent", "list", "--json"), `"state": "granted"`, `"state": "revoked"`, `"room": "mimi://a.example/r/other"`)
+}
+
+// testRooms has alice make a room whose handshakes only members and the hub read,
+// and bob of another provider enter it by himself. His provider may propose
+// changes, as long as somebody of it is in the room.
+func (f *federation) testRooms(t *testing.T) {
+	const team, board = "mimi://a.example/r/team", "mimi://a.example/r/board"
+	b := f.hosts["b.example"]
+	sender := filepath.Join(b.config.dir, b.config.Serve.Provider.Keys[0].SenderCertificate)
+	says(t, f.client(0, "alice", "room", "create", "--help"), "--semi-private", "--preauthorize", "--sender", "--parent", "moderated", "mimi://a.example/u/alice")
+	for _, wrong := range []struct{ flag, value, why string }{
+		{"--preauthorize", "ordinary_user", "is not of the form ROLE=WHO"},
+		{"--preauthorize", "king=" + bob, "there is no role"},
+		{"--preauthorize", "banned=" + bob, "gives role 1"},
+		{"--preauthorize", "ordinary_user=" + clubA, "names neither a user nor a provider"},
+		{"--preauthorize", "ordinary_user=x509:2.5.4.x=Acme", "is no OID"},
+		{"--preauthorize", "ordinary_user=jwt:a=b", "is none of"},
+		{"--roles", "kingdom", "is one of cooperative"},
+		{"--role", "king", "there is no role"},
+		{"--parent", "club", "is not of the form"},
+	} {
+		says(t, f.client(1, "alice", "room", "create", team, wrong.flag, wrong.value), wrong.why)
+	}
+	says(t, f.client(3, "alice", "room", "create", team, "--sender", f.trust), "--sender", "malformed in PEM")
+	f.client(0, "alice", "room", "create", team, "--name", "Team", "--subject", "plans", "--roles", "strict", "--semi-private", "--max-users", "5",
+		"--preauthorize", "policy_enforcer=mimi://b.example", "--preauthorize", "ordinary_user=sd-jwt:department=sales", "--preauthorize", "ordinary_user="+bob,
+		"--sender", sender)
+	says(t, f.client(0, "bob", "join", team), "status      member", "subject     plans", "handshakes  members and the hub read them", "may propose mimi://a.example, mimi://b.example")
+	f.client(0, "bob", "send", team, "I came by myself")
+	says(t, f.client(0, "alice", "recv", team), bob+"  issued by devices  message", "I came by myself")
+	f.client(0, "bob", "leave", team)
+	f.listed("alice", team, "mimi://a.example")
+	says(t, f.client(3, "alice", "policy", team, "--set", "base_room_policy="+f.write("none", nil)), "BaseRoomPolicy")
+	f.client(0, "bob", "join", team)
+	f.listed("alice", team, "mimi://a.example, mimi://b.example")
+
+	// Of a room that depends on another only people of that are in.
+	says(t, f.client(3, "alice", "room", "create", board, "--parent", "mimi://a.example/r/nowhere"), "parent room")
+	f.client(0, "alice", "room", "create", board, "--parent", clubA, "--one-device")
+	says(t, f.client(0, "alice", "room", "show", board), "parent      "+clubA)
+	says(t, f.client(3, "alice", "add", board, bob), "parent") // it would have all of the club
+
+	// Once it is fixed, nobody comes or goes.
+	f.client(0, "alice", "room", "fix", team)
+	says(t, f.client(0, "alice", "room", "show", team, "--json"), `"fixed_membership": true`)
+	says(t, f.client(3, "alice", "remove", team, bob), "fixed-membership")
+}
+
+// listed has a client take in, and commit, what others propose until these
+// providers may propose changes.
+func (f *federation) listed(name, room, want string) {
+	f.t.Helper()
+	for end := time.Now().Add(60 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		f.client(0, name, "send", room, "what waits is committed with a message")
+		if out := f.client(0, name, "room", "show", room); strings.Contains(out, "may propose "+want+"\n") {
+			return
+		} else if time.Now().After(end) {
+			f.t.Fatalf("want %s in:\n%s", want, out)
+		}
+	}
+}
+
+// testDirectory has alice search for users of another provider, who go from its
+// directory when they say so, and with their last client.
+func (f *federation) testDirectory(t *testing.T) {
+	const ben = "mimi://b.example/u/ben"
+	f.register("ben", "b.example")
+	find := func(want string, flags ...string) {
+		t.Helper()
+		says(t, f.client(0, "alice", append([]string{"find", "b.example"}, flags...)...), want)
+	}
+	find("nobody is found", "--nick", "ben")
+	f.client(0, "ben", "profile", "--uri", "--name", "Benedict", "--email", "ben@mail.example")
+	find(ben, "--nick", "ben")
+	find(ben, "--uri", ben)
+	find(ben+`  `, "--name", "benED")
+	find(`name: "Benedict"`, "--email", "ben@mail.example", "--name", "dict")
+	find("nobody is found", "--email", "ben@mail.example", "--name", "bob")
+	says(t, f.client(1, "alice", "find", "b.example", "--name", "be"), "does not search for that")
+	says(t, f.client(1, "alice", "find", "b.example"), "say what to search for")
+	f.client(0, "ben", "profile", "--email", "ben@mail.example", "--hide")
+	find("nobody is found", "--nick", "ben")
+	find(ben+"  \n", "--email", "ben@mail.example")
+	// With one of two clients nothing goes, with the last the profile does.
+	tablet := "mimi://b.example/d/ben/tablet"
+	public := f.key("ben-tablet", signer.PurposeMLSLeaf, "softhsm")
+	file := f.write("ben-tablet.pem", pemOf(f.ca.Issue(t, public, identitytest.Day, tablet, ben).Raw))
+	f.run(0, append(f.registration("ben-tablet", "b.example"), "--key", "ben-tablet", "--credential", file)...)
+	says(t, f.client(0, "ben-tablet", "unregister"), "forgotten   "+tablet)
+	find(ben, "--email", "ben@mail.example")
+	f.client(0, "ben", "unregister")
+	find("nobody is found", "--email", "ben@mail.example")
+	says(t, f.client(2, "ben", "profile"), "not-registered")
+	// It is known again, with nothing of before in the directory.
+	f.run(0, append(f.registration("ben", "b.example"), "--key", "ben", "--credential", filepath.Join(f.home.config.dir, "ben.pem"))...)
+	says(t, f.client(0, "ben", "profile"), "the directory tells nobody of us")
+	f.client(0, "alice", "room", "create", "mimi://a.example/r/busy")
+	says(t, f.client(3, "alice", "unregister"), "the client is in rooms", "mimi://a.example/r/busy (member)")
+}
+
+// testWatch has bob watch while alice writes, asks and attaches a file, which is
+// fetched and kept.
+func (f *federation) testWatch(t *testing.T) {
+	picture := bytes.Repeat([]byte("picture "), 1000)
+	path, dir := f.write("dog.png", picture), t.TempDir()
+	says(t, f.client(1, "bob", "watch", "--fetch", path), "is no folder")
+	says(t, f.client(1, "bob", "watch", "--fetch", dir, "--by", "air"), "--by is proxy or ohttp")
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var out, errs syncBuffer
+	ended := make(chan int, 1)
+	go func() {
+		ended <- run(ctx, []string{"--config", filepath.Join(f.home.config.dir, "privyseal.json"), "client", "--client", "bob", "watch", "--fetch", dir, "--by", "ohttp", "--fetch-within", "1ms"},
+			streams{in: strings.NewReader(""), out: &out, err: &errs})
+	}()
+	prints := func(want string, does func()) {
+		t.Helper()
+		for end := time.Now().Add(60 * time.Second); !strings.Contains(out.String(), want); time.Sleep(50 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("watch does not print %q:\n%s%s", want, out.String(), errs.String())
+			}
+			if does != nil {
+				does()
+			}
+		}
+	}
+	// What was there before it watches is not shown: alice says it until it is.
+	prints("are you there", func() { f.client(0, "alice", "send", clubA, "are you there"); time.Sleep(200 * time.Millisecond) })
+	if strings.Contains(out.String(), "cat.png") {
+		t.Errorf("watch prints what came before:\n%s", out.String())
+	}
+	f.client(0, "alice", "consent", "request", bob, "--room", "mimi://a.example/r/watched")
+	prints(alice+" asks to add "+bob+" to mimi://a.example/r/watched", nil)
+	f.client(0, "alice", "attach", clubA, path, "--description", "a dog")
+	prints("asset dog.png, image/png, 8016 octets  a dog", nil)
+	prints("fetched     ", nil)
+	stop()
+	if status := <-ended; status != 0 {
+		t.Errorf("watch ends with status %d:\n%s", status, errs.String())
+	}
+	files := must(os.ReadDir(dir))
+	if len(files) != 1 || !strings.HasSuffix(files[0].Name(), "-dog.png") {
+		t.Fatalf("fetched %v", files)
+	}
+	if got, err := os.ReadFile(filepath.Join(dir, files[0].Name())); err != nil || !bytes.Equal(got, picture) {
+		t.Errorf("fetched %d octets, %v", len(got), err)
+	}
 }
 
 // testAssets has alice attach a file, and bob fetch it in both ways.
@@ -287,8 +434,8 @@ func (f *federation) testAssets(t *testing.T) {
 // of custody, which then talk in one room.
 func (f *federation) testCredentials(t *testing.T) {
 	const room = "mimi://a.example/r/kinds"
-	f.client(0, "alice", "room", "create", room)
-	remote := f.remote("remote-jwt", "remote-cwt")
+	f.client(0, "alice", "room", "create", room, "--semi-private") // which keys sign in other framing
+	remote := f.remote("remote-jwt", "remote-cwt", "remote-x509")
 	for _, c := range []struct{ name, mode, device, kind, issuer string }{
 		{"jwt", "device", "softhsm", typeSDJWT, "jwts"},
 		{"cwt", "device", "softhsm", typeSDCWT, "cwts"},
@@ -298,6 +445,7 @@ func (f *federation) testCredentials(t *testing.T) {
 		{"bound-cwt", "bound", "tpm", typeSDCWT, "cwts"},
 		{"remote-jwt", "remote", "", typeSDJWT, "jwts"},
 		{"remote-cwt", "remote", "", typeSDCWT, "cwts"},
+		{"remote-x509", "remote", "", typeX509, "devices"},
 	} {
 		var public crypto.PublicKey
 		args := []string{"--key", c.name, "--mode", c.mode}
@@ -316,6 +464,8 @@ func (f *federation) testCredentials(t *testing.T) {
 		f.client(0, "alice", "add", room, "mimi://a.example/u/"+c.name)
 		f.client(0, c.name, "send", room, "I am "+c.name)
 		says(t, f.client(0, "alice", "recv", room), "mimi://a.example/u/"+c.name+"  issued by "+c.issuer+"  message", "I am "+c.name)
+		f.client(0, c.name, "policy", room, "--subject", "the room of "+c.name)
+		says(t, f.client(0, "alice", "room", "show", room), "subject     the room of "+c.name, "handshakes  members and the hub read them")
 	}
 
 	// A credential for another key, or that is none, is refused.
