@@ -281,7 +281,6 @@ func (f *federation) testRooms(t *testing.T) {
 	says(t, f.client(0, "alice", "recv", team), bob+"  issued by devices  message", "I came by myself")
 	f.client(0, "bob", "leave", team)
 	f.listed("alice", team, "mimi://a.example")
-	says(t, f.client(3, "alice", "policy", team, "--set", "base_room_policy="+f.write("none", nil)), "BaseRoomPolicy")
 	f.client(0, "bob", "join", team)
 	f.listed("alice", team, "mimi://a.example, mimi://b.example")
 

@@ -150,7 +150,9 @@ func (s *Service) problemOf(err error) *problem.Problem {
 		return clientapi.Problemf(clientapi.CodeRefused, "%w", err)
 	case errors.As(err, &credential):
 		return clientapi.Problemf(clientapi.CodeCredential, "%w", err)
-	case errors.Is(err, hub.ErrMalformed), errors.Is(err, hub.ErrNotCreated):
+	case errors.Is(err, hub.ErrNotCreated):
+		return clientapi.Problemf(clientapi.CodeRefused, "%w", err)
+	case errors.Is(err, hub.ErrMalformed):
 		return clientapi.Problemf(clientapi.CodeMalformed, "%w", err)
 	case errors.Is(err, hub.ErrStale), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return clientapi.Problemf(clientapi.CodeUnavailable, "the provider is busy; try again")
