@@ -236,6 +236,19 @@ type PublicMessage struct {
 	MembershipTag []byte
 }
 
+// ProposalRef returns the ProposalRef (section 5.2) of a proposal, for who keeps
+// proposals without following the group. The cipher suite is the group's.
+func (p *PublicMessage) ProposalRef(c CipherSuite) ([]byte, error) {
+	s, err := lookupSuite(c)
+	if err != nil {
+		return nil, err
+	}
+	if p.Content.Proposal == nil {
+		return nil, broken(RuleFrameSender, "the message is no proposal")
+	}
+	return p.authenticated().proposalRef(s), nil
+}
+
 func (p *PublicMessage) marshal(b *tlsvec.Builder) {
 	p.Content.marshal(b)
 	p.Auth.marshal(b, p.Content.ContentType)

@@ -130,6 +130,11 @@ func (h *hubRoom) process(raw []byte) (*VerifiedProposal, *StagedCommit) {
 	h.must(err)
 	p, c, err := h.hub.Process(h.ctx, m)
 	h.must(err)
+	if p != nil && m.PublicMessage != nil {
+		ref, err := m.PublicMessage.ProposalRef(h.hub.Current().CipherSuite())
+		h.must(err)
+		wantBytes(h.t, "ProposalRef", ref, p.Ref())
+	}
 	return p, c
 }
 

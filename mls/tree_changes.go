@@ -209,3 +209,27 @@ func skipLeaf(r *tlsvec.Reader) {
 	r.Vector() // extensions
 	r.Vector() // signature
 }
+
+// TreeLeaves decodes the leaves of an encoded ratchet tree, as in the ratchet_tree
+// extension: nil where one is blank. It checks the encoding and no more.
+func TreeLeaves(tree []byte) (leaves []*LeafNode, err error) {
+	r := tlsvec.NewReader(bytes.Clone(tree))
+	inner := true
+	r.Each(func(r *tlsvec.Reader) {
+		if inner = !inner; inner {
+			readNode(r)
+			return
+		}
+		n := new(node)
+		if n.unmarshal(r); n.parent != nil {
+			r.Fail("a parent is in a leaf's place")
+		}
+		if leaves = append(leaves, n.leaf); len(leaves) > maxLeaves {
+			r.Fail("tree has too many nodes")
+		}
+	})
+	if err := r.Done(); err != nil {
+		return nil, &ParseError{"ratchet_tree", err}
+	}
+	return leaves, nil
+}

@@ -92,6 +92,29 @@ func TestPatchTreeRefuses(t *testing.T) {
 	}
 }
 
+// TestTreeLeaves decodes the leaves of a tree that has blank ones.
+func TestTreeLeaves(t *testing.T) {
+	alice, _ := largeRoom(t, P256AES128SHA256P256, 8)
+	must(alice.Commit(t.Context(), CommitOptions{Proposals: []Proposal{&Remove{Removed: 3}}}))
+	must(0, alice.MergePending(t.Context()))
+	tree := alice.RatchetTree()
+	leaves := must(TreeLeaves(tree))
+	if len(leaves) != 8 || leaves[3] != nil {
+		t.Fatalf("%d leaves, the removed one is %v", len(leaves), leaves[3])
+	}
+	for m := range alice.Members() {
+		wantBytes(t, "leaf", encode(leaves[m.Leaf]), encode(m.Node))
+	}
+	for i := range len(tree) {
+		if _, err := TreeLeaves(tree[:i]); err == nil {
+			t.Fatalf("a tree of %d octets was accepted after %d", len(tree), i)
+		}
+	}
+	if _, err := TreeLeaves([]byte{5, 1, 2, 0, 0, 0}); err == nil {
+		t.Error("a parent in a leaf's place was accepted")
+	}
+}
+
 // FuzzPatchTree gives PatchTree any octets: it makes a tree whose nodes it reads
 // again, or refuses.
 func FuzzPatchTree(f *testing.F) {

@@ -56,8 +56,9 @@ func newCredentialRevoke(a *app) *cobra.Command {
 			"and status lists. It is durable when the command ends; then the CRLs and lists\n" +
 			"that the configuration names are signed and published too.\n\n" +
 			"With --wait it ends when the provider of the configuration (serve.provider) has the\n" +
-			"credentials in none of its rooms any more, and names for each room the epoch in\n" +
-			"which they were gone. What is still there after the time is listed, with exit code 3.",
+			"credentials in none of its rooms any more, nor in rooms of other providers that it can\n" +
+			"follow, and names for each room the epoch in which they were gone. What is still\n" +
+			"there after the time is listed, with exit code 3.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			reason, err := certs.ParseReason(o.reason)
 			if err != nil {

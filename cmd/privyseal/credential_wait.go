@@ -24,9 +24,15 @@ type roomLeft struct {
 	Gone   bool      `json:"gone"`
 	Epoch  uint64    `json:"epoch,omitempty"` // the first without it
 	At     time.Time `json:"at,omitzero"`     // when the hub accepted that epoch
+	// Unknown says that the room is another provider's and that we cannot follow
+	// who is in it. It is not waited for.
+	Unknown bool `json:"unknown,omitempty"`
 }
 
 func (r roomLeft) String() string {
+	if r.Unknown {
+		return fmt.Sprintf("%s  may be in %s: ask its hub, whose members we cannot see", r.Client, r.Room)
+	}
 	if !r.Gone {
 		return fmt.Sprintf("%s  is still in %s", r.Client, r.Room)
 	}
@@ -111,6 +117,13 @@ func whereRevoked(ctx context.Context, s *provider.Service, records []*registry.
 				left++
 			}
 			rooms = append(rooms, r)
+		}
+		unknown, err := s.Unfollowed(ctx, client)
+		if err != nil {
+			return nil, 0, err
+		}
+		for _, room := range unknown {
+			rooms = append(rooms, roomLeft{Room: room.String(), Client: client.String(), Unknown: true})
 		}
 	}
 	return rooms, left, nil

@@ -57,7 +57,16 @@ func newProviderWhere(a *app) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return printWhereabouts(a, list)
+				if err := printWhereabouts(a, list); err != nil {
+					return err
+				}
+				unknown, err := s.Unfollowed(cmd.Context(), client)
+				for _, room := range unknown {
+					if _, err := fmt.Fprintf(a.out, "%s\tnot known: ask its hub\n", room); err != nil {
+						return err
+					}
+				}
+				return err
 			})
 		},
 	}

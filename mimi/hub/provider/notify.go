@@ -190,6 +190,7 @@ func (s *Service) takeOneFanout(ctx context.Context, tx *sqldb.Tx, n *notificati
 	if int64(m.Timestamp) < *lastTS || int64(m.Timestamp) == *lastTS && e.Kind != hub.EventWelcome {
 		return fmt.Errorf("%w: a message at %d came after one at %d", hub.ErrMalformed, m.Timestamp, *lastTS)
 	}
+	follows := int64(m.Timestamp) == *lastTS // a Welcome comes after its commit, if that is for us too
 	*lastTS = int64(m.Timestamp)
 	if err := s.putEvent(ctx, tx, n.id, seq, e); err != nil {
 		return err
@@ -197,8 +198,20 @@ func (s *Service) takeOneFanout(ctx context.Context, tx *sqldb.Tx, n *notificati
 	switch e.Kind {
 	case hub.EventCommit:
 		*epoch = max(*epoch, int64(m.Message.Epoch)+1)
+		return s.followCommit(ctx, tx, n.id, m)
 	case hub.EventWelcome:
-		return s.takeWelcome(ctx, tx, n, m, seq)
+		if err := s.takeWelcome(ctx, tx, n, m, seq); err != nil {
+			return err
+		}
+		w, err := mls.ParseWelcome(m.Message.Bytes())
+		if err != nil {
+			return err
+		}
+		begun := int64(-1)
+		if follows {
+			begun = *epoch
+		}
+		return s.followTree(ctx, tx, n.id, m, w, begun, *epoch)
 	}
 	return nil
 }

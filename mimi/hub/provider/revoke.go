@@ -16,14 +16,18 @@ import (
 type Gone struct {
 	Room    mimi.URI
 	Client  mimi.URI
-	Since   uint64 // epoch in which the leaf came
+	Since   uint64 // epoch in which the leaf came; of a room of another hub, or a later one
 	Removed bool
-	Epoch   uint64 // the first epoch without the leaf, if Removed
-	At      uint64 // accepted timestamp of the commit that removed it, in milliseconds
+	// Epoch is the first without the leaf, if Removed. Of a room of another hub
+	// whose commits could not be followed all the time, it is one without the
+	// leaf, or 0.
+	Epoch uint64
+	At    uint64 // accepted timestamp of the commit that removed it, in milliseconds
 }
 
-// Whereabouts lists the leaves of our rooms that a credential has or had, to
-// wait until it is nowhere any more.
+// Whereabouts lists the leaves that a credential has or had, to wait until it is
+// nowhere any more: in our rooms, and those of our clients in rooms of other hubs,
+// as far as we can follow these (see Unfollowed).
 func (s *Service) Whereabouts(ctx context.Context, ids ...hub.CredentialID) (list []Gone, err error) {
 	err = s.db.Read(ctx, func(tx *sqldb.Tx) error {
 		list = nil
@@ -167,7 +171,7 @@ func (s *Service) proposeRemoval(ctx context.Context, room mimi.URI, wanted func
 }
 
 func roomsWith(ctx context.Context, tx *sqldb.Tx, where string, arg any, rooms map[string]bool) error {
-	rows, err := tx.Query(ctx, `SELECT DISTINCT r.uri FROM member m JOIN room r ON r.id = m.room WHERE m.until IS NULL AND r.closed = 0 AND `+where, arg)
+	rows, err := tx.Query(ctx, `SELECT DISTINCT r.uri FROM member m JOIN room r ON r.id = m.room WHERE m.until IS NULL AND r.closed = 0 AND r.hub = '' AND `+where, arg)
 	if err != nil {
 		return err
 	}
@@ -305,7 +309,7 @@ func (s *Service) held(ctx context.Context) (list []identity.Held, err error) {
 	err = s.db.Read(ctx, func(tx *sqldb.Tx) error {
 		list = nil
 		rows, err := tx.Query(ctx, `SELECT h.credential, h.host, h.suite, h.key, h.type, h.body, h.suspended FROM held h
-			WHERE EXISTS (SELECT 1 FROM member m JOIN room r ON r.id = m.room WHERE m.credential = h.credential AND m.until IS NULL AND r.closed = 0)`)
+			WHERE EXISTS (SELECT 1 FROM member m JOIN room r ON r.id = m.room WHERE m.credential = h.credential AND m.until IS NULL AND r.closed = 0 AND r.hub = '')`)
 		if err != nil {
 			return err
 		}
