@@ -52,9 +52,11 @@ type twin struct {
 	t *testing.T
 }
 
-func newTwin(t *testing.T) *twin {
+func newTwin(t *testing.T) *twin { return newTwinWith(t, initOptions{softHSM: true}) }
+
+func newTwinWith(t *testing.T, o initOptions) *twin {
 	t.Helper()
-	w := wireTest(t, initOptions{softHSM: true})
+	w := wireTest(t, o)
 	for id, p := range map[signer.KeyID]signer.Purpose{"leaf": signer.PurposeMLSLeaf, "init": signer.PurposeMLSInit, "mac": signer.PurposeFrankMAC, "acme.both": signer.PurposeMLSLeaf} {
 		if _, err := w.ring.Create(t.Context(), signer.NewKey{ID: id, Purpose: p, Device: "softhsm"}); err != nil {
 			t.Fatal(err)
@@ -66,7 +68,9 @@ func newTwin(t *testing.T) *twin {
 	}
 	c.Devices["clone"] = cloneSoftHSM(t, c, "clone")
 	for _, d := range c.Devices {
-		d.Workers = 2
+		if d.Kind == kindPKCS11 {
+			d.Workers = 2
+		}
 	}
 	w, err := newWiring(t.Context(), c)
 	if err != nil {

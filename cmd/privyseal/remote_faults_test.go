@@ -22,12 +22,15 @@ import (
 	"github.com/privyseal/privyseal/signer/rpc/rpctest"
 	signservice "github.com/privyseal/privyseal/signer/service"
 	"github.com/privyseal/privyseal/signer/service/servicetest"
+	"github.com/privyseal/privyseal/tpm/swtpm"
+	"github.com/privyseal/privyseal/tpm/tpmtest"
 )
 
-// A faultRig is a signing service with one key in two tokens and one in one of
-// them, and callers that ask over mutual TLS without a pause.
+// A faultRig is a signing service with one key in two tokens, one in one of
+// them and one in a TPM, and callers that ask over mutual TLS without a pause.
 type faultRig struct {
 	*twin
+	tpm   *swtpm.Server
 	parts *signerParts
 	next  atomic.Int64
 	keys  map[string]*client.Signer
@@ -38,7 +41,8 @@ const faultDeadline = 1500 * time.Millisecond
 
 func newFaultRig(t *testing.T) *faultRig {
 	t.Helper()
-	r := &faultRig{twin: newTwin(t), keys: make(map[string]*client.Signer)}
+	r := &faultRig{tpm: tpmtest.Start(t, swtpm.Config{}), keys: make(map[string]*client.Signer)}
+	r.twin = newTwinWith(t, initOptions{softHSM: true, tpm: r.tpm.Address()})
 	r.config.Serve = &ServeConfig{Signer: &SignerSection{Listener: "api", CallerCA: "caller-ca"}}
 	var err error
 	if r.parts, err = newSignerParts(t.Context(), r.wiring, signservice.Hooks{}); err != nil {
@@ -48,9 +52,10 @@ func newFaultRig(t *testing.T) *faultRig {
 	house := &servicetest.House{T: t, Keys: r.store, Ring: r.ring, Journal: r.parts.journal, Access: r.parts.access, Service: r.parts.service}
 	server := rpctest.Start(t, house, "softhsm", nil)
 	house.Key("acme.single", signer.PurposeMLSLeaf, "clone")
-	identity := server.Identity("acme", "bot", access.Client, "both:sign", "single:sign")
+	house.Key("acme.tpm", signer.PurposeMLSLeaf, "tpm")
+	identity := server.Identity("acme", "bot", access.Client, "both:sign", "single:sign", "tpm:sign")
 	c := server.Client(identity, func(c *client.Config) { c.Attempts = 1 })
-	for _, name := range []string{"both", "single"} {
+	for _, name := range []string{"both", "single", "tpm"} {
 		if r.keys[name], err = c.Signer(context.Background(), name); err != nil {
 			t.Fatal(err)
 		}
@@ -149,6 +154,13 @@ func remoteFaults(t *testing.T, lasts time.Duration) {
 			}
 		}
 	}
+	done := func(f func() error) func() {
+		return func() {
+			if err := f(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
 	tokens := filepath.Join(r.config.dir, "clone", "tokens")
 	rename := func(from, to string) {
 		if err := os.Rename(from, to); err != nil {
@@ -167,6 +179,10 @@ func remoteFaults(t *testing.T, lasts time.Duration) {
 			[]string{"DEVICE_UNAVAILABLE (retry)", "OVERLOADED (retry)", "the caller's deadline", "DEADLINE_EXCEEDED (retry)"}, true},
 		{"token away, one token", "single", func() { rename(tokens, tokens+".away"); r.kill("clone") }, func() { rename(tokens+".away", tokens) },
 			[]string{"DEVICE_UNAVAILABLE (retry)", "DEVICE_FAILED (ask-operator)", "OVERLOADED (retry)", "the caller's deadline", "DEADLINE_EXCEEDED (retry)"}, false},
+		{"TPM stopped", "tpm", done(r.tpm.Pause), done(r.tpm.Resume),
+			[]string{"the caller's deadline", "DEADLINE_EXCEEDED (retry)", "OVERLOADED (retry)", "DEVICE_UNAVAILABLE (retry)"}, false},
+		{"TPM killed and started", "tpm", done(r.tpm.Kill), done(func() error { return r.tpm.Restart(context.Background()) }),
+			[]string{"the caller's deadline", "DEADLINE_EXCEEDED (retry)", "OVERLOADED (retry)", "DEVICE_UNAVAILABLE (retry)"}, false},
 		{"workers stopped, two tokens", "both", signal(syscall.SIGSTOP), signal(syscall.SIGCONT), []string{"OVERLOADED (retry)", "the caller's deadline", "DEADLINE_EXCEEDED (retry)"}, true},
 		{"token away, two tokens", "both", func() { rename(tokens, tokens+".away"); r.kill("clone") }, func() { rename(tokens+".away", tokens) },
 			[]string{"OVERLOADED (retry)", "the caller's deadline", "DEADLINE_EXCEEDED (retry)"}, true},
