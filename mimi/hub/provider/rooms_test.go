@@ -430,8 +430,7 @@ func TestExternalSender(t *testing.T) {
 		}
 		alice.until("the removal is committed", func() bool { alice.commits(clubhouse); return w.size(clubhouse) == 2 })
 		cathy.until("it is out", func() bool { return cathy.status(clubhouse) == client.RoomLeft })
-		w.check(clubhouse, alice, bob)
-		w.sendersFollow(alice, bob, cathy)
+		w.sendersFollow(alice, bob, cathy) // what the hub proposes next would move a check here
 	})
 }
 
