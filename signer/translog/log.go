@@ -40,7 +40,7 @@ type Options struct {
 	WitnessesOptional bool
 	Client            *http.Client // for the witnesses; http.DefaultClient if nil. It follows no redirect
 
-	Log *slog.Logger // nil discards
+	Log *slog.Logger // nil discards; what Tessera says goes to that of the first Open
 }
 
 // ErrBusy is returned when another process feeds the log.
@@ -65,13 +65,17 @@ type Log struct {
 	mu sync.Mutex // held while entries are being appended
 }
 
+// tesseraLog sets where Tessera writes, once for the process: what an earlier log
+// of it still runs reads that without a lock.
+var tesseraLog sync.Once
+
 // Open opens the log in a directory and compares its end with the journal.
 func Open(ctx context.Context, j *journal.Journal, opt Options) (*Log, error) {
 	l := &Log{journal: j, dir: opt.Dir, origin: opt.Signer.Name(), log: opt.Log}
 	if l.log == nil {
 		l.log = slog.New(slog.DiscardHandler)
 	}
-	klog.SetSlogLogger(l.log) // where Tessera writes
+	tesseraLog.Do(func() { klog.SetSlogLogger(l.log) })
 	if err := l.acquire(); err != nil {
 		return nil, fmt.Errorf("transparency log %s: %w", opt.Dir, err)
 	}
