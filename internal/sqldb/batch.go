@@ -6,6 +6,8 @@ import (
 	"errors"
 	"runtime"
 	"sync"
+
+	"github.com/jackc/pgx/v5/stdlib"
 )
 
 // maxBatch is the most writes in one commit; maxLanes the most lanes.
@@ -30,6 +32,10 @@ func (w *write) apply(tx *Tx) error {
 	return err
 }
 
+// errSwallowed says that a statement of a write failed and that the write did not
+// say so: PostgreSQL then answers COMMIT by taking all back, without an error.
+var errSwallowed = errors.New("sqldb: a statement of the write failed, and the write returned no error")
+
 // run is apply that says whether the change ran.
 func (w *write) run(tx *Tx) (ran bool, err error) {
 	w.mu.Lock()
@@ -37,7 +43,11 @@ func (w *write) run(tx *Tx) (ran bool, err error) {
 	if w.left {
 		return false, context.Cause(w.ctx)
 	}
-	return true, w.f(tx)
+	err = w.f(tx)
+	if l, ok := tx.on.(*lane); ok && err == nil && l.aborted() {
+		err = errSwallowed
+	}
+	return true, err
 }
 
 // leave makes sure that the change runs no more, so that the caller has what it
@@ -101,8 +111,9 @@ func (l *lane) disconnect() {
 // Batch applies one write together with those that wait at the same time, and
 // returns when it is durable. A write that fails takes back only itself. If
 // ctx ends after the write was taken on, the caller does not learn whether it
-// was committed; f does not run then, nor is it begun any more. Since f may be run again, it must have no effect but through
-// the Tx, and what it assigns outside must be assigned anew in each run.
+// was committed; f does not run then, nor is it begun any more. Since f may be
+// run again, it must have no effect but through the Tx, and what it assigns
+// outside must be assigned anew in each run.
 func (db *DB) Batch(ctx context.Context, f func(*Tx) error) error {
 	w := &write{ctx: ctx, f: f, done: make(chan error, 1)}
 	select {
@@ -276,6 +287,22 @@ func (l *lane) savepoint(ctx context.Context, tx *Tx, w *write, outcome *error) 
 	}
 	_, err := l.ExecContext(ctx, "RELEASE SAVEPOINT one")
 	return err
+}
+
+// aborted reports whether the transaction can only be taken back. It asks the
+// connection and not the server. In SQLite a statement that fails undoes itself
+// alone.
+func (l *lane) aborted() (yes bool) {
+	if l.db.dialect != PostgreSQL || l.conn == nil {
+		return false
+	}
+	err := l.conn.Raw(func(driver any) error {
+		if c, ok := driver.(*stdlib.Conn); ok {
+			yes = c.Conn().PgConn().TxStatus() == 'E'
+		}
+		return nil
+	})
+	return yes || err != nil
 }
 
 // prepared returns the lane's own prepared statement. SQLite would parse the

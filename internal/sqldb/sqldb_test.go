@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -308,6 +309,45 @@ func TestAWriteIsOverWhenBatchReturns(t *testing.T) {
 		})
 		if !errors.Is(err, context.Canceled) || !ended {
 			t.Errorf("it returned with %v, ended %v", err, ended)
+		}
+	})
+}
+
+// TestASwallowedErrorLosesNothing: PostgreSQL takes a transaction back at COMMIT,
+// without an error, if a statement of it failed. A write that does not say so is
+// told, alone and among others, and those are kept.
+func TestASwallowedErrorLosesNothing(t *testing.T) {
+	onBoth(t, func(t *testing.T, source string) {
+		db := open(t, source, counters)
+		seed(t, db, "x")
+		ctx := t.Context()
+		swallow := func(tx *sqldb.Tx) error {
+			err := increment(ctx, tx, "x")
+			tx.Exec(ctx, `INSERT INTO counter (name, n) VALUES (?, 0)`, "x")
+			return err
+		}
+		var done atomic.Int64
+		if db.Batch(ctx, swallow) == nil {
+			done.Add(1)
+		}
+		var wg sync.WaitGroup
+		for i := range 60 {
+			wg.Go(func() {
+				f := swallow
+				if i%3 > 0 {
+					f = func(tx *sqldb.Tx) error { return increment(ctx, tx, "x") }
+				}
+				err := db.Batch(ctx, f)
+				if err == nil {
+					done.Add(1)
+				} else if i%3 > 0 {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if n := count(t, db, "x"); int64(n) != done.Load() {
+			t.Errorf("counted %d of %d that were acknowledged", n, done.Load())
 		}
 	})
 }
