@@ -17,9 +17,13 @@ import (
 	"testing"
 	"time"
 
+	"connectrpc.com/connect"
+
+	"github.com/privyseal/privyseal/internal/daemon"
 	"github.com/privyseal/privyseal/internal/tlsvec"
 	"github.com/privyseal/privyseal/signer"
 	"github.com/privyseal/privyseal/signer/access"
+	signerv1 "github.com/privyseal/privyseal/signer/api/privyseal/signer/v1"
 	"github.com/privyseal/privyseal/signer/client"
 	"github.com/privyseal/privyseal/signer/policy"
 	"github.com/privyseal/privyseal/signer/rpc/rpctest"
@@ -358,6 +362,64 @@ func BenchmarkRemoteCallers(b *testing.B) {
 					f.add("p50-ms-"+l.name, r.P50)
 					f.add("p99-ms-"+l.name, r.P99)
 				}
+			}
+			f.report(b)
+		})
+	}
+}
+
+// BenchmarkRemoteKeys is what a service with many keys in its device costs beside
+// the same service asked for one key: a signature by a key in its turn, a page of
+// the list, one key of it, and a new key. The keys of a size are made before it is
+// measured, and what is used the first time is not counted.
+func BenchmarkRemoteKeys(b *testing.B) {
+	x := newRemoteBench(b, initOptions{softHSM: true}, "softhsm", 1, false)
+	identity, err := client.OpenIdentity(x.load.Identity)
+	if err != nil {
+		b.Fatal(err)
+	}
+	pool, err := daemon.ReadPool(x.load.Roots)
+	if err != nil {
+		b.Fatal(err)
+	}
+	c, err := client.New(client.Config{Address: x.load.Server, Roots: pool, Certificate: identity.Certificate})
+	if err != nil {
+		b.Fatal(err)
+	}
+	have := 1
+	for _, keys := range []int{1, 100, 1000, 10_000} {
+		making, _ := parallel(b, 2, keys-have, func(i int64) error {
+			_, err := x.w.ring.Create(context.Background(), signer.NewKey{
+				ID: signer.KeyID(fmt.Sprintf("acme.leaf-%d", have-1+int(i))), Purpose: signer.PurposeMLSLeaf, Device: x.device})
+			return err
+		})
+		made := max(keys-have, 1)
+		have = keys
+		b.Run(fmt.Sprint(keys), func(b *testing.B) {
+			f := make(figures)
+			f.add("ms-to-make-a-key", milliseconds(making)/float64(made))
+			one, all := x.load, x.load
+			one.Count, all.Count = 1024, 1024
+			one.Keys, all.Keys = 1, min(keys, 1024) // as many as there are calls
+			x.remote(b, all)
+			for b.Loop() {
+				r, _ := x.remote(b, one)
+				many, _ := x.remote(b, all)
+				f.add("sign/s", 1024/many.Seconds)
+				f.add("x-time-of-one-key", many.Seconds/r.Seconds)
+				f.add("p50-ms", many.P50)
+				f.add("p99-ms", many.P99)
+				begin := time.Now()
+				page, err := c.Keys().ListKeys(context.Background(), connect.NewRequest(&signerv1.ListKeysRequest{PageSize: 100}))
+				if err != nil || len(page.Msg.GetKeys()) != min(keys, 100) {
+					b.Fatalf("%d keys listed: %v", len(page.Msg.GetKeys()), err)
+				}
+				f.add("ms-page-of-100", milliseconds(time.Since(begin)))
+				begin = time.Now()
+				if _, err := c.Keys().GetKey(context.Background(), connect.NewRequest(&signerv1.GetKeyRequest{Name: x.load.keyName(keys - 1)})); err != nil {
+					b.Fatal(err)
+				}
+				f.add("ms-one-key", milliseconds(time.Since(begin)))
 			}
 			f.report(b)
 		})
