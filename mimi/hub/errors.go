@@ -3,6 +3,7 @@ package hub
 import (
 	"errors"
 	"fmt"
+	"net"
 
 	"github.com/privyseal/privyseal/credentials"
 	"github.com/privyseal/privyseal/mimi"
@@ -27,6 +28,23 @@ func (e *CredentialError) Error() string { return "credential: " + e.Err.Error()
 
 // Unwrap returns the reason.
 func (e *CredentialError) Unwrap() error { return e.Err }
+
+// Told is Error without what only the operator should know: which address did
+// not answer, and how.
+func (e *CredentialError) Told() string {
+	var why *credentials.Error
+	var network net.Error
+	known := errors.As(e.Err, &why)
+	switch {
+	case known && why.Code == credentials.CodeStatusUnavailable:
+		return fmt.Sprintf("credential: %s: what says whether it is revoked cannot be had now; try again later", why.Code)
+	case errors.As(e.Err, &network) && known:
+		return fmt.Sprintf("credential: %s: what its issuer publishes cannot be had now; try again later", why.Code)
+	case errors.As(e.Err, &network):
+		return "credential: what its issuer publishes cannot be had now; try again later"
+	}
+	return e.Error()
+}
 
 // NotHeard refuses a member whose credential is suspended. It is a
 // *CredentialError.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/privyseal/privyseal/mimi"
 	"github.com/privyseal/privyseal/mimi/policy"
@@ -121,8 +122,12 @@ func (r *Room) refusal(err error) (*Outcome, error) {
 	default:
 		return nil, err
 	}
-	if p.ErrorDescription = err.Error(); len(p.ErrorDescription) > 500 {
-		p.ErrorDescription = p.ErrorDescription[:500]
+	p.ErrorDescription = err.Error()
+	if credential != nil {
+		p.ErrorDescription = credential.Told()
+	}
+	if len(p.ErrorDescription) > 500 {
+		p.ErrorDescription = strings.ToValidUTF8(p.ErrorDescription[:500], "")
 	}
 	return &Outcome{Response: p}, nil
 }

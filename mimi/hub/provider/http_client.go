@@ -149,7 +149,7 @@ func (s *Service) problemOf(err error) *problem.Problem {
 	case errors.Is(err, hub.ErrForeign), errors.As(err, &refusal):
 		return clientapi.Problemf(clientapi.CodeRefused, "%w", err)
 	case errors.As(err, &credential):
-		return clientapi.Problemf(clientapi.CodeCredential, "%w", err)
+		return clientapi.Problemf(clientapi.CodeCredential, "%s", credential.Told())
 	case errors.Is(err, hub.ErrNotCreated):
 		return clientapi.Problemf(clientapi.CodeRefused, "%w", err)
 	case errors.Is(err, hub.ErrMalformed):
