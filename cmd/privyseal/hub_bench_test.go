@@ -53,6 +53,7 @@ type hubBench struct {
 // PostgreSQL for all state, or "" for SQLite files.
 func newHubBench(t testing.TB, o initOptions, device, database string) *hubBench {
 	t.Helper()
+	t.Cleanup(daemon.SpareHeap()) // as serve has it
 	w := benchWiring(t, o, database)
 	b := &hubBench{providerTest: newProviderOn(t, w, device), device: device}
 	s := b.serve(t)

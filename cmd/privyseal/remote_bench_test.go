@@ -71,6 +71,7 @@ func benchPolicy(t testing.TB) *policy.Policy {
 
 func newRemoteBench(t testing.TB, o initOptions, device string, keys int, stages bool) *remoteBench {
 	t.Helper()
+	t.Cleanup(daemon.SpareHeap()) // as serve has it
 	ctx := context.Background()
 	must := func(err error) {
 		t.Helper()
@@ -387,7 +388,7 @@ func BenchmarkRemoteKeys(b *testing.B) {
 		b.Fatal(err)
 	}
 	have := 1
-	for _, keys := range []int{1, 100, 1000, 10_000} {
+	for _, keys := range []int{1, 100, 1000} {
 		making, _ := parallel(b, 2, keys-have, func(i int64) error {
 			_, err := x.w.ring.Create(context.Background(), signer.NewKey{
 				ID: signer.KeyID(fmt.Sprintf("acme.leaf-%d", have-1+int(i))), Purpose: signer.PurposeMLSLeaf, Device: x.device})

@@ -113,6 +113,7 @@ func (d *Daemon) State(ctx context.Context) State { return d.monitor.state(ctx) 
 func (d *Daemon) Run(ctx context.Context) error {
 	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopWork()
+	defer SpareHeap()()
 	var components, listeners sync.WaitGroup
 	for _, c := range d.config.Components {
 		components.Go(func() { d.runComponent(work, c) })
