@@ -16,6 +16,7 @@ import (
 
 	"github.com/privyseal/privyseal/credentials"
 	"github.com/privyseal/privyseal/credentials/registry"
+	"github.com/privyseal/privyseal/internal/certsonly"
 	"github.com/privyseal/privyseal/internal/problem"
 )
 
@@ -131,7 +132,7 @@ func (s *Service) serveSimple(w http.ResponseWriter, r *http.Request) error {
 }
 
 func writeCerts(w http.ResponseWriter, chain [][]byte) error {
-	der, err := certsOnly(chain)
+	der, err := certsonly.Encode(chain)
 	if err != nil {
 		return err
 	}
@@ -219,7 +220,7 @@ func parseCerts(body []byte) (chain []*x509.Certificate, err error) {
 	if err != nil {
 		return nil, err
 	}
-	all, err := parseCertsOnly(der)
+	all, err := certsonly.Parse(der)
 	if err != nil {
 		return nil, err
 	}

@@ -24,6 +24,7 @@ import (
 	"github.com/privyseal/privyseal/credentials/certs"
 	"github.com/privyseal/privyseal/credentials/enrol"
 	"github.com/privyseal/privyseal/credentials/registry"
+	"github.com/privyseal/privyseal/internal/certsonly"
 	"github.com/privyseal/privyseal/internal/pgtest"
 	"github.com/privyseal/privyseal/internal/problem"
 )
@@ -207,7 +208,7 @@ func TestClientRefusesAnswers(t *testing.T) {
 	must(t, err)
 	ca := e.ca.Certificate().Raw
 	bag := func(all ...[]byte) string {
-		der, err := enrol.CertsOnly(all)
+		der, err := certsonly.Encode(all)
 		must(t, err)
 		return base64.StdEncoding.EncodeToString(der)
 	}
@@ -254,28 +255,4 @@ func TestESTPath(t *testing.T) {
 			t.Errorf("%s: %s, want %s", issuer, got, enrol.PathEST+want)
 		}
 	}
-}
-
-// FuzzCertsOnly: what is taken is the same when it is written again, and no proper
-// prefix of it is taken.
-func FuzzCertsOnly(f *testing.F) {
-	for _, all := range [][][]byte{{{0x30, 0}}, {{0x30, 1, 0}, {0x30, 0}}, {}} {
-		der, err := enrol.CertsOnly(all)
-		must(f, err)
-		f.Add(der)
-	}
-	f.Fuzz(func(t *testing.T, b []byte) {
-		all, err := enrol.ParseCertsOnly(b)
-		if err != nil {
-			return
-		}
-		if der, err := enrol.CertsOnly(all); err != nil || !bytes.Equal(der, b) {
-			t.Errorf("%x is written as %x, %v", b, der, err)
-		}
-		for n := range b {
-			if _, err := enrol.ParseCertsOnly(b[:n]); err == nil {
-				t.Errorf("%d octets of %x are taken", n, b)
-			}
-		}
-	})
 }

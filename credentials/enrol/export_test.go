@@ -3,7 +3,4 @@ package enrol
 var (
 	ParseBegin  = parseBegin
 	ParseFinish = parseFinish
-
-	CertsOnly      = certsOnly
-	ParseCertsOnly = parseCertsOnly
 )

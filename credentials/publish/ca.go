@@ -13,12 +13,8 @@ import (
 	"strings"
 	"time"
 
-	stdasn1 "encoding/asn1"
-
-	"golang.org/x/crypto/cryptobyte"
-	"golang.org/x/crypto/cryptobyte/asn1"
-
 	"github.com/privyseal/privyseal/credentials/certs"
+	"github.com/privyseal/privyseal/internal/certsonly"
 	"github.com/privyseal/privyseal/internal/problem"
 )
 
@@ -40,7 +36,11 @@ func (h *handler) mountCA(ca CA) error {
 	if err != nil {
 		return err
 	}
-	p7c, err := certsOnly(ca.Chain)
+	var chain [][]byte
+	for _, c := range ca.Chain {
+		chain = append(chain, c.Raw)
+	}
+	p7c, err := certsonly.Encode(chain)
 	if err != nil {
 		return err
 	}
@@ -73,40 +73,6 @@ func chainPEM(chain []*x509.Certificate) (text []byte) {
 		text = append(text, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})...)
 	}
 	return text
-}
-
-var (
-	oidData       = stdasn1.ObjectIdentifier{1, 2, 840, 113549, 1, 7, 1}
-	oidSignedData = stdasn1.ObjectIdentifier{1, 2, 840, 113549, 1, 7, 2}
-)
-
-// certsOnly encodes certificates as the CMS message that holds nothing else
-// (RFC 5652 section 5, RFC 8551 section 3.8):
-//
-//	ContentInfo ::= SEQUENCE { contentType id-signedData, content [0] EXPLICIT SignedData }
-//	SignedData  ::= SEQUENCE {
-//	     version 1, digestAlgorithms SET {}, encapContentInfo SEQUENCE { id-data },
-//	     certificates [0] IMPLICIT SET OF Certificate, signerInfos SET {} }
-func certsOnly(chain []*x509.Certificate) ([]byte, error) {
-	context0 := asn1.Tag(0).ContextSpecific().Constructed()
-	var b cryptobyte.Builder
-	b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
-		b.AddASN1ObjectIdentifier(oidSignedData)
-		b.AddASN1(context0, func(b *cryptobyte.Builder) {
-			b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
-				b.AddASN1Int64(1)
-				b.AddASN1(asn1.SET, func(*cryptobyte.Builder) {})
-				b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) { b.AddASN1ObjectIdentifier(oidData) })
-				b.AddASN1(context0, func(b *cryptobyte.Builder) {
-					for _, c := range chain {
-						b.AddBytes(c.Raw)
-					}
-				})
-				b.AddASN1(asn1.SET, func(*cryptobyte.Builder) {})
-			})
-		})
-	})
-	return b.Bytes()
 }
 
 // maxOCSPPath is the most characters of a request in a path: RFC 6960 has GET

@@ -1,9 +1,9 @@
-package enrol
+// Package certsonly has certificates travel in a "certs-only" CMS SignedData (RFC
+// 5272 section 4.1, RFC 5652 section 5.1): a bag that nobody has signed.
+package certsonly
 
 import (
-	"bytes"
 	stdasn1 "encoding/asn1"
-	"encoding/base64"
 	"errors"
 	"fmt"
 
@@ -11,8 +11,7 @@ import (
 	"golang.org/x/crypto/cryptobyte/asn1"
 )
 
-// Certificates travel in a "certs-only" CMS SignedData (RFC 5272 section 4.1,
-// RFC 5652 section 5.1): a bag that nobody has signed.
+// The message:
 //
 //	ContentInfo ::= SEQUENCE {
 //	     contentType OBJECT IDENTIFIER,          -- id-signedData
@@ -30,8 +29,8 @@ var (
 	tag0          = asn1.Tag(0).ContextSpecific().Constructed()
 )
 
-// certsOnly writes certificates, which are in DER, the device's first.
-func certsOnly(certificates [][]byte) ([]byte, error) {
+// Encode writes certificates, which are in DER, in their order.
+func Encode(certificates [][]byte) ([]byte, error) {
 	var b cryptobyte.Builder
 	b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
 		b.AddASN1ObjectIdentifier(oidSignedData)
@@ -52,13 +51,14 @@ func certsOnly(certificates [][]byte) ([]byte, error) {
 	return b.Bytes()
 }
 
-// maxChain bounds the certificates in one answer.
+// maxChain bounds the certificates of one message.
 const maxChain = 10
 
 var errCertsOnly = errors.New("not a certs-only SignedData (RFC 5272 section 4.1) in DER")
 
-// parseCertsOnly returns the certificates, which are not parsed.
-func parseCertsOnly(der []byte) (certificates [][]byte, err error) {
+// Parse returns the certificates of a message, at most ten and at least one,
+// which it does not parse.
+func Parse(der []byte) (certificates [][]byte, err error) {
 	in := cryptobyte.String(der)
 	var info, outer, data, digests, content, bag, signers cryptobyte.String
 	var kind, inner stdasn1.ObjectIdentifier
@@ -85,22 +85,4 @@ func parseCertsOnly(der []byte) (certificates [][]byte, err error) {
 		return nil, errors.New("no certificate in it")
 	}
 	return certificates, nil
-}
-
-// encodeBase64 is the body of an EST message (RFC 8951 section 3.2.1).
-func encodeBase64(der []byte) []byte {
-	return base64.StdEncoding.AppendEncode(make([]byte, 0, base64.StdEncoding.EncodedLen(len(der))), der)
-}
-
-// decodeBase64 reads such a body. White space is passed over, as RFC 8951 section
-// 3.1 wants; anything else that is no base64 is an error.
-func decodeBase64(body []byte) ([]byte, error) {
-	text := bytes.Map(func(r rune) rune {
-		switch r {
-		case ' ', '\t', '\r', '\n':
-			return -1
-		}
-		return r
-	}, body)
-	return base64.StdEncoding.Strict().AppendDecode(nil, text)
 }
