@@ -70,6 +70,12 @@ func (s *Service) decideMessage(ctx context.Context, e *entry, from hub.From, q 
 	if err := s.fresh(ctx, e); err != nil {
 		return nil, nil, err
 	}
+	if q.AppMessage.Epoch > e.room.Epoch() && e.queue.idle() { // another node may have gone on
+		e.forget()
+		if err := s.fresh(ctx, e); err != nil {
+			return nil, nil, err
+		}
+	}
 	if q.AppMessage.Epoch != e.room.Epoch() || e.queue.has(hash) {
 		if p, err := s.sameMessage(ctx, e.id, hash); p != nil || err != nil {
 			return &decided{&hub.Submission{Response: p}}, nil, err
