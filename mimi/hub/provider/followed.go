@@ -376,30 +376,10 @@ func ourKeys(ctx context.Context, tx *sqldb.Tx, room int64, welcome *mls.Welcome
 // Unfollowed lists the rooms of other hubs that a client of ours hears, and of
 // which we do not know whether it is in them: it came by an external commit and
 // none of our clients by a Welcome since, or commits are SemiPrivateMessages.
-func (s *Service) Unfollowed(ctx context.Context, client mimi.URI) (rooms []mimi.URI, err error) {
-	err = s.db.Read(ctx, func(tx *sqldb.Tx) error {
-		rooms = nil
-		rows, err := tx.Query(ctx, `SELECT DISTINCT r.uri FROM subscription s JOIN room r ON r.id = s.room
-			WHERE s.client = ? AND s.until_seq IS NULL AND r.hub <> '' AND r.closed = 0 AND NOT (
-				EXISTS (SELECT 1 FROM member m WHERE m.room = r.id AND m.client = s.client) AND (
-				EXISTS (SELECT 1 FROM followed f WHERE f.room = r.id) OR
-				NOT EXISTS (SELECT 1 FROM member m WHERE m.room = r.id AND m.client = s.client AND m.until IS NULL))) ORDER BY r.uri`, client.String())
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			var uri string
-			if err := rows.Scan(&uri); err != nil {
-				return err
-			}
-			u, err := mimi.ParseURI(uri)
-			if err != nil {
-				return err
-			}
-			rooms = append(rooms, u)
-		}
-		return rows.Err()
-	})
-	return rooms, err
+func (s *Service) Unfollowed(ctx context.Context, client mimi.URI) ([]mimi.URI, error) {
+	return s.roomsOfQuery(ctx, `SELECT DISTINCT r.uri FROM subscription s JOIN room r ON r.id = s.room
+		WHERE s.client = ? AND s.until_seq IS NULL AND r.hub <> '' AND r.closed = 0 AND NOT (
+			EXISTS (SELECT 1 FROM member m WHERE m.room = r.id AND m.client = s.client) AND (
+			EXISTS (SELECT 1 FROM followed f WHERE f.room = r.id) OR
+			NOT EXISTS (SELECT 1 FROM member m WHERE m.room = r.id AND m.client = s.client AND m.until IS NULL))) ORDER BY r.uri`, client.String())
 }

@@ -1,7 +1,6 @@
 package provider
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -81,45 +80,13 @@ func (s *Service) noteFranking(ctx context.Context, e *entry) error {
 }
 
 // frankedBefore lists the rooms of ours that do not have a key of now.
-func (s *Service) frankedBefore(ctx context.Context) (list []mimi.URI, err error) {
-	var now [][]byte
+func (s *Service) frankedBefore(ctx context.Context) ([]mimi.URI, error) {
+	query, now := `SELECT uri FROM room WHERE hub = '' AND closed = 0`, []any(nil)
 	for _, suite := range suites {
 		if k := s.keysOf(suite); k != nil {
+			query += ` AND (franking IS NULL OR franking <> ?)`
 			now = append(now, frankingID(k.Franking.SignatureKey))
 		}
 	}
-	err = s.db.Read(ctx, func(tx *sqldb.Tx) error {
-		list = nil
-		rows, err := tx.Query(ctx, `SELECT uri, franking FROM room WHERE hub = '' AND closed = 0`)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			var raw string
-			var id []byte
-			if err := rows.Scan(&raw, &id); err != nil {
-				return err
-			}
-			if contains(now, id) {
-				continue
-			}
-			u, err := mimi.ParseURI(raw)
-			if err != nil {
-				return err
-			}
-			list = append(list, u)
-		}
-		return rows.Err()
-	})
-	return list, err
-}
-
-func contains(list [][]byte, b []byte) bool {
-	for _, have := range list {
-		if bytes.Equal(have, b) {
-			return true
-		}
-	}
-	return false
+	return s.roomsOfQuery(ctx, query, now...)
 }

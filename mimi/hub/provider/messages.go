@@ -70,9 +70,9 @@ func (s *Service) decideMessage(ctx context.Context, e *entry, from hub.From, q 
 	if err := s.fresh(ctx, e); err != nil {
 		return nil, nil, err
 	}
-	if q.AppMessage.Epoch > e.room.Epoch() && e.queue.idle() { // another node may have gone on
-		e.forget()
-		if err := s.fresh(ctx, e); err != nil {
+	if q.AppMessage.Epoch > e.room.Epoch() { // another node may have gone on
+		e.queue.drain()
+		if err := s.current(ctx, e); err != nil {
 			return nil, nil, err
 		}
 	}

@@ -44,6 +44,25 @@ func TestTwoNodes(t *testing.T) {
 	w.check(clubhouse, people...)
 }
 
+// A node that has a room in memory takes messages of an epoch that another node
+// began, and refuses one that nobody began.
+func TestOtherNodesEpoch(t *testing.T) {
+	w := newWorld(t, true, "a.example")
+	first := w.hubs["a.example"]
+	alice := w.person("alice/phone@a.example")
+	w.hubs["a.example"] = w.start("a.example", first.source, first.keys)
+	adam := w.person("adam/phone@a.example") // at the second
+	alice.create(clubhouse, adam)
+	adam.until("it is in the room", func() bool { return adam.status(clubhouse) == client.RoomMember })
+	for i := range 3 {
+		must[*client.Sent](t)(adam.room(clubhouse).Text(t.Context(), fmt.Sprintf("in memory %d", i)))
+		now := must[*client.Committed](t)(alice.room(clubhouse).Refresh(t.Context())).Epoch
+		adam.until("it has the commit", func() bool { return adam.epoch(clubhouse) == now })
+		must[*client.Sent](t)(adam.room(clubhouse).Text(t.Context(), fmt.Sprintf("of the next epoch %d", i)))
+	}
+	sameOrder(t, []*person{alice, adam}, 6)
+}
+
 // sameOrder waits until everybody has so many messages, in one order.
 func sameOrder(t *testing.T, people []*person, n int) {
 	t.Helper()
