@@ -189,9 +189,12 @@ func TestWorkersKilledUnderLoad(t *testing.T) {
 			}
 		})
 	}
-	for range kills {
+	for i := range kills {
 		before := signed.Load()
 		wait(t, "signatures before the kill", func() bool { return signed.Load() > before+50 })
+		// One that is killed while it logs in can take the token with it: SoftHSM cuts
+		// token.object to nothing before it writes it.
+		wait(t, "all workers", func() bool { return log.count(hsm.EventWorkerUp) == workers+i })
 		pids := workerPIDs(t)
 		if len(pids) == 0 {
 			t.Fatal("no workers")

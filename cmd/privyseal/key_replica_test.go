@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/privyseal/privyseal/internal/telemetry"
 	"github.com/privyseal/privyseal/signer"
 	"github.com/privyseal/privyseal/signer/signertest"
 )
@@ -51,61 +49,7 @@ func cloneSoftHSM(t *testing.T, c *Config, name string) *DeviceConfig {
 // A twin is a configuration with two tokens that hold the same keys.
 type twin struct {
 	*wiring
-	t  *testing.T
-	up *workersUp
-}
-
-// workersUp is a slog.Handler that notes which worker processes of devices are up,
-// by what is logged of them.
-type workersUp struct {
-	slog.Handler
-	device string
-	all    *sync.Map // of device and worker number
-}
-
-func (h *workersUp) WithAttrs(attrs []slog.Attr) slog.Handler {
-	with := *h
-	for _, a := range attrs {
-		if a.Key == "device" {
-			with.device = a.Value.String()
-		}
-	}
-	return &with
-}
-
-func (h *workersUp) Enabled(context.Context, slog.Level) bool { return true }
-
-func (h *workersUp) Handle(_ context.Context, r slog.Record) error {
-	r.Attrs(func(a slog.Attr) bool {
-		switch {
-		case a.Key != "worker":
-		case r.Message == "worker is up":
-			h.all.Store([2]string{h.device, a.Value.String()}, true)
-		default:
-			h.all.Delete([2]string{h.device, a.Value.String()})
-		}
-		return true
-	})
-	return nil
-}
-
-func (h *workersUp) forget(device string) {
-	h.all.Range(func(k, _ any) bool {
-		if k.([2]string)[0] == device {
-			h.all.Delete(k)
-		}
-		return true
-	})
-}
-
-func (h *workersUp) count(device string) (n int) {
-	h.all.Range(func(k, _ any) bool {
-		if k.([2]string)[0] == device {
-			n++
-		}
-		return true
-	})
-	return n
+	t *testing.T
 }
 
 func newTwin(t *testing.T) *twin { return newTwinWith(t, initOptions{softHSM: true}) }
@@ -133,14 +77,12 @@ func newTwinWith(t *testing.T, o initOptions) *twin {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { w.Close(context.Background()) })
-	up := &workersUp{Handler: slog.DiscardHandler, all: new(sync.Map)}
-	w.instrument(telemetry.NewMetrics(buildInfo()), slog.New(up))
 	for _, id := range []signer.KeyID{"leaf", "init", "mac", "acme.both"} {
 		if _, err := w.ring.AddReplica(t.Context(), id, 0, "clone", ""); err != nil {
 			t.Fatal(err)
 		}
 	}
-	return &twin{w, t, up}
+	return &twin{w, t}
 }
 
 // workers lists the processes that host the module of a device.
@@ -163,16 +105,29 @@ func (w *twin) workers(device string) (pids []int) {
 	return pids
 }
 
+// up reports whether both workers of a device have logged in to its token.
+func (w *twin) up(device string) bool {
+	w.t.Helper()
+	token, err := w.devices[device].(*pkcs11Device).open(context.Background())
+	if err != nil {
+		return false
+	}
+	h, _ := token.Health(context.Background()) // the token may be away
+	return h.WorkersUp == 2
+}
+
 // kill ends the workers of a device, and says how many there were. It waits until
 // they have logged in: SoftHSM cuts token.object to nothing before it writes it, at
 // each login, and one that is killed in between leaves no token behind.
 func (w *twin) kill(device string) int {
-	w.until("the workers of "+device+" are up", func() bool { return w.up.count(device) == 2 })
-	w.up.forget(device)
+	w.until("the workers of "+device+" are up", func() bool { return w.up(device) })
 	pids := w.workers(device)
 	for _, pid := range pids {
 		syscall.Kill(pid, syscall.SIGKILL)
 	}
+	w.until("the workers of "+device+" are gone", func() bool {
+		return !slices.ContainsFunc(w.workers(device), func(pid int) bool { return slices.Contains(pids, pid) })
+	})
 	return len(pids)
 }
 
@@ -281,7 +236,7 @@ func TestReplicasUnderLoad(t *testing.T) {
 			t.Fatal("there was no worker to kill")
 		}
 		back := w.until("the clone's workers are back", func() bool {
-			return len(w.workers("clone")) == 2 && w.up.count("clone") == 2 && w.ring.Health()["clone"].Away == nil
+			return len(w.workers("clone")) == 2 && w.up("clone") && w.ring.Health()["clone"].Away == nil
 		})
 		t.Logf("workers killed and back in %v", back.Round(time.Millisecond))
 	}
