@@ -93,8 +93,7 @@ func (g *Gate) Enter(ctx context.Context, tenant, caller string) (leave func(), 
 		return nil, err
 	}
 	g.mu.Lock()
-	if g.inside < g.limit.now() && g.waiting == 0 {
-		g.enter()
+	if g.enterFree() {
 		g.mu.Unlock()
 		return g.leave, nil
 	}
@@ -113,8 +112,7 @@ func (g *Gate) Again(ctx context.Context, tenant, caller string) (leave func(), 
 		return nil, err
 	}
 	g.mu.Lock()
-	if g.inside < g.limit.now() && g.waiting == 0 {
-		g.enter()
+	if g.enterFree() {
 		g.mu.Unlock()
 		return g.leave, nil
 	}
@@ -308,6 +306,15 @@ func (g *Gate) leave() {
 		}
 		close(w.in)
 	}
+}
+
+// enterFree lets one in if there is room and nobody waits.
+func (g *Gate) enterFree() bool {
+	free := g.inside < g.limit.now() && g.waiting == 0
+	if free {
+		g.enter()
+	}
+	return free
 }
 
 func (g *Gate) enter() {

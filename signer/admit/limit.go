@@ -5,12 +5,14 @@ import "time"
 // A limiter says how many may be inside. It follows the pace at which requests
 // are served, by Little's law: who comes in now leaves after (requests inside) /
 // (requests served in a second). So many are let in that this is the target, or
-// twice of what a request takes when nobody else is inside, if that is more: a device far away that works on many at once takes its time however
-// few there are, and more of them inside are served sooner.
+// twice of what a request takes when nobody else is inside, if that is more: a
+// device far away that works on many at once takes its time however few there
+// are, and more of them inside are served sooner.
 //
 // Both are measured. The pace is while others wait; that they may be none for a
-// moment makes it seem slower, and the factor of two leaves room for that. The time of a request alone is taken when it was; while that does not
-// happen by itself, and matters, one is let in alone now and then.
+// moment makes it seem slower, and the factor of two leaves room for that. The
+// time of a request alone is taken when it was; while that does not happen by
+// itself, and matters, one is let in alone now and then.
 type limiter struct {
 	ceiling int
 	target  time.Duration
