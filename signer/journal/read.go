@@ -171,8 +171,8 @@ func scanLeaf(rows *sql.Rows, want uint64) (l Leaf, err error) {
 }
 
 // Verify reads the whole journal as of now and checks every row against its
-// neighbours and the head, and what Find goes by against the entries. visit, if not nil, sees every entry. What it finds
-// wrong is a *TamperError.
+// neighbours and the head, and what Find goes by against the entries. visit, if
+// not nil, sees every entry. What it finds wrong is a *TamperError.
 func (j *Journal) Verify(ctx context.Context, visit func(*Entry) error) (Head, error) {
 	h, err := j.Head(ctx)
 	if err != nil {
