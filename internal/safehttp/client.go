@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -94,7 +95,9 @@ func Dialer(allow []netip.Prefix, timeout time.Duration) *net.Dialer {
 func (c *Client) Close() { c.transport.CloseIdleConnections() }
 
 // CheckURL reports whether a URL is one that is fetched: absolute https (or
-// http with plain), with a host, without user information and fragment.
+// http with plain), with a host, without user information and fragment. The host
+// is in ASCII, as RFC 3986 section 3.2.2 has it, and not an IPv4 address in
+// another notation than that of four decimal numbers, which some resolvers take.
 func CheckURL(text string, plain bool) (*url.URL, error) {
 	if len(text) > MaxURL {
 		return nil, refuse(BadURL, nil, "a URL of %d octets, want at most %d", len(text), MaxURL)
@@ -112,8 +115,26 @@ func CheckURL(text string, plain bool) (*url.URL, error) {
 		return nil, refuse(BadURL, u, "user information in the URL")
 	case u.Fragment != "":
 		return nil, refuse(BadURL, u, "a fragment in the URL")
+	case strings.ContainsFunc(u.Host, func(r rune) bool { return r <= ' ' || r >= 0x7f }):
+		return nil, refuse(BadURL, u, "a host that is not in ASCII")
+	case oddNumber(u.Hostname()):
+		return nil, refuse(BadURL, u, "a host that ends in a number and is no address")
 	}
 	return u, nil
+}
+
+// oddNumber reports whether a host ends in a number, of any base, and is no IP
+// address as it should be written.
+func oddNumber(host string) bool {
+	if _, err := netip.ParseAddr(host); err == nil {
+		return false
+	}
+	labels := strings.Split(strings.TrimSuffix(host, "."), ".")
+	last := labels[len(labels)-1]
+	if _, err := strconv.ParseUint(last, 0, 64); err == nil {
+		return true
+	}
+	return last != "" && strings.Trim(last, "0123456789") == ""
 }
 
 // Fetch gets a URL and returns its body of at most limit octets and its

@@ -20,6 +20,7 @@ import (
 const (
 	maxSessions        = 1024
 	defaultConcurrency = 16
+	defaultStreamTime  = 5 * time.Minute
 )
 
 // ClientConfig is what a Client needs.
@@ -31,8 +32,11 @@ type ClientConfig struct {
 	// deployment that does not trust its peers' directories refuses private
 	// addresses.
 	DialContext func(ctx context.Context, network, addr string) (net.Conn, error)
-	Concurrency int              // most open calls to one provider; 0 means 16
-	Now         func() time.Time // nil means time.Now
+	Concurrency int // most open calls to one provider; 0 means 16
+	// StreamTime bounds a call from its beginning to the last octet of the answer;
+	// 0 means 5 minutes. Calls that Call makes have bounds of their own below it.
+	StreamTime time.Duration
+	Now        func() time.Time // nil means time.Now
 }
 
 // A Client calls the endpoints of other providers.
@@ -53,6 +57,9 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	}
 	if cfg.Concurrency <= 0 {
 		cfg.Concurrency = defaultConcurrency
+	}
+	if cfg.StreamTime <= 0 {
+		cfg.StreamTime = defaultStreamTime
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -198,7 +205,9 @@ func (c *Client) get(ctx context.Context, s *session, path, accept string, most 
 }
 
 // Open calls an endpoint and returns a successful answer, whose body the caller
-// bounds and closes. The call counts as open until then.
+// bounds in size and closes. The call counts as open until then, or until its
+// time is over, so that a provider that sends an octet now and then holds nobody
+// for ever.
 func (c *Client) Open(ctx context.Context, call Call) (*http.Response, error) {
 	if len(call.Body) > int(traits[call.Endpoint].request) {
 		return nil, fmt.Errorf("peer: %s of %d octets, want at most %d", call.Endpoint, len(call.Body), traits[call.Endpoint].request)
@@ -207,16 +216,19 @@ func (c *Client) Open(ctx context.Context, call Call) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.StreamTime)
 	leave, err := s.enter(ctx)
 	if err != nil {
+		cancel()
 		return nil, err
 	}
 	resp, err := c.open(ctx, s, call)
 	if err != nil {
+		cancel()
 		leave()
 		return nil, err
 	}
-	resp.Body = &body{resp.Body, sync.OnceFunc(leave)}
+	resp.Body = &body{resp.Body, sync.OnceFunc(func() { cancel(); leave() })}
 	return resp, nil
 }
 

@@ -1,10 +1,13 @@
 package peer
 
 import (
+	"errors"
 	"fmt"
 	"net/url"
 	"slices"
 	"strings"
+
+	"github.com/privyseal/privyseal/internal/safehttp"
 )
 
 // A template is an absolute https URI template with at most one simple
@@ -35,9 +38,9 @@ func (t template) check() error {
 	if strings.ContainsAny(t.before+t.after, "{}") {
 		return fmt.Errorf("more than one expression")
 	}
-	u, err := url.Parse(t.before)
-	if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.User != nil || u.Opaque != "" {
-		return fmt.Errorf("not an absolute https URL without user information")
+	u, err := safehttp.CheckURL(t.before, false)
+	if err != nil {
+		return fmt.Errorf("not a URL that is called: %w", errors.Unwrap(err))
 	}
 	if t.variable != "" && u.Path == "" {
 		return fmt.Errorf("the variable is not in the path or the query")

@@ -1,0 +1,4 @@
+package translog
+
+// WitnessClient is what Open has witnesses asked with.
+var WitnessClient = witnessClient
