@@ -39,10 +39,10 @@ func (a *attachment) malformed(command, format string, args ...any) *Error {
 	return e
 }
 
-// flush removes an object or a session from the TPM. If the TPM will not have
+// flush removes an object or a session from the TPM (Part 3, 28.4). If the TPM will not have
 // it, we do not know any more what is loaded, and everything is given up.
 func (a *attachment) flush(h tpm2.TPMHandle) error {
-	_, err := run(a, tpm2.FlushContext{FlushHandle: h})
+	err := a.runRaw(tpm2.TPMCCFlushContext, uint32(h))
 	var e *Error
 	if errors.As(err, &e) && e.RC != 0 {
 		unknown := *e
@@ -60,22 +60,13 @@ func (a *attachment) policyRestart(h tpm2.TPMHandle) error {
 
 const ccPolicyRestart tpm2.TPMCC = 0x00000180
 
-// runRaw sends a command of one handle and no parameters.
+// runRaw sends a command that is one handle and is answered by success alone.
 func (a *attachment) runRaw(cc tpm2.TPMCC, handle uint32) error {
-	cmd := binary.BigEndian.AppendUint16(nil, uint16(tpm2.TPMSTNoSessions))
-	cmd = binary.BigEndian.AppendUint32(cmd, headerSize+4)
-	cmd = binary.BigEndian.AppendUint32(cmd, uint32(cc))
-	cmd = binary.BigEndian.AppendUint32(cmd, handle)
-	answer, err := a.transport.Send(cmd)
-	if err == nil {
-		if rc := tpm2.TPMRC(binary.BigEndian.Uint32(answer[6:])); rc != tpm2.TPMRCSuccess {
-			err = rc
-		}
+	body, err := a.request(cc, binary.BigEndian.AppendUint32(nil, handle))
+	if err == nil && !body.Empty() {
+		err = a.malformed(commandName(cc), "%d octets too many", len(body))
 	}
-	if err != nil {
-		return commandError(commandName(cc), a.address, err)
-	}
-	return nil
+	return err
 }
 
 // commandNames are the commands this package sends (Part 2, 6.5.2).

@@ -3,8 +3,10 @@ package tpm
 import (
 	"context"
 	"crypto/ecdh"
+	"encoding/binary"
 
 	"github.com/google/go-tpm/tpm2"
+	"golang.org/x/crypto/cryptobyte"
 )
 
 var _ ecdh.KeyExchanger = (*Key)(nil)
@@ -41,22 +43,37 @@ func (k *Key) ECDHContext(ctx context.Context, peer *ecdh.PublicKey) ([]byte, er
 	point := peer.Bytes()[1:] // 4, X, Y
 	size := len(point) / 2
 	return withKey(ctx, k, 0, inOut, func(a *attachment, h tpm2.AuthHandle) ([]byte, error) {
-		rsp, err := run(a, tpm2.ECDHZGen{
-			KeyHandle: h,
-			InPoint: tpm2.New2B(tpm2.TPMSECCPoint{
-				X: tpm2.TPM2BECCParameter{Buffer: point[:size]},
-				Y: tpm2.TPM2BECCParameter{Buffer: point[size:]},
-			}),
-		})
+		parms, err := a.exchange(tpm2.TPMCCECDHZGen, h, zgenParameters(point[:size], point[size:]))
 		if err != nil {
 			return nil, err
 		}
-		z, err := rsp.OutPoint.Contents()
-		if err != nil || len(z.X.Buffer) == 0 || len(z.X.Buffer) > size {
+		x, ok := readPoint(parms)
+		if !ok || len(x) == 0 || len(x) > size {
 			return nil, a.malformed("TPM2_ECDH_ZGen", "no point of the curve")
 		}
 		secret := make([]byte, size)
-		copy(secret[size-len(z.X.Buffer):], z.X.Buffer)
+		copy(secret[size-len(x):], x)
 		return secret, nil
 	})
+}
+
+// zgenParameters are those of TPM2_ECDH_ZGen (Part 3, 14.5): a
+// TPM2B_ECC_POINT, inPoint. The answer is another, outPoint.
+//
+//	struct {
+//	    TPM2B_ECC_PARAMETER  x;
+//	    TPM2B_ECC_PARAMETER  y;
+//	} TPMS_ECC_POINT;            /* Part 2, 11.2.5.2, in a TPM2B */
+func zgenParameters(x, y []byte) []byte {
+	size := 2 + len(x) + 2 + len(y)
+	b := binary.BigEndian.AppendUint16(make([]byte, 0, 2+size), uint16(size))
+	return append2B(append2B(b, x), y)
+}
+
+// readPoint reads one TPM2B_ECC_POINT and returns its x.
+func readPoint(parms cryptobyte.String) (x []byte, ok bool) {
+	var point, first, second cryptobyte.String
+	ok = parms.ReadUint16LengthPrefixed(&point) && parms.Empty() &&
+		point.ReadUint16LengthPrefixed(&first) && point.ReadUint16LengthPrefixed(&second) && point.Empty()
+	return first, ok
 }

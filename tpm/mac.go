@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 
 	"github.com/google/go-tpm/tpm2"
+	"golang.org/x/crypto/cryptobyte"
 )
 
 // MAC computes HMAC-SHA256 over data in the TPM.
@@ -28,11 +30,26 @@ func (k *Key) mac(a *attachment, h tpm2.AuthHandle, data []byte) ([]byte, error)
 	if len(data) > a.limits.inputBuffer {
 		return k.macSequence(a, h, data)
 	}
-	rsp, err := run(a, tpm2.Hmac{Handle: h, Buffer: tpm2.TPM2BMaxBuffer{Buffer: data}, HashAlg: tpm2.TPMAlgSHA256})
+	parms, err := a.exchange(tpm2.TPMCCHMAC, h, hmacParameters(data))
 	if err != nil {
 		return nil, err
 	}
-	return rsp.OutHMAC.Buffer, nil
+	var mac cryptobyte.String
+	if !parms.ReadUint16LengthPrefixed(&mac) || !parms.Empty() {
+		return nil, a.malformed("TPM2_HMAC", "not one TPM2B_DIGEST")
+	}
+	return mac, nil
+}
+
+// hmacParameters are those of TPM2_HMAC (Part 3, 15.4):
+//
+//	TPM2B_MAX_BUFFER  buffer;
+//	TPMI_ALG_HASH+    hashAlg;
+//
+// The answer is a TPM2B_DIGEST, outHMAC.
+func hmacParameters(data []byte) []byte {
+	b := append2B(make([]byte, 0, 2+len(data)+2), data)
+	return binary.BigEndian.AppendUint16(b, uint16(tpm2.TPMAlgSHA256))
 }
 
 // macSequence computes the MAC of data that does not fit one command (Part 1,

@@ -1,8 +1,8 @@
 package tpm
 
 import (
+	"bytes"
 	"context"
-	"crypto"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/hmac"
@@ -11,6 +11,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash"
 
 	"github.com/google/go-tpm/tpm2"
 )
@@ -20,6 +21,8 @@ const (
 	attrContinue = 0x01 // continueSession
 	attrDecrypt  = 0x20 // decrypt: the TPM decrypts the command's first parameter
 	attrEncrypt  = 0x40 // encrypt: the TPM encrypts the response's first parameter
+
+	reservedAttributes = 0x18
 )
 
 // direction says which first parameters a session hides.
@@ -45,6 +48,9 @@ type session struct {
 	policy    bool
 	dirty     bool // a policy session that has been used or half used
 	uncertain bool // its state in the TPM is not known any more
+
+	prf     hash.Hash // HMAC-SHA256 under key || prfAuth; nil until it is needed
+	prfAuth []byte
 }
 
 // startSession starts a session, salted when a salt key is given (Part 3, 11.1).
@@ -80,7 +86,7 @@ func (a *attachment) startSession(kind tpm2.TPMSE, salt *tpm2.NamedHandle, saltP
 	if len(secret) == 0 {
 		return s, nil
 	}
-	s.key = tpm2.KDFa(crypto.SHA256, secret, "ATH", s.nonceTPM, cmd.NonceCaller.Buffer, 256)
+	s.key = kdfa256(hmac.New(sha256.New, secret), "ATH", s.nonceTPM, cmd.NonceCaller.Buffer)
 	if err := a.prove(s); err != nil {
 		if flushErr := a.flush(s.handle); flushErr != nil {
 			return nil, flushErr
@@ -168,7 +174,8 @@ func (u *use) Authorize(cc tpm2.TPMCC, parms, addNonces []byte, names []tpm2.TPM
 
 var errSessionHMAC = errors.New("the HMAC of the answer is wrong")
 
-// Validate checks the HMAC of an answer and rolls the nonce.
+// Validate checks the HMAC of an answer and rolls the nonce. The attributes of
+// an answer are those of the command, since none of ours audits (Part 2, 8.4).
 func (u *use) Validate(rc tpm2.TPMRC, cc tpm2.TPMCC, parms []byte, _ []tpm2.TPM2BName, _ int, auth *tpm2.TPMSAuthResponse) error {
 	u.s.uncertain = true
 	attrs := attributeBits(auth.Attributes)
@@ -176,8 +183,11 @@ func (u *use) Validate(rc tpm2.TPMRC, cc tpm2.TPMCC, parms []byte, _ []tpm2.TPM2
 	if !hmac.Equal(mac, auth.Authorization.Buffer) {
 		return errSessionHMAC
 	}
-	if attrs&attrContinue == 0 {
-		return errors.New("the TPM closed the session")
+	if attrs != u.attrs {
+		return fmt.Errorf("session attributes %#02x where %#02x were sent", attrs, u.attrs)
+	}
+	if len(auth.Nonce.Buffer) != len(u.s.nonceTPM) {
+		return fmt.Errorf("a nonce of %d octets in a session of %d", len(auth.Nonce.Buffer), len(u.s.nonceTPM))
 	}
 	u.s.nonceTPM = auth.Nonce.Buffer
 	u.s.uncertain = false
@@ -189,17 +199,42 @@ func (u *use) Validate(rc tpm2.TPMRC, cc tpm2.TPMCC, parms []byte, _ []tpm2.TPM2
 // neither there is nothing to compute and the field stays empty (a policy
 // session without PolicyAuthValue).
 func (u *use) mac(pHash, newer, older, addNonces []byte, attrs byte) []byte {
-	key := append(append([]byte(nil), u.s.key...), u.auth...)
-	if len(key) == 0 && u.s.policy {
+	if len(u.s.key) == 0 && len(u.auth) == 0 && u.s.policy {
 		return nil
 	}
-	h := hmac.New(sha256.New, key)
+	h := u.s.keyed(u.auth)
 	h.Write(pHash)
 	h.Write(newer)
 	h.Write(older)
 	h.Write(addNonces)
 	h.Write([]byte{attrs})
 	return h.Sum(nil)
+}
+
+// keyed returns HMAC-SHA256 under sessionKey || authValue. A key that is used
+// again with the session finds it ready.
+func (s *session) keyed(auth []byte) hash.Hash {
+	if s.prf == nil || !bytes.Equal(s.prfAuth, auth) {
+		s.prf = hmac.New(sha256.New, append(bytes.Clone(s.key), auth...))
+		s.prfAuth = bytes.Clone(auth)
+	}
+	s.prf.Reset()
+	return s.prf
+}
+
+// kdfa256 is KDFa for 256 bits, which one block of HMAC-SHA256 gives (Part 1,
+// 11.4.10.2):
+//
+//	K(1) = HMAC(K, [1]32 || label || 00 || contextU || contextV || [256]32)
+func kdfa256(prf hash.Hash, label string, contextU, contextV []byte) []byte {
+	block := make([]byte, 0, 64)
+	block = binary.BigEndian.AppendUint32(block, 1)
+	block = append(block, label...)
+	block = append(block, 0)
+	block = append(block, contextU...)
+	block = append(block, contextV...)
+	prf.Write(binary.BigEndian.AppendUint32(block, 256))
+	return prf.Sum(nil)
 }
 
 // Encrypt hides the first parameter of a command (Part 1, 21.3).
@@ -213,8 +248,7 @@ func (u *use) Decrypt(parameter []byte) error {
 }
 
 func (u *use) cfb(data, newer, older []byte, encrypt bool) error {
-	value := append(append([]byte(nil), u.s.key...), u.auth...)
-	keyIV := tpm2.KDFa(crypto.SHA256, value, "CFB", newer, older, 256)
+	keyIV := kdfa256(u.s.keyed(u.auth), "CFB", newer, older)
 	block, err := aes.NewCipher(keyIV[:16])
 	if err != nil {
 		return err
@@ -268,25 +302,24 @@ func sessionAttributes(b byte) tpm2.TPMASession {
 		ContinueSession: b&attrContinue != 0,
 		Decrypt:         b&attrDecrypt != 0,
 		Encrypt:         b&attrEncrypt != 0,
+		AuditExclusive:  b&0x02 != 0,
+		AuditReset:      b&0x04 != 0,
+		Audit:           b&0x80 != 0,
 	}
 }
 
 // attributeBits is the octet that an answer's attributes were read from, but
 // for reserved bits, with which the HMAC does not verify.
 func attributeBits(a tpm2.TPMASession) byte {
-	var b byte
-	for _, f := range []struct {
-		set bool
-		bit byte
-	}{
-		{a.ContinueSession, attrContinue}, {a.AuditExclusive, 0x02}, {a.AuditReset, 0x04},
-		{a.Decrypt, attrDecrypt}, {a.Encrypt, attrEncrypt}, {a.Audit, 0x80},
-	} {
-		if f.set {
-			b |= f.bit
-		}
+	return bit(a.ContinueSession, attrContinue) | bit(a.AuditExclusive, 0x02) | bit(a.AuditReset, 0x04) |
+		bit(a.Decrypt, attrDecrypt) | bit(a.Encrypt, attrEncrypt) | bit(a.Audit, 0x80)
+}
+
+func bit(set bool, b byte) byte {
+	if set {
+		return b
 	}
-	return b
+	return 0
 }
 
 func randomBytes(n int) []byte {

@@ -1,10 +1,10 @@
 package tpm
 
 import (
-	"bytes"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
+	"encoding/binary"
 	"errors"
 	"io"
 	"math/big"
@@ -51,25 +51,40 @@ func (k *Key) SignContext(ctx context.Context, digest []byte, opts crypto.Signer
 	if err != nil {
 		return nil, err
 	}
-	digest = bytes.Clone(digest) // the TPM may still read it when ctx has ended
+	parms := signParameters(digest, scheme) // a copy: the TPM may still read it when ctx has ended
 	// The response of TPM2_Sign begins with a TPMT_SIGNATURE, which is no
 	// TPM2B: it cannot be encrypted, and need not be.
 	return withKey(ctx, k, 0, in, func(a *attachment, h tpm2.AuthHandle) ([]byte, error) {
-		rsp, err := run(a, tpm2.Sign{
-			KeyHandle:  h,
-			Digest:     tpm2.TPM2BDigest{Buffer: digest},
-			InScheme:   scheme,
-			Validation: tpm2.TPMTTKHashCheck{Tag: tpm2.TPMSTHashCheck, Hierarchy: tpm2.TPMRHNull},
-		})
+		answer, err := a.exchange(tpm2.TPMCCSign, h, parms)
 		if err != nil {
 			return nil, err
 		}
-		der, err := signatureDER(k.public, &rsp.Signature)
+		der, err := signatureDER(k.public, answer)
 		if err != nil {
 			return nil, a.malformed("TPM2_Sign", "%v", err)
 		}
 		return der, nil
 	})
+}
+
+// signParameters are those of TPM2_Sign (Part 3, 20.2):
+//
+//	TPM2B_DIGEST        digest;
+//	TPMT_SIG_SCHEME+    inScheme;    /* Part 2, 11.2.1.5: TPM_ALG_NULL, or TPM_ALG_ECDSA and a hash */
+//	TPMT_TK_HASHCHECK   validation;  /* Part 2, 10.7.6: the null ticket */
+//
+// hash is TPM_ALG_NULL when the key brings its own scheme.
+func signParameters(digest []byte, hash tpm2.TPMAlgID) []byte {
+	b := append2B(make([]byte, 0, 2+len(digest)+4+8), digest)
+	if hash == tpm2.TPMAlgNull {
+		b = binary.BigEndian.AppendUint16(b, uint16(tpm2.TPMAlgNull))
+	} else {
+		b = binary.BigEndian.AppendUint16(b, uint16(tpm2.TPMAlgECDSA))
+		b = binary.BigEndian.AppendUint16(b, uint16(hash))
+	}
+	b = binary.BigEndian.AppendUint16(b, uint16(tpm2.TPMSTHashCheck))
+	b = binary.BigEndian.AppendUint32(b, uint32(tpm2.TPMRHNull))
+	return append2B(b, nil)
 }
 
 // defaultHash is the hash of the key's scheme, or the one that fits its curve.
@@ -86,10 +101,10 @@ func (k *Key) defaultHash() crypto.Hash {
 	return crypto.SHA256
 }
 
-// signScheme checks that a digest can be signed and returns the scheme to ask
-// for: none when the key brings its own.
-func (k *Key) signScheme(digest []byte, opts crypto.SignerOpts) (tpm2.TPMTSigScheme, error) {
-	var none tpm2.TPMTSigScheme
+// signScheme checks that a digest can be signed and returns the hash of the scheme
+// to ask for: TPM_ALG_NULL when the key brings its own.
+func (k *Key) signScheme(digest []byte, opts crypto.SignerOpts) (tpm2.TPMAlgID, error) {
+	const none = tpm2.TPMAlgNull
 	if k.kind != SignP256 && k.kind != SignP384 {
 		return none, k.d.inputError(ErrKeyUse, "a key of kind %v does not sign digests", k.kind)
 	}
@@ -111,10 +126,7 @@ func (k *Key) signScheme(digest []byte, opts crypto.SignerOpts) (tpm2.TPMTSigSch
 	if fixed != 0 {
 		return none, nil
 	}
-	return tpm2.TPMTSigScheme{
-		Scheme:  tpm2.TPMAlgECDSA,
-		Details: tpm2.NewTPMUSigScheme(tpm2.TPMAlgECDSA, &tpm2.TPMSSchemeHash{HashAlg: alg}),
-	}, nil
+	return alg, nil
 }
 
 func algorithmOf(h crypto.Hash) tpm2.TPMAlgID {
@@ -129,22 +141,33 @@ func algorithmOf(h crypto.Hash) tpm2.TPMAlgID {
 	return 0
 }
 
-// signatureDER turns a TPMT_SIGNATURE into the form the standard library
-// speaks. r and s come as unsigned integers of any length up to the curve's.
-func signatureDER(public *ecdsa.PublicKey, sig *tpm2.TPMTSignature) ([]byte, error) {
-	if sig.SigAlg != tpm2.TPMAlgECDSA {
+// signatureDER turns the parameters of an answer to TPM2_Sign into the form the
+// standard library speaks. r and s come as unsigned integers of any length up
+// to the curve's.
+//
+//	struct {
+//	    TPMI_ALG_SIG_SCHEME  sigAlg;      /* TPM_ALG_ECDSA */
+//	    TPMI_ALG_HASH        hash;
+//	    TPM2B_ECC_PARAMETER  signatureR;
+//	    TPM2B_ECC_PARAMETER  signatureS;
+//	} TPMT_SIGNATURE;                     /* Part 2, 11.3.2 and 11.3.4 */
+func signatureDER(public *ecdsa.PublicKey, parms cryptobyte.String) ([]byte, error) {
+	var scheme, hash uint16
+	var first, second cryptobyte.String
+	if !parms.ReadUint16(&scheme) || tpm2.TPMAlgID(scheme) != tpm2.TPMAlgECDSA {
 		return nil, errors.New("a signature of another scheme")
 	}
-	ecc, err := sig.Signature.ECDSA()
-	if err != nil {
-		return nil, err
+	if !parms.ReadUint16(&hash) || hashOf(tpm2.TPMAlgID(hash)) == 0 {
+		return nil, errors.New("a signature over an unknown hash")
+	}
+	if !parms.ReadUint16LengthPrefixed(&first) || !parms.ReadUint16LengthPrefixed(&second) || !parms.Empty() {
+		return nil, errors.New("a signature that does not end where it should")
 	}
 	size := (public.Curve.Params().BitSize + 7) / 8
-	if len(ecc.SignatureR.Buffer) > size || len(ecc.SignatureS.Buffer) > size {
+	if len(first) > size || len(second) > size {
 		return nil, errors.New("a signature longer than the curve")
 	}
-	r := new(big.Int).SetBytes(ecc.SignatureR.Buffer)
-	s := new(big.Int).SetBytes(ecc.SignatureS.Buffer)
+	r, s := new(big.Int).SetBytes(first), new(big.Int).SetBytes(second)
 	n := public.Curve.Params().N
 	if r.Sign() == 0 || s.Sign() == 0 || r.Cmp(n) >= 0 || s.Cmp(n) >= 0 {
 		return nil, errors.New("a signature out of range")

@@ -41,9 +41,9 @@ type slots struct {
 
 	mu       sync.Mutex // guards the rest, and is held while the TPM loads and evicts
 	loaded   map[*object]*slot
-	reserved int    // slots promised to commands that make an object of their own
-	clock    uint64 // counts uses, for the order of eviction
-	contexts map[*object]tpm2.TPMSContext
+	reserved int                // slots promised to commands that make an object of their own
+	clock    uint64             // counts uses, for the order of eviction
+	contexts map[*object][]byte // a TPMS_CONTEXT each
 }
 
 // A slot is an object in the TPM.
@@ -70,7 +70,7 @@ func newSlots(a *attachment, capacity int) *slots {
 		quota:    newQuota(capacity),
 		capacity: capacity,
 		loaded:   make(map[*object]*slot),
-		contexts: make(map[*object]tpm2.TPMSContext),
+		contexts: make(map[*object][]byte),
 	}
 }
 
@@ -170,15 +170,21 @@ func (s *slots) load(o *object) (tpm2.TPMHandle, error) {
 	return s.loadChild(o)
 }
 
-func (s *slots) loadContext(saved tpm2.TPMSContext) (tpm2.TPMHandle, error) {
+// loadContext brings a saved object back (Part 3, 28.3). The answer is its
+// handle and nothing else.
+func (s *slots) loadContext(saved []byte) (tpm2.TPMHandle, error) {
 	if err := s.makeRoom(); err != nil {
 		return 0, err
 	}
-	rsp, err := run(s.a, tpm2.ContextLoad{Context: saved})
+	body, err := s.a.request(tpm2.TPMCCContextLoad, saved)
 	if err != nil {
 		return 0, contextError(err)
 	}
-	return s.a.transient("TPM2_ContextLoad", tpm2.TPMHandle(rsp.LoadedHandle.HandleValue()))
+	var handle uint32
+	if !body.ReadUint32(&handle) || !body.Empty() {
+		return 0, s.a.malformed("TPM2_ContextLoad", "an answer that is no handle")
+	}
+	return s.a.transient("TPM2_ContextLoad", tpm2.TPMHandle(handle))
 }
 
 func (s *slots) loadChild(o *object) (tpm2.TPMHandle, error) {
@@ -258,7 +264,7 @@ func (s *slots) evict(sl *slot) error {
 		if err != nil {
 			return err
 		}
-		s.contexts[sl.object] = rsp.Context
+		s.contexts[sl.object] = tpm2.Marshal(rsp.Context)
 	}
 	if err := s.a.flush(sl.handle); err != nil {
 		return err
