@@ -1,12 +1,14 @@
 package tpm_test
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"os"
 	"runtime"
 	"slices"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -149,6 +151,74 @@ func BenchmarkReport(b *testing.B) {
 			report(b, contenders, callers, rounds, perRound)
 		}
 	}
+}
+
+// BenchmarkCPU is the CPU time of this process for a signature, and how busy
+// the TPM was kept: its CPU time over the time that passed. Callers wait with a
+// context that can end, as those of the services do; the bare loop does not.
+//
+//	go test -run '^$' -bench BenchmarkCPU -benchtime 1x ./tpm
+func BenchmarkCPU(b *testing.B) {
+	s := tpmtest.Start(b, swtpm.Config{})
+	bare := newBare(b, s.Address(), true)
+	driven := tpmtest.Start(b, swtpm.Config{})
+	d := tpmtest.OpenConfig(b, tpm.Config{Address: driven.Address()})
+	k, m := generate(b, d, tpm.KeySpec{}), generate(b, d, tpm.KeySpec{Kind: tpm.MACSHA256})
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	digest := make([]byte, 32)
+	contenders := []struct {
+		name    string
+		tpm     *swtpm.Server
+		callers int
+		contender
+	}{
+		{"bare-1", s, 1, contender{sign: func(int) error { return bare.sign(digest) }}},
+		{"sign-1", driven, 1, contender{sign: func(int) error { _, err := k.SignContext(ctx, digest, nil); return err }}},
+		{"sign-4", driven, 4, contender{sign: func(int) error { _, err := k.SignContext(ctx, digest, nil); return err }}},
+		{"sign-32", driven, 32, contender{sign: func(int) error { _, err := k.SignContext(ctx, digest, nil); return err }}},
+		{"mac-32", driven, 32, contender{sign: func(int) error { _, err := m.MAC(ctx, digest); return err }}},
+	}
+	const n, rounds = 1000, 5
+	figures := make(map[string][]float64)
+	for b.Loop() {
+		for range rounds {
+			for _, c := range contenders {
+				busy, own := must(b, c.tpm.CPUTime), ownCPU(b)
+				f, err := measure(c.contender, c.callers, n)
+				if err != nil {
+					b.Fatal(err)
+				}
+				own, busy = ownCPU(b)-own, must(b, c.tpm.CPUTime)-busy
+				note := func(unit string, v float64) { figures[unit+c.name] = append(figures[unit+c.name], v) }
+				note("cpu-µs-", float64(own.Nanoseconds())/1e3/n)
+				note("tpm-cpu-µs-", float64(busy.Nanoseconds())/1e3/n)
+				note("tpm-busy-", busy.Seconds()/(f.perCall.Seconds()*n))
+			}
+		}
+	}
+	for unit, all := range figures {
+		slices.Sort(all)
+		b.ReportMetric(all[len(all)/2], unit)
+	}
+	b.ReportMetric(0, "ns/op")
+}
+
+func must(tb testing.TB, f func() (time.Duration, error)) time.Duration {
+	tb.Helper()
+	d, err := f()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return d
+}
+
+func ownCPU(tb testing.TB) time.Duration {
+	return must(tb, func() (time.Duration, error) {
+		var u syscall.Rusage
+		err := syscall.Getrusage(syscall.RUSAGE_SELF, &u)
+		return time.Duration(u.Utime.Nano() + u.Stime.Nano()), err
+	})
 }
 
 type figure struct {

@@ -34,11 +34,18 @@ func (k *Key) mac(a *attachment, h tpm2.AuthHandle, data []byte) ([]byte, error)
 	if err != nil {
 		return nil, err
 	}
-	var mac cryptobyte.String
-	if !parms.ReadUint16LengthPrefixed(&mac) || !parms.Empty() {
+	mac, ok := readDigest(parms)
+	if !ok {
 		return nil, a.malformed("TPM2_HMAC", "not one TPM2B_DIGEST")
 	}
 	return mac, nil
+}
+
+// readDigest reads parameters that are one TPM2B_DIGEST (Part 2, 10.4.2).
+func readDigest(parms cryptobyte.String) ([]byte, bool) {
+	var digest cryptobyte.String
+	ok := parms.ReadUint16LengthPrefixed(&digest) && parms.Empty()
+	return digest, ok
 }
 
 // hmacParameters are those of TPM2_HMAC (Part 3, 15.4):

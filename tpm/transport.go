@@ -49,42 +49,138 @@ func dial(ctx context.Context, a Address) (wire, error) {
 
 // A conn is one kept connection. A command that fails on it breaks it: the
 // answer that was not read must never be taken for that of the next command.
+//
+// A TPM takes one command at a time. Who has read an answer writes the command
+// that waits longest, before looking at the answer, so that the TPM does not
+// stand still while its answer is checked or another caller wakes up.
 type conn struct {
 	w       wire
-	timeout time.Duration
+	timeout time.Duration // of the commands that are written from now on; guarded by mu
 
-	mu     sync.Mutex // serialises commands; guards broken and buf
-	broken error
-	buf    [maxMessage]byte
+	mu      sync.Mutex // guards the fields below
+	broken  error
+	closed  bool
+	busy    bool          // somebody has the wire, and buf with it
+	waiting []*sending    // in the order they came
+	freed   chan struct{} // closed when a wire that was busy when it was closed is free; nil if none was
+
+	buf [maxMessage]byte
+}
+
+// A sending is a command that waits for the wire.
+type sending struct {
+	command []byte
+	written chan struct{} // closed when the command was written, and the wire is its caller's, or err is set
+	err     error
 }
 
 // Send writes a command and reads its answer.
 func (c *conn) Send(command []byte) ([]byte, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.broken != nil {
-		return nil, c.broken
+	if err := c.write(command); err != nil {
+		return nil, err
 	}
-	answer, err := c.roundTrip(command)
+	answer, err := readAnswer(c.w, c.buf[:])
+	c.pass(err)
 	if err != nil {
-		c.broken = wireError(err)
-		c.w.Close()
-		return nil, c.broken
+		return nil, wireError(err)
 	}
 	return answer, nil
 }
 
-func (c *conn) roundTrip(command []byte) ([]byte, error) {
-	if err := c.w.SetDeadline(time.Now().Add(c.timeout)); err != nil {
-		return nil, err
+// write takes the wire and writes a command, or has it written by who has the
+// wire now. Without an error the wire is the caller's, who has to pass it on.
+func (c *conn) write(command []byte) error {
+	c.mu.Lock()
+	if c.broken != nil {
+		c.mu.Unlock()
+		return c.broken
 	}
-	if _, err := c.w.Write(command); err != nil {
-		return nil, err
+	if c.busy {
+		s := &sending{command: command, written: make(chan struct{})}
+		c.waiting = append(c.waiting, s)
+		c.mu.Unlock()
+		<-s.written
+		return s.err
 	}
-	return readAnswer(c.w, c.buf[:])
+	c.busy = true
+	timeout := c.timeout
+	c.mu.Unlock()
+	err := c.writeBy(time.Now().Add(timeout), command)
+	if err != nil {
+		c.pass(err)
+		return wireError(err)
+	}
+	return nil
 }
 
-// readAnswer reads one answer. buf has room for the longest one.
+// writeBy writes a command whose answer is due at the deadline.
+func (c *conn) writeBy(deadline time.Time, command []byte) error {
+	if err := c.w.SetDeadline(deadline); err != nil {
+		return err
+	}
+	_, err := c.w.Write(command)
+	return err
+}
+
+// pass gives the wire to who waits longest, their command written, or frees it.
+// err is what the wire failed with.
+func (c *conn) pass(err error) {
+	for {
+		next, timeout := c.next(err)
+		if next == nil {
+			return
+		}
+		if err = c.writeBy(time.Now().Add(timeout), next.command); err == nil {
+			close(next.written)
+			return
+		}
+		next.err = wireError(err)
+		close(next.written)
+	}
+}
+
+// next takes the next command from the line. There is none when nobody waits or
+// the wire is broken; then it is free, and closed in the second case.
+func (c *conn) next(err error) (*sending, time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err != nil && c.broken == nil {
+		c.broken = wireError(err)
+	}
+	if c.broken == nil && len(c.waiting) > 0 {
+		s := c.waiting[0]
+		c.waiting = c.waiting[1:]
+		return s, c.timeout
+	}
+	c.busy = false
+	if c.broken != nil {
+		_ = c.end() // broken already
+	}
+	return nil, 0
+}
+
+// end closes a broken wire that nobody has, and sends away who waits for it.
+// The caller holds mu.
+func (c *conn) end() error {
+	var err error
+	if !c.closed {
+		c.closed = true
+		err = c.w.Close()
+	}
+	for _, s := range c.waiting {
+		s.err = c.broken
+		close(s.written)
+	}
+	c.waiting = nil
+	if c.freed != nil {
+		close(c.freed)
+		c.freed = nil
+	}
+	return err
+}
+
+// readAnswer reads one answer, in one read if it can. buf has room for the
+// longest one. There is never more to read than the answer to one command.
 //
 //	struct {
 //	    TPM_ST   tag;           /* TPM_ST_NO_SESSIONS or TPM_ST_SESSIONS */
@@ -92,15 +188,21 @@ func (c *conn) roundTrip(command []byte) ([]byte, error) {
 //	    TPM_RC   responseCode;
 //	} TPM_RESPONSE_HEADER;      /* Part 1, 18.2 */
 func readAnswer(r io.Reader, buf []byte) ([]byte, error) {
-	if _, err := io.ReadFull(r, buf[:headerSize]); err != nil {
+	n, err := io.ReadAtLeast(r, buf, headerSize)
+	if err != nil {
 		return nil, err
 	}
 	size, err := answerSize(buf[:headerSize])
 	if err != nil {
 		return nil, err
 	}
-	if _, err := io.ReadFull(r, buf[headerSize:size]); err != nil {
-		return nil, err
+	if n > size {
+		return nil, fmt.Errorf("%w: %d octets after an answer of %d", ErrMalformed, n-size, size)
+	}
+	if n < size {
+		if _, err := io.ReadFull(r, buf[n:size]); err != nil {
+			return nil, err
+		}
 	}
 	return append([]byte(nil), buf[:size]...), nil
 }
@@ -133,15 +235,24 @@ func wireError(err error) error {
 	return fmt.Errorf("%w: %w", ErrGone, err)
 }
 
-// close breaks the connection for good.
+// close breaks the connection for good, when the command that is in the TPM has
+// been answered; those that wait are sent away.
 func (c *conn) close() error {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.broken != nil {
-		return nil
+	if c.broken == nil {
+		c.broken = fmt.Errorf("%w: the connection is closed", ErrGone)
 	}
-	c.broken = fmt.Errorf("%w: the connection is closed", ErrGone)
-	return c.w.Close()
+	if !c.busy {
+		defer c.mu.Unlock()
+		return c.end()
+	}
+	if c.freed == nil {
+		c.freed = make(chan struct{})
+	}
+	freed := c.freed
+	c.mu.Unlock()
+	<-freed
+	return nil
 }
 
 // A patient repeats a command that the TPM could not start. The same octets

@@ -17,6 +17,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // ErrMissing is returned when the programs are not installed.
@@ -238,6 +240,24 @@ func (s *Server) signal(sig syscall.Signal) error {
 		return errors.New("swtpm is not running")
 	}
 	return s.cmd.Process.Signal(sig)
+}
+
+// CPUTime returns the CPU time that the process has taken since it was started:
+// over the time that passed it is how busy the TPM is, which is one thread.
+func (s *Server) CPUTime() (time.Duration, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cmd == nil {
+		return 0, errors.New("swtpm is not running")
+	}
+	// The clock of another process, as clock_getcpuclockid(3) names it.
+	const cpuClockScheduler = 2
+	clock := int32(^s.cmd.Process.Pid)<<3 | cpuClockScheduler
+	var t unix.Timespec
+	if err := unix.ClockGettime(clock, &t); err != nil {
+		return 0, fmt.Errorf("the CPU time of swtpm: %w", err)
+	}
+	return time.Duration(t.Nano()), nil
 }
 
 // Close ends the process and removes the state, if Dir was made by New.
