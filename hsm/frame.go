@@ -38,6 +38,7 @@ const (
 	askClose    frameKind = 11 // tokenNumber
 	askQuit     frameKind = 12 // empty
 	tellPIN     frameKind = 13 // pinAnswer; answers wantPIN
+	askLook     frameKind = 14 // tokenNumber: find the keys that other processes made
 )
 
 // Frames from a worker.
@@ -51,7 +52,7 @@ const (
 )
 
 func (k frameKind) valid() bool {
-	return k >= askHello && k <= tellPIN || k >= answerOK && k <= tellEvent
+	return k >= askHello && k <= askLook || k >= answerOK && k <= tellEvent
 }
 
 const (

@@ -20,7 +20,9 @@ type Health struct {
 }
 
 // health looks at the login, at the token and at one key. Error codes alone do
-// not tell: a vanished token looks like a destroyed key in some modules.
+// not tell: a vanished token looks like a destroyed key in some modules. Only
+// where the key does not answer is the token searched, which takes SoftHSM two
+// files for each object there: 0.5 s with 10,000 keys.
 func (t *localToken) health(ctx context.Context) (Health, error) {
 	begin := time.Now()
 	h := Health{Sessions: cap(t.pool.places)}
@@ -28,11 +30,11 @@ func (t *localToken) health(ctx context.Context) (Health, error) {
 		if err := t.examineLogin(st, sh); err != nil {
 			return err
 		}
-		if err := t.examineToken(st); err != nil {
+		info, err := t.present(st)
+		if err != nil {
 			return err
 		}
-		info, err := t.lib.tokenInfo(st.info.Slot)
-		if err != nil {
+		if err := t.examineKey(st, sh); err != nil {
 			return err
 		}
 		info.KeyTypes = st.info.KeyTypes

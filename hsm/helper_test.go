@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -22,8 +23,8 @@ func TestMain(m *testing.M) {
 
 // mischiefEnv tells the layer in a worker what to do: "crash:FILE" or
 // "hang:FILE" at the next C_Sign once FILE exists, which it removes, "crash:" at
-// every one; "generate:FILE" dies after the next C_GenerateKeyPair; and
-// "logins:FILE" counts C_Login.
+// every one; "generate:FILE" dies after the next C_GenerateKeyPair; "logins:FILE"
+// counts C_Login; and "uses:FILE" writes down who searches and who signs.
 const mischiefEnv = "HSM_TEST_MISCHIEF"
 
 // mischief is a layer around the real module of a worker.
@@ -62,15 +63,36 @@ func (m *mischief) GenerateKeyPair(sh pkcs11.SessionHandle, mech []*pkcs11.Mecha
 
 // Login writes down that it was called.
 func (m *mischief) Login(sh pkcs11.SessionHandle, user uint, pin string) error {
-	if m.kind == "logins" {
-		f, err := os.OpenFile(m.file, os.O_APPEND|os.O_WRONLY|os.O_CREATE, 0o600)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		fmt.Fprintln(f, "login")
-	}
+	m.note("logins", "login")
 	return m.API.Login(sh, user, pin)
+}
+
+// FindObjectsInit writes down whether one object is looked for, or all.
+func (m *mischief) FindObjectsInit(sh pkcs11.SessionHandle, template []*pkcs11.Attribute) error {
+	what := "all"
+	if slices.ContainsFunc(template, func(a *pkcs11.Attribute) bool { return a.Type == pkcs11.CKA_ID }) {
+		what = "one"
+	}
+	m.note("uses", fmt.Sprintf("%d searches for %s", os.Getpid(), what))
+	return m.API.FindObjectsInit(sh, template)
+}
+
+func (m *mischief) SignInit(sh pkcs11.SessionHandle, mech []*pkcs11.Mechanism, o pkcs11.ObjectHandle) error {
+	m.note("uses", fmt.Sprintf("%d signs", os.Getpid()))
+	return m.API.SignInit(sh, mech, o)
+}
+
+// note adds a line to the file, if the layer is of that kind.
+func (m *mischief) note(kind, line string) {
+	if m.kind != kind {
+		return
+	}
+	f, err := os.OpenFile(m.file, os.O_APPEND|os.O_WRONLY|os.O_CREATE, 0o600)
+	if err != nil {
+		panic(err)
+	}
+	defer f.Close()
+	fmt.Fprintln(f, line)
 }
 
 var labels atomic.Int64

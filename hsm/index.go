@@ -100,6 +100,38 @@ func (x *index) empty() bool {
 	return len(x.keys) == 0
 }
 
+// some gives one of the keys, with its CKA_CLASS.
+func (x *index) some() (h pkcs11.ObjectHandle, class uint, ok bool) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	for n, handles := range x.keys {
+		class = pkcs11.CKO_PRIVATE_KEY
+		if n.class == ClassSecret {
+			class = pkcs11.CKO_SECRET_KEY
+		}
+		return handles[0], class, true
+	}
+	return 0, 0, false
+}
+
+// known is the set of all handles.
+func (x *index) known() map[pkcs11.ObjectHandle]bool {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	known := make(map[pkcs11.ObjectHandle]bool, len(x.keys)+len(x.public))
+	for _, handles := range x.keys {
+		for _, h := range handles {
+			known[h] = true
+		}
+	}
+	for _, handles := range x.public {
+		for _, h := range handles {
+			known[h] = true
+		}
+	}
+	return known
+}
+
 // size counts the private and secret keys.
 func (x *index) size() (n int) {
 	x.mu.RLock()

@@ -1,6 +1,7 @@
 package hsm
 
 import (
+	"crypto"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -111,6 +112,22 @@ func (k KeyInfo) Uses() []Use {
 
 // Allows reports whether the key's attributes permit the use.
 func (k KeyInfo) Allows(u Use) bool { return slices.Contains(k.Uses(), u) }
+
+// PublicKey is the public key as the standard library has it for a use:
+// *ecdsa.PublicKey or ed25519.PublicKey to sign, *ecdh.PublicKey to agree. For a
+// MAC it is nil.
+func (k KeyInfo) PublicKey(u Use) (crypto.PublicKey, error) {
+	c := curveOf(k.Type)
+	switch {
+	case u == UseMAC:
+		return nil, nil
+	case c == nil || !slices.Contains(k.Type.Uses(), u):
+		return nil, fmt.Errorf("%w: a %s key is not for %q", ErrKeyUse, k.Type, u)
+	case u == UseAgree:
+		return c.ecdhKey(k.Public)
+	}
+	return c.publicKey(k.Public)
+}
 
 // name describes the key in an error message.
 func (k KeyInfo) name() string { return fmt.Sprintf("%q id %x", k.Label, k.ID) }

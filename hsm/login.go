@@ -200,11 +200,23 @@ func (t *localToken) examine(ctx context.Context, st *login) error {
 
 // examineToken looks at the token itself. The caller is inside the gate.
 func (t *localToken) examineToken(st *login) error {
-	gone := pkcs11.Error(pkcs11.CKR_TOKEN_NOT_PRESENT)
+	if _, err := t.present(st); err != nil {
+		return err
+	}
+	return t.examineKeys(st)
+}
+
+// present asks the token about itself, and whether it is still the same.
+func (t *localToken) present(st *login) (TokenInfo, error) {
 	info, err := t.lib.tokenInfo(st.info.Slot)
 	if err != nil || info.Serial != st.info.Serial || !info.Initialized {
-		return t.lib.fail("C_GetTokenInfo", gone)
+		return TokenInfo{}, t.lib.fail("C_GetTokenInfo", pkcs11.Error(pkcs11.CKR_TOKEN_NOT_PRESENT))
 	}
+	return info, nil
+}
+
+// examineKeys searches the token for keys, if it had some.
+func (t *localToken) examineKeys(st *login) error {
 	if st.objects.empty() {
 		return nil
 	}
@@ -213,7 +225,28 @@ func (t *localToken) examineToken(st *login) error {
 		return err
 	}
 	if !some {
-		return t.lib.fail("C_FindObjects", gone)
+		return t.lib.fail("C_FindObjects", pkcs11.Error(pkcs11.CKR_TOKEN_NOT_PRESENT))
+	}
+	return nil
+}
+
+// examineKey looks at one key, and searches where it does not answer.
+func (t *localToken) examineKey(st *login, sh pkcs11.SessionHandle) error {
+	h, class, ok := st.objects.some()
+	if !ok {
+		return nil
+	}
+	v, err := t.lib.attributes(sh, h, pkcs11.CKA_CLASS)
+	if err == nil {
+		if now, ok := ulong(v[0]); ok && now == class {
+			return nil
+		}
+	}
+	if err := t.examineKeys(st); err != nil {
+		return err
+	}
+	if classOf(err) == ClassKeyGone { // another program destroyed it
+		st.objects.forgetHandle(h)
 	}
 	return nil
 }

@@ -174,6 +174,24 @@ func (l *library) search(sh pkcs11.SessionHandle, x *index, id []byte, label str
 	return nil
 }
 
+// searchNew adds the objects whose handles the index lacks.
+func (l *library) searchNew(sh pkcs11.SessionHandle, x *index) error {
+	handles, err := l.find(sh, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true)}, maxObjects)
+	if err != nil {
+		return err
+	}
+	known := x.known()
+	for _, h := range handles {
+		if known[h] {
+			continue
+		}
+		if err := l.scanObject(sh, h, x); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 var evidence = []uint{
 	pkcs11.CKA_KEY_TYPE, pkcs11.CKA_TOKEN, pkcs11.CKA_PRIVATE, pkcs11.CKA_SENSITIVE, pkcs11.CKA_EXTRACTABLE,
 	pkcs11.CKA_ALWAYS_SENSITIVE, pkcs11.CKA_NEVER_EXTRACTABLE, pkcs11.CKA_LOCAL, pkcs11.CKA_SIGN, pkcs11.CKA_DERIVE,

@@ -242,6 +242,16 @@ func (t *localToken) searchAll(st *login, sh pkcs11.SessionHandle, u URI) error 
 	return nil
 }
 
+// lookForNew brings the index up to date with what others added, in one search.
+func (t *localToken) lookForNew(ctx context.Context) error {
+	return t.run(ctx, 1, func(st *login, sh pkcs11.SessionHandle) error {
+		if err := t.examineLogin(st, sh); err != nil {
+			return err
+		}
+		return t.lib.searchNew(sh, st.objects)
+	})
+}
+
 // examineLogin finds out about a lost login, of which a search says nothing: it
 // finds no private object then.
 func (t *localToken) examineLogin(st *login, sh pkcs11.SessionHandle) error {

@@ -257,6 +257,8 @@ func (s *workerServer) answerToken(ctx context.Context, kind frameKind, n tokenN
 		}
 		keys, err := t.find(ctx, u)
 		return answerJSON(keys, err)
+	case askLook:
+		return nil, t.lookForNew(ctx)
 	case askGenerate:
 		var spec KeySpec
 		if err := decodeJSON(p, &spec); err != nil {

@@ -14,11 +14,12 @@ import (
 // has a supervisor, which starts the process, opens the tokens in it and starts
 // the next when it is lost.
 type workers struct {
-	config Config
-	all    []*worker
-	stop   context.CancelFunc
-	over   sync.WaitGroup // the supervisors
-	gate   gate           // calls in flight, for draining
+	config  Config
+	all     []*worker
+	running context.Context // ends with close
+	stop    context.CancelFunc
+	over    sync.WaitGroup // the supervisors, and looks for keys
+	gate    gate           // calls in flight, for draining
 
 	mu      sync.Mutex // guards the fields below
 	shared  map[tokenNumber]*sharedToken
@@ -48,7 +49,7 @@ func openWorkers(ctx context.Context, c Config) (*workers, error) {
 		return nil, errors.New("hsm: a worker cannot start workers: call hsm.WorkerMain first in main, and in TestMain")
 	}
 	running, stop := context.WithCancel(context.Background())
-	w := &workers{config: c, stop: stop, shared: make(map[tokenNumber]*sharedToken), changed: make(chan struct{})}
+	w := &workers{config: c, running: running, stop: stop, shared: make(map[tokenNumber]*sharedToken), changed: make(chan struct{})}
 	for i := range c.Workers {
 		w.all = append(w.all, &worker{number: i})
 	}
@@ -197,6 +198,14 @@ func (w *workers) announce() {
 	w.changed = make(chan struct{})
 }
 
+// prefer gives the worker that is named, if it is up, or else chooses one.
+func (w *workers) prefer(ctx context.Context, l *link) (*link, error) {
+	if l != nil && w.all[l.number].link.Load() == l {
+		return l, nil
+	}
+	return w.choose(ctx)
+}
+
 // choose gives the worker with the fewest calls in flight, waiting while none
 // is up. When every worker has failed to start, that is the error.
 func (w *workers) choose(ctx context.Context) (*link, error) {
@@ -251,14 +260,21 @@ func (w *workers) allFailed() error {
 // ask puts a question to the least loaded worker. One that may be asked twice
 // is, when the first worker was lost.
 func (w *workers) ask(ctx context.Context, twice bool, kind frameKind, parts ...[]byte) ([]byte, error) {
+	out, _, err := w.askOf(ctx, nil, twice, kind, parts...)
+	return out, err
+}
+
+// askOf is ask with a worker that is preferred, if it is not nil. It says which
+// one was asked last.
+func (w *workers) askOf(ctx context.Context, first *link, twice bool, kind frameKind, parts ...[]byte) ([]byte, *link, error) {
 	if err := w.enter(ctx); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer w.gate.leave()
 	for try := 0; ; try++ {
-		l, err := w.choose(ctx)
+		l, err := w.prefer(ctx, first)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		out, err := result(l.ask(ctx, w.config.CallTimeout, kind, parts...))
 		if err == errRetired { // nothing was asked
@@ -266,7 +282,7 @@ func (w *workers) ask(ctx context.Context, twice bool, kind frameKind, parts ...
 			continue
 		}
 		if err == nil || !twice || try > 0 || !errors.Is(err, ErrWorkerLost) {
-			return out, err
+			return out, l, err
 		}
 		w.unpublish(l)
 	}

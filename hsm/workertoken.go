@@ -14,6 +14,8 @@ type sharedToken struct {
 	uri     URI
 	pin     PINSource
 	desk    pinDesk
+	fresh   freshKeys
+	making  gate // keys that are being made; shut during a look
 
 	mu   sync.Mutex // guards seen
 	seen map[*link]bool
@@ -118,26 +120,40 @@ func (t *sharedToken) keys(ctx context.Context) ([]KeyInfo, error) {
 }
 
 func (t *sharedToken) find(ctx context.Context, u URI) ([]KeyInfo, error) {
-	var keys []KeyInfo
 	u.ModulePath, u.ModuleName, u.PINSource = "", "", ""
-	return keys, t.workers.askJSON(ctx, &keys, true, askFind, t.number.bytes(), []byte(u.String()))
+	out, _, err := t.workers.askOf(ctx, t.fresh.keeper(u.ID), true, askFind, t.number.bytes(), []byte(u.String()))
+	if err != nil {
+		return nil, err
+	}
+	var keys []KeyInfo
+	err = decodeJSON(out, &keys)
+	return keys, err
 }
 
 // generate asks one worker, once: a worker that is lost may have made the key.
 // Its id is chosen here, so that what a lost worker made can be found.
 func (t *sharedToken) generate(ctx context.Context, spec KeySpec) (KeyInfo, error) {
 	spec.drawID()
-	var k KeyInfo
-	err := t.workers.askJSON(ctx, &k, false, askGenerate, t.number.bytes(), encodeJSON(spec))
+	if err := t.making.enter(ctx); err != nil {
+		return KeyInfo{}, err
+	}
+	defer t.making.leave()
+	out, maker, err := t.workers.askOf(ctx, t.fresh.last(), false, askGenerate, t.number.bytes(), encodeJSON(spec))
 	if errors.Is(err, ErrWorkerLost) {
 		return KeyInfo{}, fmt.Errorf("%w; the key of id %x may have been made: look before you try again", err, spec.ID)
 	}
+	if err != nil {
+		return KeyInfo{}, err
+	}
+	t.made(spec.ID, maker)
+	var k KeyInfo
+	err = decodeJSON(out, &k)
 	return k, err
 }
 
 // destroy may be asked twice: that the key is gone is what was wanted.
 func (t *sharedToken) destroy(ctx context.Context, k *KeyInfo) error {
-	_, err := t.workers.ask(ctx, false, askDestroy, t.number.bytes(), encodeJSON(k))
+	_, _, err := t.workers.askOf(ctx, t.fresh.keeper(k.ID), false, askDestroy, t.number.bytes(), encodeJSON(k))
 	if !errors.Is(err, ErrWorkerLost) {
 		return err
 	}
@@ -148,7 +164,7 @@ func (t *sharedToken) destroy(ctx context.Context, k *KeyInfo) error {
 	return err
 }
 
-// operate uses a key in the least loaded worker. Signing twice does no harm, so
+// operate uses a key in the least loaded worker that knows it. Signing twice does no harm, so
 // a call whose worker was lost is asked of another, once.
 func (t *sharedToken) operate(ctx context.Context, op operation, k *KeyInfo, in []byte) ([]byte, error) {
 	w := t.workers
@@ -160,7 +176,7 @@ func (t *sharedToken) operate(ctx context.Context, op operation, k *KeyInfo, in 
 	var header [operateHeader]byte
 	r.appendHeader(header[:0])
 	for try := 0; ; try++ {
-		l, err := w.choose(ctx)
+		l, err := w.prefer(ctx, t.fresh.keeper(k.ID))
 		if err != nil {
 			return nil, err
 		}

@@ -165,7 +165,11 @@ func (d *pkcs11Device) Generate(ctx context.Context, spec signer.KeySpec) (*sign
 	if err != nil {
 		return nil, d.wrap("generate", err)
 	}
-	return d.object(ctx, t, info, spec.Algorithm)
+	public, err := info.PublicKey(use)
+	if err != nil {
+		return nil, d.wrap("generate", err)
+	}
+	return d.object(ctx, t, info, public)
 }
 
 // Find returns the key with that CKA_ID.
@@ -178,21 +182,21 @@ func (d *pkcs11Device) Find(ctx context.Context, spec signer.KeySpec) (*signer.O
 	if err != nil {
 		return nil, d.wrap("find", err)
 	}
-	return d.object(ctx, t, info, spec.Algorithm)
+	key, err := d.openKey(ctx, t, info.URI(), spec.Algorithm)
+	if err != nil {
+		return nil, d.wrap("open", err)
+	}
+	return d.object(ctx, t, info, publicOf(key, spec.Algorithm))
 }
 
-func (d *pkcs11Device) object(ctx context.Context, t *hsm.Token, info hsm.KeyInfo, a signer.Algorithm) (*signer.Object, error) {
+func (d *pkcs11Device) object(ctx context.Context, t *hsm.Token, info hsm.KeyInfo, public crypto.PublicKey) (*signer.Object, error) {
 	token, err := t.Info(ctx)
 	if err != nil {
 		return nil, d.wrap("info", err)
 	}
-	key, err := d.openKey(ctx, t, info.URI(), a)
-	if err != nil {
-		return nil, d.wrap("open", err)
-	}
 	u := info.URI()
 	u.Token, u.Serial = token.Label, token.Serial
-	return &signer.Object{URI: u.String(), Public: publicOf(key, a), Evidence: &signer.Evidence{Claim: claim(token, info.Attributes)}}, nil
+	return &signer.Object{URI: u.String(), Public: public, Evidence: &signer.Evidence{Claim: claim(token, info.Attributes)}}, nil
 }
 
 // publicOf returns the public key of a device key as the algorithm wants it:

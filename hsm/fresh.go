@@ -1,0 +1,132 @@
+package hsm
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// freshKeys are the keys that one worker made and the others have not seen.
+// Each process has handles of its own, and finding one object takes most
+// modules a look at every object. So what is asked of a fresh key goes to the
+// worker that made it, until the others have looked for all that is new at once.
+type freshKeys struct {
+	mu      sync.Mutex       // guards the fields below
+	maker   *link            // made the last key, and makes the next while it lives
+	by      map[string]*link // by CKA_ID, who made the key
+	planned bool             // a look is to come
+	took    time.Duration    // the last look
+}
+
+// Looks come freshPause after a key was made, and take at most a freshShare-th of
+// the time.
+const (
+	freshPause = time.Second
+	freshShare = 20
+)
+
+// lookLimit bounds how long the making of keys waits for a look.
+const lookLimit = 10 * time.Second
+
+// lookLoad is what a look counts among the calls of a worker, so that calls go
+// to another.
+const lookLoad = 1 << 16
+
+// keeper is the worker that made the key of an id, if the others may not know
+// it; nil if any will do.
+func (f *freshKeys) keeper(id []byte) *link {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.by[string(id)]
+}
+
+// last is the worker that made the last key. Keys are made by one, because each
+// key that another makes has SoftHSM read the whole folder of the token again.
+func (f *freshKeys) last() *link {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.maker
+}
+
+// add notes who made a key, and returns how long to wait for a look, or 0 if one
+// is planned.
+func (f *freshKeys) add(id []byte, maker *link) time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.maker = maker
+	if f.by == nil {
+		f.by = make(map[string]*link)
+	}
+	f.by[string(id)] = maker
+	if f.planned {
+		return 0
+	}
+	f.planned = true
+	return max(freshPause, freshShare*f.took)
+}
+
+// makers are the workers that made the fresh keys.
+func (f *freshKeys) makers() map[*link]bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	makers := make(map[*link]bool)
+	for _, l := range f.by {
+		makers[l] = true
+	}
+	return makers
+}
+
+// seen forgets all fresh keys, after a look.
+func (f *freshKeys) seen(took time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	clear(f.by)
+	f.planned, f.took = false, took
+}
+
+// made notes that a worker made a key, and plans for the others to see it.
+func (t *sharedToken) made(id []byte, maker *link) {
+	if len(t.workers.all) == 1 {
+		return
+	}
+	if pause := t.fresh.add(id, maker); pause > 0 {
+		t.workers.soon(pause, t.look)
+	}
+}
+
+// soon runs f after a pause, unless the workers end before.
+func (w *workers) soon(pause time.Duration, f func(context.Context)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closing {
+		return
+	}
+	w.over.Go(func() {
+		if sleep(w.running, pause) == nil {
+			f(w.running)
+		}
+	})
+}
+
+// look has each worker find the keys that others made. No key is made meanwhile:
+// each would have SoftHSM read the folder of the token again in the middle of
+// it. What a worker did not find is searched for when it is used.
+func (t *sharedToken) look(ctx context.Context) {
+	begin := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, lookLimit)
+	defer cancel()
+	if t.making.shut(ctx) == nil {
+		defer t.making.reopen()
+	}
+	makers := t.fresh.makers()
+	for _, one := range t.workers.all {
+		l := one.link.Load()
+		if l == nil || makers[l] && len(makers) == 1 {
+			continue
+		}
+		l.load.Add(lookLoad)
+		l.ask(ctx, t.workers.config.CallTimeout, askLook, t.number.bytes())
+		l.load.Add(-lookLoad)
+	}
+	t.fresh.seen(time.Since(begin))
+}
