@@ -309,11 +309,7 @@ func (ca *openedCA) certify(ctx context.Context, o *issueOptions, p possession) 
 	if ext, ok := p.level.Extension(); ok {
 		order.Extensions = append(order.Extensions, ext)
 	}
-	prepared, err := ca.issuer.Prepare(ctx, order)
-	if err != nil {
-		return nil, err
-	}
-	leaf, err := ca.issuer.Issue(ctx, prepared)
+	leaf, err := ca.issuer.Certify(ctx, order)
 	if err != nil {
 		return nil, err
 	}

@@ -16,7 +16,8 @@
 // prepared value once, signs exactly the octets that were checked, verifies
 // the signature and stores the certificate before returning it. After a crash
 // between any two writes the intent is still there, without its certificate:
-// such a serial counts as "may have been signed".
+// such a serial counts as "may have been signed". [Issuer.Certify] is both with one
+// write, after the signature.
 //
 // # Verifying
 //

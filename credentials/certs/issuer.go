@@ -145,6 +145,43 @@ var ErrRedeemed = errors.New("the prepared certificate was redeemed already, or 
 // host), policy (lifetime, extensions), expired (the CA certificate), a
 // *LintError, and those of the Store.
 func (i *Issuer) Prepare(ctx context.Context, o Order) (*Prepared, error) {
+	p, err := i.plan(o)
+	if err != nil {
+		return nil, err
+	}
+	return i.begin(ctx, p)
+}
+
+// Certify is Prepare and Issue with one durable step in place of two: the intent
+// and the certificate are stored together, after the signature and before the
+// certificate is returned. There is no certificate outside of the Store; what is
+// lost when the process dies in between is the trace of one that was signed and
+// that nobody was given. The caller bounds how often an order that the Store
+// refuses makes the key sign.
+//
+// The errors are those of Prepare and Issue. After one, nothing is released.
+func (i *Issuer) Certify(ctx context.Context, o Order) (*x509.Certificate, error) {
+	p, err := i.plan(o)
+	if err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		return nil, err
+	}
+	cert, err := i.sign(ctx, p)
+	if err != nil {
+		return nil, fmt.Errorf("serial %s: %w", serialText(p.intent.Serial), err)
+	}
+	ctx, cancel := afterSigning(ctx)
+	defer cancel()
+	if err := i.store.PutIssued(ctx, p.intent, cert.Raw, i.now().UTC()); err != nil {
+		return nil, fmt.Errorf("serial %s is signed and not released, storing it: %w", serialText(p.intent.Serial), err)
+	}
+	return cert, nil
+}
+
+// plan builds and checks the certificate of an order. Nothing is stored.
+func (i *Issuer) plan(o Order) (*Prepared, error) {
 	if err := i.checkOrder(o); err != nil {
 		return nil, err
 	}
@@ -160,7 +197,7 @@ func (i *Issuer) Prepare(ctx context.Context, o Order) (*Prepared, error) {
 	if o.Names.IsHub() {
 		kind = KindHub
 	}
-	return i.prepare(ctx, Intent{Kind: kind, Names: o.Names.URIs(), Public: o.Request.key, Attachment: o.Attachment}, template)
+	return i.check(Intent{Kind: kind, Names: o.Names.URIs(), Public: o.Request.key, Attachment: o.Attachment}, template)
 }
 
 func (i *Issuer) checkOrder(o Order) error {
@@ -187,6 +224,23 @@ func (i *Issuer) checkOrder(o Order) error {
 // prepare is Prepare for any template. Of the intent the kind, the names, the
 // key and the attachment are given.
 func (i *Issuer) prepare(ctx context.Context, in Intent, template *x509.Certificate) (*Prepared, error) {
+	p, err := i.check(in, template)
+	if err != nil {
+		return nil, err
+	}
+	return i.begin(ctx, p)
+}
+
+// begin stores the intent.
+func (i *Issuer) begin(ctx context.Context, p *Prepared) (*Prepared, error) {
+	if err := i.store.PutIntent(ctx, p.intent); err != nil {
+		return nil, fmt.Errorf("storing the intent of serial %s: %w", serialText(p.intent.Serial), err)
+	}
+	return p, nil
+}
+
+// check is plan for any template.
+func (i *Issuer) check(in Intent, template *x509.Certificate) (*Prepared, error) {
 	if err := i.checkValidity(template); err != nil {
 		return nil, err
 	}
@@ -207,11 +261,7 @@ func (i *Issuer) prepare(ctx context.Context, in Intent, template *x509.Certific
 	}
 	in.Issuer, in.IssuerName, in.Serial, in.TBS = i.id, i.name, template.SerialNumber, sha256.Sum256(draft.RawTBSCertificate)
 	in.NotBefore, in.NotAfter, in.Prepared = template.NotBefore, template.NotAfter, i.now().UTC()
-	p := &Prepared{issuer: i, tbs: draft.RawTBSCertificate, draft: draft, intent: in}
-	if err := i.store.PutIntent(ctx, p.intent); err != nil {
-		return nil, fmt.Errorf("storing the intent of serial %s: %w", serialText(template.SerialNumber), err)
-	}
-	return p, nil
+	return &Prepared{issuer: i, tbs: draft.RawTBSCertificate, draft: draft, intent: in}, nil
 }
 
 // checkValidity keeps a certificate inside the lifetime of its CA.

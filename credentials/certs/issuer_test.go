@@ -383,4 +383,18 @@ func TestCallerGoesAway(t *testing.T) {
 	if _, err := i.Issue(t.Context(), q); err != nil {
 		t.Errorf("a prepared certificate that was not used: %v", err)
 	}
+
+	// In one step.
+	ctx, cancel = context.WithCancel(t.Context())
+	defer cancel()
+	signed = 0
+	if cert, err = i.Certify(ctx, order); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := store.Record(t.Context(), i.ID(), cert.SerialNumber); err != nil || !bytes.Equal(r.Certificate, cert.Raw) {
+		t.Errorf("record %+v, %v", r, err)
+	}
+	if _, err := i.Certify(ctx, order); !errors.Is(err, context.Canceled) || signed != 1 {
+		t.Errorf("after the caller was gone: %v, signed %d times", err, signed)
+	}
 }

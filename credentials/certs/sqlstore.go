@@ -74,14 +74,27 @@ func (s *SQLStore) PutIntent(ctx context.Context, in Intent) error {
 }
 
 // PutIntent is that of Store.
-func (t Tx) PutIntent(ctx context.Context, in Intent) error {
+func (t Tx) PutIntent(ctx context.Context, in Intent) error { return t.put(ctx, in, nil, nil) }
+
+// PutIssued implements Store.
+func (s *SQLStore) PutIssued(ctx context.Context, in Intent, der []byte, at time.Time) error {
+	return s.batch(ctx, func(t Tx) error { return t.PutIssued(ctx, in, der, at) })
+}
+
+// PutIssued is that of Store.
+func (t Tx) PutIssued(ctx context.Context, in Intent, der []byte, at time.Time) error {
+	return t.put(ctx, in, der, at.UnixMicro())
+}
+
+// put stores an intent, and the certificate with the time of it unless they are nil.
+func (t Tx) put(ctx context.Context, in Intent, der, issued any) error {
 	names, err := json.Marshal(in.Names)
 	if err != nil {
 		return err
 	}
-	return t.tx.ExecOne(ctx, ErrSerialTaken, `INSERT INTO certificate (issuer, serial, kind, names, key, tbs, not_before, not_after, prepared)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
-		in.Issuer[:], serialText(in.Serial), string(in.Kind), string(names), in.Key[:], in.TBS[:], in.NotBefore.Unix(), in.NotAfter.Unix(), in.Prepared.UnixMicro())
+	return t.tx.ExecOne(ctx, ErrSerialTaken, `INSERT INTO certificate (issuer, serial, kind, names, key, tbs, not_before, not_after, prepared, der, issued)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
+		in.Issuer[:], serialText(in.Serial), string(in.Kind), string(names), in.Key[:], in.TBS[:], in.NotBefore.Unix(), in.NotAfter.Unix(), in.Prepared.UnixMicro(), der, issued)
 }
 
 // PutCertificate implements Store.

@@ -22,9 +22,9 @@ const (
 	KindOCSP      Kind = "ocsp-responder"
 )
 
-// An Intent is what is about to be signed. It is stored before the key is
-// used, so that whatever happens afterwards there is a record of every serial
-// number that may have been signed.
+// An Intent is what is about to be signed. Issuer.Prepare stores it before the
+// key is used, so that whatever happens afterwards there is a record of every serial
+// number that may have been signed; Issuer.Certify stores it with the certificate.
 type Intent struct {
 	Issuer    KeyID             // the key that will sign
 	Serial    *big.Int          // positive, unique for Issuer
@@ -54,6 +54,11 @@ type Store interface {
 	// signed. It fails with ErrNoIntent if there is no such intent and with
 	// ErrSerialTaken if the intent has another certificate already.
 	PutCertificate(ctx context.Context, issuer KeyID, serial *big.Int, der []byte, at time.Time) error
+
+	// PutIssued stores an intent and its certificate in one step: both or
+	// neither. It fails with ErrSerialTaken if the issuer has an intent with this
+	// serial number already.
+	PutIssued(ctx context.Context, intent Intent, der []byte, at time.Time) error
 }
 
 // Errors of a Store.

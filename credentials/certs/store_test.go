@@ -2,6 +2,7 @@ package certs_test
 
 import (
 	"context"
+	"crypto/x509"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -47,12 +48,18 @@ func (f *faultyStore) PutCertificate(ctx context.Context, issuer certs.KeyID, se
 	return f.call(func() error { return f.Store.PutCertificate(ctx, issuer, serial, der, at) })
 }
 
-// TestCrash fails each write in both ways. Nothing is released; what may have
-// been signed is on record; nothing is signed without a record.
+func (f *faultyStore) PutIssued(ctx context.Context, in certs.Intent, der []byte, at time.Time) error {
+	return f.call(func() error { return f.Store.PutIssued(ctx, in, der, at) })
+}
+
+// TestCrash fails each write in both ways. Nothing is released. In two steps what
+// may have been signed is on record, and nothing is signed without a record; in one
+// there is a certificate with its record or neither.
 func TestCrash(t *testing.T) { onBoth(t, testCrash) }
 
 func testCrash(t *testing.T) {
 	for _, tt := range []struct {
+		inOne                       bool
 		fail                        int
 		after                       bool
 		wantSigned                  int
@@ -62,8 +69,10 @@ func testCrash(t *testing.T) {
 		{fail: 1, after: true, wantSigned: 0, wantRecords: 1, wantUnfinished: 1},
 		{fail: 2, after: false, wantSigned: 1, wantRecords: 1, wantUnfinished: 1},
 		{fail: 2, after: true, wantSigned: 1, wantRecords: 1, wantUnfinished: 0},
+		{inOne: true, fail: 1, after: false, wantSigned: 1, wantRecords: 0, wantUnfinished: 0},
+		{inOne: true, fail: 1, after: true, wantSigned: 1, wantRecords: 1, wantUnfinished: 0},
 	} {
-		t.Run(fmt.Sprintf("write %d, effect %t", tt.fail, tt.after), func(t *testing.T) {
+		t.Run(fmt.Sprintf("in one %t, write %d, effect %t", tt.inOne, tt.fail, tt.after), func(t *testing.T) {
 			ca := newTestCA(t, credentials.Ed25519, openStore(t), at(t0))
 			path := source(t)
 			store, err := certs.OpenSQLStore(t.Context(), path)
@@ -71,9 +80,17 @@ func testCrash(t *testing.T) {
 			signed := 0
 			i, err := certs.NewIssuer(certs.Config{Key: spySigner{ca.key, func([]byte) { signed++ }}, Certificate: ca.cert, Now: at(t0), Store: &faultyStore{Store: store, fail: tt.fail, after: tt.after}})
 			must(t, err)
-			p, err := i.Prepare(t.Context(), certs.Order{Request: request(t, p256(t), deviceNames(t), nil), Names: deviceNames(t)})
-			if err == nil {
-				_, err = i.Issue(t.Context(), p)
+			order := certs.Order{Request: request(t, p256(t), deviceNames(t), nil), Names: deviceNames(t)}
+			var cert *x509.Certificate
+			if tt.inOne {
+				cert, err = i.Certify(t.Context(), order)
+			} else if p, e := i.Prepare(t.Context(), order); e != nil {
+				err = e
+			} else {
+				cert, err = i.Issue(t.Context(), p)
+			}
+			if cert != nil {
+				t.Error("a certificate was released")
 			}
 			if !errors.Is(err, errFault) || signed != tt.wantSigned {
 				t.Errorf("error %v, signed %d times", err, signed)
@@ -133,6 +150,16 @@ func testStore(t *testing.T) {
 	must(t, err)
 	if string(r.Certificate) != "der" || !r.Issued.Equal(t0.Add(time.Minute)) || r.Key != in.Key || r.TBS != in.TBS || r.Serial.Cmp(in.Serial) != 0 || r.Revocation != nil {
 		t.Errorf("record %+v", r)
+	}
+	atOnce := testIntent(0x7f02)
+	must(t, s.PutIssued(ctx, atOnce, []byte("whole"), t0.Add(time.Minute)))
+	if r, err = s.Record(ctx, in.Issuer, atOnce.Serial); err != nil || string(r.Certificate) != "whole" || !r.Issued.Equal(t0.Add(time.Minute)) || r.TBS != in.TBS {
+		t.Errorf("in one step: %+v, %v", r, err)
+	}
+	for _, serial := range []int64{0x7f01, 0x7f02} {
+		if err := s.PutIssued(ctx, testIntent(serial), []byte("another"), t0); !errors.Is(err, certs.ErrSerialTaken) {
+			t.Errorf("the serial number %x again, in one step: %v", serial, err)
+		}
 	}
 	if _, err := s.Record(ctx, in.Issuer, big.NewInt(1)); !errors.Is(err, certs.ErrNoIntent) {
 		t.Errorf("an unknown record: %v", err)

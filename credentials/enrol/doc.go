@@ -14,7 +14,7 @@
 // proved it is kept with the record of the credential.
 //
 // A session is good for one attempt and for a few minutes, and an account has
-// one at a time. A code is spent when its device has proven itself, just before
-// the credential is signed, so that a failed attempt costs only the session.
+// one at a time. A code is spent when its device has proven itself, in the commit that
+// writes the credential down, so that a failed attempt costs only the session.
 // Sessions are in memory: after a restart a device begins anew.
 package enrol

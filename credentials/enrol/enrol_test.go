@@ -116,11 +116,7 @@ func (w *world) makeCA(source string) {
 // Issue implements enrol.Issuer.
 func (w *world) Issue(ctx context.Context, o enrol.Order) (*enrol.Issued, error) {
 	note := registry.Attachment{ID: registry.NewID(), Attestation: o.Level, Evidence: o.Evidence, Along: o.Spend}
-	prepared, err := w.ca.Prepare(ctx, certs.Order{Request: o.Request, Names: o.Names, Nonce: o.Nonce, Lifetime: o.Lifetime, Attachment: note})
-	if err != nil {
-		return nil, err
-	}
-	cert, err := w.ca.Issue(ctx, prepared)
+	cert, err := w.ca.Certify(ctx, certs.Order{Request: o.Request, Names: o.Names, Nonce: o.Nonce, Lifetime: o.Lifetime, Attachment: note})
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/subtle"
 	"crypto/x509"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/privyseal/privyseal/credentials"
@@ -36,7 +37,8 @@ type Believed interface {
 }
 
 // An Issuer signs credentials and writes them down with their evidence. It runs
-// Order.Spend in the transaction that writes a credential down.
+// Order.Spend in the transaction that writes a credential down, before or after it
+// has signed, and releases nothing if that fails.
 type Issuer interface {
 	Issue(context.Context, Order) (*Issued, error)
 }
@@ -73,6 +75,7 @@ type Config struct {
 type Service struct {
 	Config
 	sessions *sessions
+	codes    codesInHand
 }
 
 // issueTime bounds the signing of a credential.
@@ -105,12 +108,13 @@ func (s *Service) Begin(ctx context.Context, r *BeginRequest) (*Challenge, error
 	if err != nil {
 		return nil, err
 	}
-	in, err := s.Invitations.find(ctx, code)
+	hash := code.hash()
+	in, err := s.Invitations.find(ctx, hash)
 	if err != nil {
 		return nil, err
 	}
 	now := s.Now()
-	x := &session{code: code.hash(), invitation: in, nonce: certs.NewNonce(), ends: now.Add(s.Lifetime)}
+	x := &session{code: hash, invitation: in, nonce: certs.NewNonce(), ends: now.Add(s.Lifetime)}
 	if x.believed, err = s.believe(r.TPM, in.Least); err != nil {
 		return nil, err
 	}
@@ -155,7 +159,8 @@ func (s *Service) challenge(x *session) *Challenge {
 }
 
 // Finish ends a session. If everything is proven it spends the code and issues
-// the credential, also if the device does not wait for it.
+// the credential, also if the device does not wait for it. The code is looked up once
+// more, since others may have used it after Begin.
 func (s *Service) Finish(ctx context.Context, r *FinishRequest) (*Issued, error) {
 	x := s.sessions.take(r.Session, s.Now())
 	if x == nil {
@@ -165,7 +170,12 @@ func (s *Service) Finish(ctx context.Context, r *FinishRequest) (*Issued, error)
 	if err != nil {
 		return nil, err
 	}
-	return s.issue(ctx, x.code, o)
+	return s.withCode(x.code, func() (*Issued, error) {
+		if _, err := s.Invitations.find(ctx, x.code); err != nil {
+			return nil, err
+		}
+		return s.issue(ctx, x.code, o)
+	})
 }
 
 // Simple enrols a device that need not prove where its key is kept, in one
@@ -177,7 +187,12 @@ func (s *Service) Simple(ctx context.Context, code string, request []byte) (*Iss
 	if err != nil {
 		return nil, err
 	}
-	in, err := s.Invitations.find(ctx, c)
+	hash := c.hash()
+	return s.withCode(hash, func() (*Issued, error) { return s.simple(ctx, hash, request) })
+}
+
+func (s *Service) simple(ctx context.Context, code string, request []byte) (*Issued, error) {
+	in, err := s.Invitations.find(ctx, code)
 	if err != nil {
 		return nil, err
 	}
@@ -188,7 +203,17 @@ func (s *Service) Simple(ctx context.Context, code string, request []byte) (*Iss
 	if o.Request, err = in.request(request); err != nil {
 		return nil, err
 	}
-	return s.issue(ctx, c.hash(), o)
+	return s.issue(ctx, code, o)
+}
+
+// withCode runs f while it alone has the code, which is refused to others as one
+// that was used.
+func (s *Service) withCode(hash string, f func() (*Issued, error)) (*Issued, error) {
+	if !s.codes.take(hash) {
+		return nil, errCode()
+	}
+	defer s.codes.giveBack(hash)
+	return f()
 }
 
 // issue spends the code and issues the credential, also if the device does not
@@ -196,10 +221,17 @@ func (s *Service) Simple(ctx context.Context, code string, request []byte) (*Iss
 func (s *Service) issue(ctx context.Context, code string, o *Order) (*Issued, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), issueTime)
 	defer cancel()
+	var spending atomic.Bool // and not refused: then the outcome is that of the commit
 	o.Spend = func(ctx context.Context, tx *sqldb.Tx, id registry.ID) error {
-		return s.Invitations.redeem(ctx, tx, code, id)
+		err := s.Invitations.redeem(ctx, tx, code, id)
+		spending.Store(err == nil)
+		return err
 	}
-	return s.Issuer.Issue(ctx, *o)
+	made, err := s.Issuer.Issue(ctx, *o)
+	if err != nil && spending.Load() {
+		s.codes.keep(code, s.Now())
+	}
+	return made, err
 }
 
 // prove checks the request and what proves where its key is kept.

@@ -111,12 +111,12 @@ func (s *Store) Invite(ctx context.Context, in Invitation, lifetime time.Duratio
 	return code, expires, err
 }
 
-// find returns the invitation of a code that is good.
-func (s *Store) find(ctx context.Context, c *Code) (*Invitation, error) {
+// find returns the invitation of a code that is good, by the hash of the code.
+func (s *Store) find(ctx context.Context, hash string) (*Invitation, error) {
 	var client, user string
 	var lifetime, expires, used int64
 	var in Invitation
-	err := s.db.QueryRow(ctx, `SELECT client, user_uri, type, lifetime, least, expires, used FROM enrol_invitation WHERE hash = ?`, c.hash()).
+	err := s.db.QueryRow(ctx, `SELECT client, user_uri, type, lifetime, least, expires, used FROM enrol_invitation WHERE hash = ?`, hash).
 		Scan(&client, &user, &in.Type, &lifetime, &in.Least, &expires, &used)
 	if errors.Is(err, sql.ErrNoRows) || err == nil && (used != 0 || s.now().UnixMicro() >= expires) {
 		return nil, errCode()

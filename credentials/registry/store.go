@@ -72,19 +72,33 @@ func (s *Store) StatusLists() *statuslist.SQLStore { return s.status }
 // PutIntent implements certs.Store: it writes down the certificate and its
 // record in one commit. The Attachment of the order, if any, is an Attachment.
 func (s *Store) PutIntent(ctx context.Context, in certs.Intent) error {
-	a, _ := in.Attachment.(Attachment)
-	if a.ID == "" {
-		a.ID = NewID()
-	}
-	r, err := recordOf(in, a)
+	r, along, err := recordOf(in)
 	if err != nil {
 		return err
 	}
+	return s.putCertificate(ctx, r, along, func(tx certs.Tx) error { return tx.PutIntent(ctx, in) })
+}
+
+// PutIssued implements certs.Store: it writes down the certificate and its record,
+// as issued, in one commit.
+func (s *Store) PutIssued(ctx context.Context, in certs.Intent, der []byte, at time.Time) error {
+	r, along, err := recordOf(in)
+	if err != nil {
+		return err
+	}
+	digest := sha256.Sum256(der)
+	r.Issued, r.Digest = at, digest[:]
+	return s.putCertificate(ctx, r, along, func(tx certs.Tx) error { return tx.PutIssued(ctx, in, der, at) })
+}
+
+// putCertificate writes down the record of a certificate, and what put and along do,
+// in one commit.
+func (s *Store) putCertificate(ctx context.Context, r *Record, along Along, put func(certs.Tx) error) error {
 	return s.db.Batch(ctx, func(tx *sqldb.Tx) error {
-		if err := a.Along.run(ctx, tx, r.ID); err != nil {
+		if err := along.run(ctx, tx, r.ID); err != nil {
 			return err
 		}
-		if err := certs.In(tx).PutIntent(ctx, in); err != nil {
+		if err := put(certs.In(tx)); err != nil {
 			return err
 		}
 		if err := s.step("intent of the certificate"); err != nil {
@@ -113,13 +127,17 @@ func (s *Store) PutCertificate(ctx context.Context, issuer certs.KeyID, serial *
 	})
 }
 
-// recordOf returns the record of a certificate.
-func recordOf(in certs.Intent, a Attachment) (*Record, error) {
+// recordOf returns the record of a certificate, and what changes along with it.
+func recordOf(in certs.Intent) (r *Record, along Along, err error) {
+	a, _ := in.Attachment.(Attachment)
+	if a.ID == "" {
+		a.ID = NewID()
+	}
 	holder, err := thumbprint(in.Public)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	r := &Record{
+	r = &Record{
 		ID: a.ID, Type: X509, Kind: in.Kind, Issuer: a.Issuer, IssuerKey: in.Issuer, Holder: holder, NotBefore: in.NotBefore, NotAfter: in.NotAfter,
 		Prepared: in.Prepared, Serial: in.Serial.Text(16), Index: -1, Attestation: a.Attestation, Evidence: a.Evidence, State: Valid,
 	}
@@ -131,7 +149,7 @@ func recordOf(in certs.Intent, a Attachment) (*Record, error) {
 	} else if len(in.Names) > 0 {
 		r.Subject = in.Names[0]
 	}
-	return r, nil
+	return r, a.Along, nil
 }
 
 // Begin writes down a token before it is signed, and gives it an index on its
@@ -203,10 +221,14 @@ const columns = `id, type, kind, issuer, issuer_key, client, user_uri, subject, 
 	serial, list, idx, attestation, digest, state, reason, changed`
 
 func insert(ctx context.Context, tx *sqldb.Tx, r *Record) error {
+	var issued any // NULL before it is
+	if !r.Issued.IsZero() {
+		issued = r.Issued.UnixMicro()
+	}
 	_, err := tx.Exec(ctx, `INSERT INTO credential (id, type, kind, issuer, issuer_key, client, user_uri, subject, holder, not_before, not_after, prepared,
-		serial, list, idx, attestation, evidence, state, reason, changed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0)`,
+		issued, serial, list, idx, attestation, evidence, digest, state, reason, changed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0)`,
 		string(r.ID), string(r.Type), string(r.Kind), r.Issuer, r.IssuerKey.String(), r.Client, r.User, r.Subject, r.Holder,
-		r.NotBefore.Unix(), r.NotAfter.Unix(), r.Prepared.UnixMicro(), r.Serial, r.List, r.Index, int64(r.Attestation), r.Evidence, string(r.State))
+		r.NotBefore.Unix(), r.NotAfter.Unix(), r.Prepared.UnixMicro(), issued, r.Serial, r.List, r.Index, int64(r.Attestation), r.Evidence, []byte(r.Digest), string(r.State))
 	return err
 }
 
