@@ -17,7 +17,9 @@ import (
 // An issuerFunc is an enrol.Issuer.
 type issuerFunc func(context.Context, enrol.Order) (*enrol.Issued, error)
 
-func (f issuerFunc) Issue(ctx context.Context, o enrol.Order) (*enrol.Issued, error) { return f(ctx, o) }
+func (f issuerFunc) Issue(ctx context.Context, o enrol.Order) (*enrol.Issued, error) {
+	return f(ctx, o)
+}
 
 // TestCodeSignsOnce counts how often a code has the issuer sign: not while another
 // enrolment has it, not after it was spent, and not after a commit of which the
