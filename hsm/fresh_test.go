@@ -31,6 +31,11 @@ func TestFreshKeys(t *testing.T) {
 		}
 		return pids
 	}
+	waitFor(t, "both workers", func() bool {
+		h, err := tok.Health(t.Context())
+		return err == nil && h.WorkersUp == 2
+	})
+	opening := len(uses("searches for all"))
 	var keys []*hsm.Key
 	for range 4 {
 		info := generate(t, tok, hsm.P256, hsm.UseSign)
@@ -48,20 +53,15 @@ func TestFreshKeys(t *testing.T) {
 			}
 		}
 	}
-	opening := len(uses("searches for all"))
 	sign()
-	for end := time.Now().Add(time.Minute); len(uses("searches for all")) == opening; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("the other worker does not look for new keys")
-		}
+	if signs := slices.Compact(slices.Sorted(slices.Values(uses("signs")))); len(signs) != 1 && len(uses("searches for all")) == opening {
+		t.Errorf("workers %v sign with new keys before they looked", signs)
 	}
-	both := func() bool { return len(slices.Compact(slices.Sorted(slices.Values(uses("signs"))))) == 2 }
-	for end := time.Now().Add(time.Minute); !both(); {
-		if time.Now().After(end) {
-			t.Fatal("the other worker does not sign")
-		}
+	waitFor(t, "the other worker's look for new keys", func() bool { return len(uses("searches for all")) > opening })
+	waitFor(t, "signatures of the other worker", func() bool {
 		sign()
-	}
+		return len(slices.Compact(slices.Sorted(slices.Values(uses("signs"))))) == 2
+	})
 	if n := len(uses("searches for one")); n > 0 {
 		t.Errorf("%d searches for a new key", n)
 	}
@@ -70,6 +70,15 @@ func TestFreshKeys(t *testing.T) {
 	}
 	if err := signOnce(t.Context(), keys[1]); err != nil {
 		t.Error(err)
+	}
+}
+
+func waitFor(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("in vain: %s", what)
+		}
 	}
 }
 
@@ -97,15 +106,16 @@ func TestFreshKeysOfALostWorker(t *testing.T) {
 // generateSoon makes a key when a worker is up again.
 func generateSoon(t *testing.T, tok *hsm.Token) hsm.KeyInfo {
 	t.Helper()
-	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
-		info, err := tok.Generate(t.Context(), hsm.KeySpec{Type: hsm.P256, Use: hsm.UseSign, Label: "again"})
-		if err == nil {
-			return info
-		}
-		if !hsm.Retryable(err) || time.Now().After(end) {
+	var made hsm.KeyInfo
+	waitFor(t, "a key", func() bool {
+		var err error
+		made, err = tok.Generate(t.Context(), hsm.KeySpec{Type: hsm.P256, Use: hsm.UseSign, Label: "again"})
+		if err != nil && !hsm.Retryable(err) {
 			t.Fatal(err)
 		}
-	}
+		return err == nil
+	})
+	return made
 }
 
 // A searching counts searches.
