@@ -55,14 +55,26 @@ type party struct {
 	hub         bool
 }
 
+// A partyKey tells parties apart whose credentials may differ: the leaves of one
+// user, and the external senders of one provider.
 type partyKey struct {
-	sender Sender
-	leaf   uint32
-	user   mimi.URI
+	sender     Sender
+	leaf       uint32
+	user       mimi.URI
+	credential *Credential // the first
+}
+
+func (p *party) key() partyKey {
+	k := partyKey{sender: p.Sender, leaf: p.Leaf, user: p.user}
+	if len(p.Credentials) > 0 {
+		k.credential = &p.Credentials[0]
+	}
+	return k
 }
 
 // A group is everything that one actor does to one user. A user that acts
-// through a member and by an external commit is two actors.
+// through a member and by an external commit is two actors, and so are two
+// external senders of one user with different roles.
 type group struct {
 	by       *party
 	tally    *tally
@@ -76,11 +88,16 @@ type group struct {
 type groupKey struct {
 	by     mimi.URI
 	sender Sender
+	role   *Role
 	user   mimi.URI
 }
 
-// A change is what happens to a user in the participant list.
-type change struct{ from, to mimi.RoleIndex }
+// A change is what happens to a user in the participant list, and who proposes
+// it.
+type change struct {
+	by       *party
+	from, to mimi.RoleIndex
+}
 
 // A tally is what all actors together do to one user.
 type tally struct {
@@ -217,7 +234,7 @@ func (j *judge) match(p *party) int {
 	if j.s.policies.preauth == nil {
 		return -1
 	}
-	key := partyKey{p.Sender, p.Leaf, p.user}
+	key := p.key()
 	i, known := j.matches[key]
 	if !known {
 		i = j.s.policies.preauth.Match(p.Credentials)

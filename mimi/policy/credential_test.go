@@ -174,6 +174,60 @@ func TestPreauthorizedJoins(t *testing.T) {
 	}
 }
 
+// TestCredentialsOfOneName has actors of one name with different credentials: what
+// one may, the other need not.
+func TestCredentialsOfOneName(t *testing.T) {
+	holds := func(claims string) []policy.Credential {
+		return []policy.Credential{must(policy.NewJWT(typeSDJWT, "", []byte(claims)))(t)}
+	}
+	roles := policy.StrictRoles()
+	roles.Role(2).Capabilities = append(roles.Role(2).Capabilities, policy.CanChangeOwnRole, policy.CanRemoveOwnClient)
+	admin := policy.PreAuthRoleEntry{TargetRole: *roles.Role(3), Claimset: []policy.Claim{{CredentialType: typeSDJWT, ID: []byte("desk"), Value: []byte("true")}}}
+	newRoom := func() *kit {
+		return newKit(t, policy.Config{}, "ann:2/3 bob:2 ada:3", roles, &policy.PreAuthData{PreauthorizedEntries: []policy.PreAuthRoleEntry{admin}})
+	}
+	judge := func(k *kit, order ...policy.Proposed) string {
+		return verdictOf(policy.Authorize(k.s, &policy.Bundle{Proposals: order}))
+	}
+
+	// Of two external senders of one provider, one is preauthorised.
+	k := newRoom()
+	enforcer, other := k.actor("!pol@b"), k.actor("!pol@b")
+	enforcer.Credentials, other.Credentials = holds(`{"desk":true}`), holds(`{"desk":false}`)
+	of := func(by policy.Actor, script string) policy.Proposed { return k.proposals(by, script)[0] }
+	for name, c := range map[string]struct {
+		list []policy.Proposed
+		want string
+	}{
+		"the enforcer":                  {[]policy.Proposed{of(enforcer, "drop:bob")}, "ok 6"},
+		"the other":                     {[]policy.Proposed{of(other, "drop:bob")}, "B no-role"},
+		"the other after it":            {[]policy.Proposed{of(enforcer, "drop:bob"), of(other, "drop:ann#0")}, "B no-role"},
+		"the other's half of a removal": {[]policy.Proposed{of(enforcer, "drop:bob"), of(other, "-bob")}, "B no-role"},
+	} {
+		if got := judge(k, c.list...); got != c.want {
+			t.Errorf("%s: %s, want %s", name, got, c.want)
+		}
+	}
+
+	// Of two leaves of one user, one is at the desk.
+	desk, phone := k.actor("ann#0"), k.actor("ann#1")
+	desk.Credentials, phone.Credentials = holds(`{"desk":true}`), holds(`{"desk":false}`)
+	drop := of(desk, "drop:ann#2")
+	for name, c := range map[string]struct {
+		list []policy.Proposed
+		want string
+	}{
+		"the desk":                 {[]policy.Proposed{of(desk, "ann>3")}, "ok 10"},
+		"the phone":                {[]policy.Proposed{of(phone, "ann>3")}, "10 preauth"},
+		"the phone after the desk": {[]policy.Proposed{drop, of(phone, "ann>3")}, "10 preauth"},
+		"the desk after the phone": {[]policy.Proposed{of(phone, "drop:ann#2"), of(desk, "ann>3")}, "ok 10 5"},
+	} {
+		if got := judge(k, c.list...); got != c.want {
+			t.Errorf("%s: %s, want %s", name, got, c.want)
+		}
+	}
+}
+
 // A subject attribute is matched by the octets of its string, in whatever part of
 // the name it stands.
 func TestSubjectAttributes(t *testing.T) {

@@ -84,6 +84,9 @@ func (j *judge) expandRemove(by *party, leaf uint32) *Refusal {
 	if j.committer != nil && j.committer.Sender == Member && j.committer.Leaf == leaf {
 		return by.refuse(RowMLS, CheckOwnRemoval, c.User, "nobody commits the removal of its own leaf")
 	}
+	if by.Sender == NewMemberCommit && (c.User != by.user || c.URI != by.Client) {
+		return by.refuse(RowOwnClient, CheckOwnLeaf, c.User, fmt.Sprintf("leaf %d is not an old one of the joiner", leaf))
+	}
 	j.dropped[leaf] = true
 	j.effect.dropped = append(j.effect.dropped, leaf)
 	g := j.group(by, c.User)
@@ -141,7 +144,7 @@ func (j *judge) listEntry(by *party, index uint32, to mimi.RoleIndex) *Refusal {
 	} else {
 		j.effect.roles = append(j.effect.roles, mimi.UserRolePair{User: user, Role: to})
 	}
-	return j.noteChange(by, user, change{from, to})
+	return j.noteChange(by, user, change{by, from, to})
 }
 
 func (j *judge) listAddition(by *party, a mimi.UserRolePair) *Refusal {
@@ -152,7 +155,7 @@ func (j *judge) listAddition(by *party, a mimi.UserRolePair) *Refusal {
 		return by.refuse(RowClassify, CheckListUpdate, a.User, "role 0 cannot be given")
 	}
 	j.effect.added = append(j.effect.added, a)
-	return j.noteChange(by, a.User, change{mimi.RoleNone, a.Role})
+	return j.noteChange(by, a.User, change{by, mimi.RoleNone, a.Role})
 }
 
 func (j *judge) noteChange(by *party, user mimi.URI, c change) *Refusal {
@@ -172,7 +175,7 @@ func (j *judge) noteChange(by *party, user mimi.URI, c change) *Refusal {
 
 // group returns what an actor does to a user.
 func (j *judge) group(by *party, user mimi.URI) *group {
-	key := groupKey{by.user, by.Sender, user}
+	key := groupKey{by.user, by.Sender, by.role, user}
 	g := j.groups[key]
 	if g == nil {
 		g = &group{by: by, tally: j.tally(user)}

@@ -102,18 +102,30 @@ func (j *judge) baseMembership() *Refusal {
 	if base.FixedMembership && len(j.effect.added)+len(j.effect.removed) > 0 {
 		return constraint(CheckFixedMembership, 0, "nobody is added to or removed from a room of fixed membership")
 	}
-	if len(j.effect.added) == 0 {
+	coming := j.coming()
+	if len(coming) == 0 {
 		return nil
 	}
-	for _, p := range j.effect.added {
+	for _, p := range coming {
 		if p.User.Kind() == mimi.KindPseudonym && !base.PseudonymsAllowed {
 			return constraint(CheckPseudonym, p.Role, "%s is a pseudonym", p.User)
 		}
 	}
 	if base.ParentDependant {
-		return j.inParent(j.effect.added)
+		return j.inParent(coming)
 	}
 	return nil
+}
+
+// coming are those who come into the room: onto the list, or back from a ban.
+func (j *judge) coming() []mimi.UserRolePair {
+	coming := slices.Clone(j.effect.added)
+	for _, p := range j.effect.roles {
+		if j.s.roster.find(p.User).pair.Role == mimi.RoleBanned {
+			coming = append(coming, p)
+		}
+	}
+	return coming
 }
 
 // inParent checks that participants are of the parent room, and that the room
@@ -192,8 +204,26 @@ func (j *judge) newBase() *Refusal {
 			return refusal
 		}
 	}
+	if !base.PseudonymsAllowed && old.PseudonymsAllowed {
+		if refusal := j.noPseudonyms(); refusal != nil {
+			return refusal
+		}
+	}
 	if base.ParentDependant && base.ParentRoom != old.ParentRoom {
 		return j.inParent(j.s.roster.pairs())
+	}
+	return nil
+}
+
+// noPseudonyms checks that nobody stays in the room under a pseudonym.
+func (j *judge) noPseudonyms() *Refusal {
+	for _, p := range j.s.roster.pairs() {
+		if p.User.Kind() != mimi.KindPseudonym {
+			continue
+		}
+		if t := j.tallies[p.User]; t == nil && p.Role != mimi.RoleBanned || t != nil && counted(t.now()) > 0 {
+			return constraint(CheckPseudonym, p.Role, "%s is a pseudonym", p.User)
+		}
 	}
 	return nil
 }

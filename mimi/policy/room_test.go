@@ -59,6 +59,19 @@ func TestNewBasePolicy(t *testing.T) {
 	}
 }
 
+// TestPseudonymsEnd has a room stop allowing pseudonyms, which it does not while
+// somebody is there under one.
+func TestPseudonymsEnd(t *testing.T) {
+	real := setHex("0x0027", &policy.BaseRoomPolicy{MultiDevice: true})
+	allowed := &policy.BaseRoomPolicy{MultiDevice: true, PseudonymsAllowed: true}
+	k := newKit(t, policy.Config{}, "sue:4 anon1:2 anon2:1/0", policy.CooperativeRoles(), allowed)
+	k.expect("sue: "+real, "Z pseudonym")
+	k.expect("sue: -anon1 drop:anon1 "+real, "ok 3 11")
+	k.apply("sue: -anon1 drop:anon1")
+	k.apply("sue: " + real)
+	k.expect("sue: anon2>2", "Z pseudonym")
+}
+
 // parentRoom is a parent by the names of its users.
 type parentRoom []string
 
@@ -72,6 +85,11 @@ func TestParentDependantRoom(t *testing.T) {
 	inside := policy.Config{Parent: parentRoom{"ann", "ada", "eve", "kim"}}
 	newKit(t, inside, "ann:2 ada:3", policy.CooperativeRoles(), base).expectAll([]expectation{
 		{"ann: +eve:2", "ok 1"}, {"ann: +joe:2", "Z parent"}, {"ann: +eve:2 +kim:2", "Z parent"}, {"ada: +joe:1", "ok 1"},
+	})
+	// Who is banned need not be in the parent room, and does not come back from
+	// the ban without it.
+	newKit(t, inside, "ada:3 joe:1/0 eve:1/0", policy.CooperativeRoles(), base).expectAll([]expectation{
+		{"ada: joe>2", "Z parent"}, {"ada: eve>2", "ok 9"},
 	})
 	newKit(t, policy.Config{}, "ann:2 ada:3", policy.CooperativeRoles(), base).expect("ann: +eve:2", "Z parent")
 	newKit(t, policy.Config{Member: true}, "ann:2 ada:3", policy.CooperativeRoles(), base).expect("ann: +eve:2", "ok 1")

@@ -207,7 +207,7 @@ func (j *judge) ownRole(g *group) *Refusal {
 	if j.s.policies.self.Allows(g.change.from, g.change.to) {
 		return nil
 	}
-	i := j.match(g.by)
+	i := j.match(g.change.by)
 	if i < 0 || j.s.policies.preauth.PreauthorizedEntries[i].TargetRole.Index != g.change.to {
 		return g.refuse(RowOwnRole, CheckPreauth, fmt.Sprintf("the first matching entry does not give role %d", g.change.to))
 	}
@@ -232,19 +232,6 @@ func (j *judge) addOwn(g *group) *Refusal {
 		return g.refuse(RowOwnClient, CheckExternalProposal, "the room takes no external proposals")
 	case g.joins && !j.s.policies.externalCommits():
 		return g.refuse(RowOwnClient, CheckExternalCommit, "the room takes no external commits")
-	case g.joins:
-		return j.resync(g)
-	}
-	return nil
-}
-
-// resync checks that what an external commit removes is the joiner's own old
-// leaf.
-func (j *judge) resync(g *group) *Refusal {
-	for _, leaf := range g.removals {
-		if j.s.leaves[leaf].URI != g.by.Client {
-			return g.refuse(RowOwnClient, CheckOwnLeaf, fmt.Sprintf("leaf %d is not an old one of the joiner", leaf))
-		}
 	}
 	return nil
 }

@@ -75,6 +75,8 @@ type actors struct {
 	leaf func(mls.LeafIndex) *mls.LeafNode
 	// listers are the members who change the participant list.
 	listers map[uint32]bool
+	// known are the members and external senders that were found out.
+	known map[mls.Sender]policy.Actor
 }
 
 func (a *actors) note(s mls.Sender, p mls.Proposal) {
@@ -127,9 +129,9 @@ func (a *actors) path(r mls.Replaced) (policy.Client, error) {
 func (a *actors) actor(s mls.Sender, p mls.Proposal) (policy.Actor, error) {
 	switch s.Type {
 	case mls.SenderMember:
-		return a.member(s)
+		return a.once(s, a.member)
 	case mls.SenderExternal:
-		return a.external(s.Index)
+		return a.once(s, a.external)
 	case mls.SenderNewMemberProposal:
 		add, ok := p.(*mls.Add)
 		if !ok {
@@ -141,16 +143,32 @@ func (a *actors) actor(s mls.Sender, p mls.Proposal) (policy.Actor, error) {
 	return policy.Actor{}, fmt.Errorf("room: a proposal of sender type %d", s.Type)
 }
 
-func (a *actors) external(index uint32) (policy.Actor, error) {
+// once finds out a sender once, however much it proposes: package policy takes
+// the same credentials for one party.
+func (a *actors) once(s mls.Sender, find func(mls.Sender) (policy.Actor, error)) (policy.Actor, error) {
+	if actor, ok := a.known[s]; ok {
+		return actor, nil
+	}
+	actor, err := find(s)
+	if err == nil {
+		if a.known == nil {
+			a.known = make(map[mls.Sender]policy.Actor)
+		}
+		a.known[s] = actor
+	}
+	return actor, err
+}
+
+func (a *actors) external(s mls.Sender) (policy.Actor, error) {
 	senders, err := a.ext.ExternalSenders()
 	if err != nil {
 		return policy.Actor{}, err
 	}
-	if int64(index) >= int64(len(senders)) {
-		return policy.Actor{}, fmt.Errorf("room: external sender %d of %d", index, len(senders))
+	if int64(s.Index) >= int64(len(senders)) {
+		return policy.Actor{}, fmt.Errorf("room: external sender %d of %d", s.Index, len(senders))
 	}
-	s, err := a.who.ExternalSender(a.ctx, senders[index])
-	return policy.Actor{Sender: policy.External, User: s.URI, Credentials: s.Credentials}, err
+	who, err := a.who.ExternalSender(a.ctx, senders[s.Index])
+	return policy.Actor{Sender: policy.External, User: who.URI, Credentials: who.Credentials}, err
 }
 
 func (a *actors) proposal(p mls.Proposal) (policy.Proposal, error) {
