@@ -10,6 +10,7 @@ import (
 	"maps"
 	"math"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -46,29 +47,32 @@ type errCase struct{ err error }
 func (e *errCase) Error() string { return e.err.Error() }
 
 // loadCorpus reads the cases of a .json or .json.gz file.
-func loadCorpus(name string) ([]*corpusCase, error) {
-	raw, err := readCorpusFile(name)
+func loadCorpus(name string, stdin io.Reader) ([]*corpusCase, error) {
+	raw, err := readCorpusFile(name, stdin)
 	if err != nil {
 		return nil, err
 	}
 	return parseCorpus(raw)
 }
 
-func readCorpusFile(name string) ([]byte, error) {
-	f, err := openInput(name)
+func readCorpusFile(name string, stdin io.Reader) ([]byte, error) {
+	f, err := openInput(name, stdin)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
 	raw, err := io.ReadAll(io.LimitReader(f, maxCorpusOctets+1))
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+		return nil, err
 	}
 	if len(raw) > maxCorpusOctets {
-		return nil, fmt.Errorf("%s: more than %d octets", name, maxCorpusOctets)
+		return nil, fmt.Errorf("more than %d octets", maxCorpusOctets)
 	}
 	return raw, nil
 }
+
+// standardInput is the name of a file that stands for standard input.
+const standardInput = "-"
 
 // An input is a file that is read, inflated if its name ends in .gz.
 type input struct {
@@ -76,7 +80,10 @@ type input struct {
 	io.Closer
 }
 
-func openInput(name string) (*input, error) {
+func openInput(name string, stdin io.Reader) (*input, error) {
+	if name == standardInput {
+		return &input{stdin, io.NopCloser(stdin)}, nil
+	}
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, err
@@ -87,7 +94,7 @@ func openInput(name string) (*input, error) {
 	z, err := gzip.NewReader(f)
 	if err != nil {
 		f.Close()
-		return nil, fmt.Errorf("%s: %w", name, err)
+		return nil, err
 	}
 	return &input{z, f}, nil
 }
@@ -208,19 +215,35 @@ func innerKey(v json.RawMessage) json.RawMessage {
 	return v
 }
 
-// runCorpus judges every case of every file and writes the result lines.
-func runCorpus(name string, args []string, judge judge, stdout, stderr io.Writer) int {
+// corpusFiles returns the files of a command that has no flags. Without a file,
+// or with a flag, it is bad usage.
+func corpusFiles(name string, args []string, stderr io.Writer) (files []string, ok bool) {
+	for i, arg := range args {
+		if arg == "--" {
+			args = append(slices.Clone(args[:i]), args[i+1:]...)
+			break
+		}
+		if strings.HasPrefix(arg, "-") && arg != standardInput {
+			fmt.Fprintf(stderr, "conformance %s: no flag %q\n", name, arg)
+			return nil, false
+		}
+	}
 	if len(args) == 0 {
 		fmt.Fprintf(stderr, "usage: conformance %s FILE...\n", name)
+		return nil, false
+	}
+	return args, true
+}
+
+// runCorpus judges every case of every file and writes the result lines.
+func runCorpus(name string, args []string, judge judge, stdin io.Reader, stdout, stderr io.Writer) int {
+	files, ok := corpusFiles(name, args, stderr)
+	if !ok {
 		return exitUsage
 	}
 	var t tally
-	for _, file := range args {
-		if strings.HasPrefix(file, "-") {
-			fmt.Fprintf(stderr, "conformance %s: no flag %q\n", name, file)
-			return exitUsage
-		}
-		cases, err := loadCorpus(file)
+	for _, file := range files {
+		cases, err := loadCorpus(file, stdin)
 		if err != nil {
 			fmt.Fprintf(stderr, "conformance %s: %s: %v\n", name, file, err)
 			t.failed++

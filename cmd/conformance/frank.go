@@ -2,13 +2,13 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 
 	"github.com/privyseal/privyseal/mimi"
 	"github.com/privyseal/privyseal/mls"
@@ -53,28 +53,21 @@ type frankCase struct {
 var errFrankCase = errors.New("malformed")
 
 // runFrank judges franks, one JSON object a line, in files or on standard
-// input. The members of a line are those of frankCase:
-//
-//	{"id":"1","sender_uri":"mimi://a.example/u/alice","room_uri":"mimi://a.example/r/club",
-//	 "accepted_timestamp":1644387225019,"salt":"…","application_data":"…","franking_tag":"…",
-//	 "server_frank":"…","ciphersuite":1,"signature":"…","franking_public_key":"…",
-//	 "hub_key":"…","expect":"accept"}
-//
-// Each line gives `ID accept`, `ID refuse (reason)` or, for a cipher suite
-// that is not supported, `ID skip`; the reasons are those of mimi.FrankReason,
-// or malformed. A verdict that differs from expect, or from reason if both are
-// there, is followed by a line that begins with FAIL. If any line expects
-// something, the last line counts them. The exit status is 1 if one failed, or
-// if a line that expects nothing was refused.
+// input, as help/frank.txt says.
 func runFrank(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	if len(args) > 0 && strings.HasPrefix(args[0], "-") {
-		fmt.Fprintln(stderr, "usage: conformance frank [FILE...]")
+	if len(args) == 0 {
+		args = []string{standardInput}
+	}
+	files, ok := corpusFiles("frank", args, stderr)
+	if !ok {
 		return exitUsage
 	}
 	j := &frankJudge{stdout: stdout}
-	if err := j.files(args, stdin); err != nil {
-		fmt.Fprintln(stderr, "conformance frank:", err)
-		return exitFailed
+	for _, name := range files {
+		if err := j.file(name, stdin); err != nil {
+			fmt.Fprintf(stderr, "conformance frank: %s: %v\n", name, err)
+			j.failed++
+		}
 	}
 	if j.expected {
 		fmt.Fprintf(stdout, "%d passed, %d failed, %d skipped\n", j.passed, j.failed, j.skipped)
@@ -92,49 +85,53 @@ type frankJudge struct {
 	refused                 bool // a line that expects nothing was refused
 }
 
-func (j *frankJudge) files(names []string, stdin io.Reader) error {
-	if len(names) == 0 {
-		return j.lines("standard input", stdin)
+// file judges the lines of a file, of which there must be one.
+func (j *frankJudge) file(name string, stdin io.Reader) error {
+	f, err := openInput(name, stdin)
+	if err != nil {
+		return err
 	}
-	for _, name := range names {
-		f, err := openInput(name)
-		if err != nil {
+	defer f.Close()
+	lines, judged := bufio.NewReaderSize(f, 64<<10), 0
+	for n := 1; ; n++ {
+		line, err := readLine(lines, maxFrankLine)
+		if err != nil && err != io.EOF && !errors.Is(err, errLongLine) {
 			return err
 		}
-		err = j.lines(name, f)
-		f.Close()
-		if err != nil {
-			return err
+		if len(bytes.TrimSpace(line)) > 0 || errors.Is(err, errLongLine) {
+			judged++
+			j.line(n, line, err)
 		}
+		if err == io.EOF {
+			break
+		}
+	}
+	if judged == 0 {
+		return errors.New("no line with a frank")
 	}
 	return nil
 }
 
-func (j *frankJudge) lines(name string, r io.Reader) error {
-	s := bufio.NewScanner(r)
-	s.Buffer(nil, maxFrankLine)
-	for n := 1; s.Scan(); n++ {
-		if len(s.Bytes()) == 0 {
-			continue
-		}
-		var c frankCase
-		if err := json.Unmarshal(s.Bytes(), &c); err != nil {
-			return fmt.Errorf("%s line %d: %w", name, n, err)
-		}
-		if c.ID == "" {
-			c.ID = fmt.Sprint(n)
-		}
-		j.one(&c)
+// line judges one line. One that cannot be read fails, whatever it expects.
+func (j *frankJudge) line(n int, line []byte, err error) {
+	var c frankCase
+	if !errors.Is(err, errLongLine) {
+		err = json.Unmarshal(line, &c)
 	}
-	if err := s.Err(); err != nil {
-		return fmt.Errorf("%s: %w", name, err)
+	if c.ID == "" {
+		c.ID = fmt.Sprint(n)
 	}
-	return nil
+	if err != nil {
+		j.failed++
+		fmt.Fprintf(j.stdout, "FAIL %s want=readable got=unread (%v)\n", c.ID, err)
+		return
+	}
+	j.one(&c)
 }
 
 func (j *frankJudge) one(c *frankCase) {
 	j.expected = j.expected || c.Expect != ""
-	if !c.CipherSuite.Supported() {
+	if c.CipherSuite != 0 && !c.CipherSuite.Supported() {
 		fmt.Fprintf(j.stdout, "%s skip\n", c.ID)
 		j.skipped++
 		return
@@ -205,6 +202,9 @@ func (c *frankCase) report(m *mimi.FrankedMessage) error {
 
 func (c *frankCase) message() (*mimi.FrankedMessage, error) {
 	r := frankReader{}
+	if c.CipherSuite == 0 {
+		r.fail("ciphersuite", errors.New("there is none"))
+	}
 	m := &mimi.FrankedMessage{
 		Content: mimi.FrankedContent{
 			ApplicationData: r.octets("application_data", c.ApplicationData, -1),

@@ -102,7 +102,12 @@ func TestFrankFails(t *testing.T) {
 	}{
 		{"wrong verdicts", []string{wrong}, "", want},
 		{"refused without an expectation", nil, frankLine(t, map[string]any{"expect": "", "franking_tag": strings.Repeat("00", 32)}), "original refuse (frank-tag)\n"},
-		{"not JSON", nil, "{\n", ""},
+		{"not JSON", nil, "{\n" + frankLine(t, nil), "FAIL 1 want=readable got=unread (unexpected end of JSON input)\noriginal accept\n1 passed, 1 failed, 0 skipped\n"},
+		{"no line", nil, "", ""},
+		{"no frank in a line", nil, " \n\n", ""},
+		{"a line that is too long", nil, strings.Repeat(" ", maxFrankLine) + "{}\n" + frankLine(t, nil), "FAIL 1 want=readable got=unread (the line is too long: more than 8388608 octets)\noriginal accept\n1 passed, 1 failed, 0 skipped\n"},
+		{"the last line is too long", nil, frankLine(t, nil) + strings.Repeat(" ", maxFrankLine+1), "original accept\nFAIL 2 want=readable got=unread (the line is too long: more than 8388608 octets)\n1 passed, 1 failed, 0 skipped\n"},
+		{"no cipher suite", nil, frankLine(t, map[string]any{"ciphersuite": 0}), "original refuse (malformed)\nFAIL original want=accept got=refuse (malformed)\n0 passed, 1 failed, 0 skipped\n"},
 		{"no such file", []string{wrong + "x"}, "", ""},
 	} {
 		var stdout, stderr bytes.Buffer

@@ -8,6 +8,7 @@
 package main
 
 import (
+	"embed"
 	"fmt"
 	"io"
 	"os"
@@ -24,6 +25,11 @@ const (
 // A subcommand is a function of its arguments and the three streams; it
 // returns the exit status.
 type subcommand func(args []string, stdin io.Reader, stdout, stderr io.Writer) int
+
+// help says for each subcommand what it takes and gives.
+//
+//go:embed help
+var help embed.FS
 
 // subcommands is the whole surface: one line each.
 var subcommands = map[string]subcommand{
@@ -45,20 +51,35 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	if len(args) == 0 {
 		return usage(stderr)
 	}
+	if wantsHelp(args[0]) {
+		usage(stdout)
+		return exitOK
+	}
 	cmd, ok := subcommands[args[0]]
 	if !ok {
 		fmt.Fprintf(stderr, "conformance: no subcommand %q\n", args[0])
 		return usage(stderr)
 	}
+	if len(args) > 1 && wantsHelp(args[1]) {
+		text, err := help.ReadFile("help/" + args[0] + ".txt")
+		if err != nil {
+			fmt.Fprintf(stderr, "conformance %s: %v\n", args[0], err)
+			return exitFailed
+		}
+		stdout.Write(text)
+		return exitOK
+	}
 	return cmd(args[1:], stdin, stdout, stderr)
 }
 
-func usage(stderr io.Writer) int {
+func wantsHelp(arg string) bool { return arg == "-h" || arg == "-help" || arg == "--help" }
+
+func usage(w io.Writer) int {
 	names := make([]string, 0, len(subcommands))
 	for name := range subcommands {
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	fmt.Fprintf(stderr, "usage: conformance SUBCOMMAND [ARGUMENT...]\nsubcommands: %v\n", names)
+	fmt.Fprintf(w, "usage: conformance SUBCOMMAND [ARGUMENT...]\nsubcommands: %v\nconformance SUBCOMMAND --help says what one takes and gives.\nA file named - is standard input; one whose name ends in .gz is inflated.\n", names)
 	return exitUsage
 }

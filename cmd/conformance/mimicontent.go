@@ -11,7 +11,7 @@ import (
 )
 
 // runMIMIContent judges files that are one MIMI content message each.
-func runMIMIContent(args []string, _ io.Reader, stdout, stderr io.Writer) int {
+func runMIMIContent(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("mimi-content", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	sender := flags.String("sender", "", "user `URI` of the sender, for the message ID")
@@ -20,13 +20,13 @@ func runMIMIContent(args []string, _ io.Reader, stdout, stderr io.Writer) int {
 	if err := flags.Parse(args); err != nil {
 		return exitUsage
 	}
-	if flags.NArg() == 0 {
+	if flags.NArg() == 0 || (*sender == "") != (*room == "") {
 		fmt.Fprintln(stderr, "usage: conformance mimi-content [--sender URI --room URI] [--reencode] FILE...")
 		return exitUsage
 	}
 	status := exitOK
 	for _, name := range flags.Args() {
-		verdict, err := judgeContent(name, *sender, *room, *reencode)
+		verdict, err := judgeContent(name, stdin, *sender, *room, *reencode)
 		if err != nil {
 			status = exitFailed
 			fmt.Fprintln(stderr, err)
@@ -37,8 +37,8 @@ func runMIMIContent(args []string, _ io.Reader, stdout, stderr io.Writer) int {
 	return status
 }
 
-func judgeContent(name, sender, room string, reencode bool) (string, error) {
-	encoded, err := readBounded(name, content.MaxMessage)
+func judgeContent(name string, stdin io.Reader, sender, room string, reencode bool) (string, error) {
+	encoded, err := readBounded(name, stdin, content.MaxMessage)
 	if err != nil {
 		return "", err
 	}
@@ -55,7 +55,7 @@ func judgeContent(name, sender, room string, reencode bool) (string, error) {
 			return "", errReencode
 		}
 	}
-	if sender == "" && room == "" {
+	if sender == "" {
 		return "ok", nil
 	}
 	id, err := content.ComputeID(sender, room, encoded, m.Salt)
@@ -69,8 +69,8 @@ var errReencode = errors.New("encoding what was decoded gives other octets")
 
 // readBounded reads a file of at most one octet more than limit, so that the
 // decoder can say that it is too large.
-func readBounded(name string, limit int64) ([]byte, error) {
-	f, err := openInput(name)
+func readBounded(name string, stdin io.Reader, limit int64) ([]byte, error) {
+	f, err := openInput(name, stdin)
 	if err != nil {
 		return nil, err
 	}

@@ -37,6 +37,7 @@ func TestMIMIContent(t *testing.T) {
 		{[]string{good, bad}, exitFailed, good + " ok\n" + bad + " refused (malformed)\n"},
 		{[]string{filepath.Join(dir, "absent")}, exitFailed, filepath.Join(dir, "absent") + " refused (unreadable)\n"},
 		{nil, exitUsage, ""},
+		{[]string{"--sender", f[1], good}, exitUsage, ""}, // a message ID is over both
 		{[]string{"--no-such-flag"}, exitUsage, ""},
 	} {
 		var stdout, stderr bytes.Buffer

@@ -9,7 +9,7 @@ import (
 )
 
 // runMLS checks files of test vectors in the formats of the MLS working group.
-func runMLS(args []string, _ io.Reader, stdout, stderr io.Writer) int {
+func runMLS(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("mls", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	verbose := flags.Bool("v", false, "name each failing case and check")
@@ -22,7 +22,7 @@ func runMLS(args []string, _ io.Reader, stdout, stderr io.Writer) int {
 	}
 	var total vectors.Report
 	for _, file := range flags.Args() {
-		r := checkVectors(file, stderr)
+		r := checkVectors(file, stdin, stderr)
 		fmt.Fprintf(stdout, "%s passed=%d failed=%d skipped=%d\n", vectors.Name(file), r.Passed, r.Failed, r.Skipped)
 		if *verbose {
 			for _, f := range r.Failures {
@@ -42,13 +42,13 @@ func runMLS(args []string, _ io.Reader, stdout, stderr io.Writer) int {
 
 // checkVectors counts a file that cannot be read, or holds no case, as one
 // failure.
-func checkVectors(file string, stderr io.Writer) *vectors.Report {
+func checkVectors(file string, stdin io.Reader, stderr io.Writer) *vectors.Report {
 	r, err := func() (*vectors.Report, error) {
 		format, err := vectors.Format(file)
 		if err != nil {
 			return nil, err
 		}
-		raw, err := readCorpusFile(file)
+		raw, err := readCorpusFile(file, stdin)
 		if err != nil {
 			return nil, err
 		}

@@ -44,6 +44,9 @@ func runMLSPeer(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	keys, err := openKeys(ctx, *key)
 	if err != nil {
 		fmt.Fprintf(stderr, "conformance mls-peer: %v\n", err)
+		if errors.Is(err, errKeyUsage) {
+			return exitUsage
+		}
 		return exitFailed
 	}
 	p := newPeer(keys)
@@ -119,7 +122,7 @@ func (p *peer) serve(ctx context.Context, in io.Reader, out io.Writer) error {
 	lines := bufio.NewReaderSize(in, 64<<10)
 	w := bufio.NewWriter(out)
 	for !p.done {
-		line, err := readLine(lines)
+		line, err := readLine(lines, maxRequest)
 		if len(bytes.TrimSpace(line)) > 0 || errors.Is(err, errLongLine) {
 			if werr := writeResponse(w, p.answer(ctx, line, err)); werr != nil {
 				return werr
@@ -135,16 +138,17 @@ func (p *peer) serve(ctx context.Context, in io.Reader, out io.Writer) error {
 	return nil
 }
 
-var errLongLine = fmt.Errorf("the line is longer than %d octets", maxRequest)
+var errLongLine = errors.New("the line is too long")
 
-// readLine reads a line. One that is too long is read to its end and dropped.
-func readLine(r *bufio.Reader) ([]byte, error) {
+// readLine reads a line of at most most octets. One that is longer is read to its
+// end and dropped.
+func readLine(r *bufio.Reader, most int) ([]byte, error) {
 	var line []byte
 	var long error
 	for {
 		part, err := r.ReadSlice('\n')
-		if len(line)+len(part) > maxRequest {
-			line, long = nil, errLongLine
+		if len(line)+len(part) > most {
+			line, long = nil, fmt.Errorf("%w: more than %d octets", errLongLine, most)
 		}
 		if long == nil {
 			line = append(line, part...)
@@ -152,8 +156,8 @@ func readLine(r *bufio.Reader) ([]byte, error) {
 		if err == bufio.ErrBufferFull {
 			continue
 		}
-		if err == nil {
-			err = long
+		if long != nil && (err == nil || err == io.EOF) {
+			err = long // the end of the input is found again
 		}
 		return line, err
 	}

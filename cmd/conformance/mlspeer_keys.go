@@ -24,6 +24,9 @@ import (
 // make.
 var errNoSuchKey = errors.New("the device makes no such key")
 
+// errKeyUsage is bad usage of --key.
+var errKeyUsage = errors.New("--key must be software, pkcs11:URI or tpm:ADDRESS")
+
 // A keySource makes the keys of clients: in software or in a device.
 type keySource interface {
 	suites() []mls.CipherSuite
@@ -52,7 +55,7 @@ func openKeys(ctx context.Context, key string) (keySource, error) {
 		}
 		return &tpmKeys{device: d}, nil
 	}
-	return nil, errors.New("--key must be software, pkcs11:URI or tpm:ADDRESS")
+	return nil, errKeyUsage
 }
 
 // signatureCurves are those of the suites that sign with ECDSA.

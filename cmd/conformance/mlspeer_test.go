@@ -606,12 +606,12 @@ func TestPeerDecode(t *testing.T) {
 }
 
 func TestPeerUsage(t *testing.T) {
-	for _, args := range [][]string{{"x"}, {"--what"}} {
+	for _, args := range [][]string{{"x"}, {"--what"}, {"--key", "software:x"}, {"--key", "cloud:x"}, {"--key", ""}} {
 		if status := run(append([]string{"mls-peer"}, args...), strings.NewReader(""), io.Discard, io.Discard); status != exitUsage {
 			t.Errorf("%v: status %d", args, status)
 		}
 	}
-	for _, key := range []string{"software:x", "pkcs11:token=x", "pkcs11:token=x?module-path=/nowhere.so", "tpm:", "cloud:x", ""} {
+	for _, key := range []string{"pkcs11:token=x", "pkcs11:token=x?module-path=/nowhere.so", "tpm:"} {
 		if status := run([]string{"mls-peer", "--key", key}, strings.NewReader(""), io.Discard, io.Discard); status != exitFailed {
 			t.Errorf("--key %q: status %d", key, status)
 		}

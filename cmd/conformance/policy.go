@@ -12,66 +12,16 @@ import (
 	"github.com/privyseal/privyseal/mimi/policy"
 )
 
-// runPolicy judges actions in rooms (draft-ietf-mimi-room-policy-03).
-//
-// A file is {"format":"mimi-room-policy", "defaults":{...}, "cases":[...]}. A
-// case inherits the members of defaults, and members that are not named here
-// are ignored. It has a room, what credentials say, and actions; each accepted
-// action is carried out before the next is judged:
-//
-//	{"id": "...",
-//	 "room": {
-//	   "uri": "mimi://a.example/r/club",        // its host is the hub
-//	   "roles": "cooperative",                  // strict, moderated, multi-organization, or a list:
-//	     // [{"role_index":2, "role_name":"user", "role_description":"",
-//	     //   "role_capabilities":["canSendMessage", "0xF001"],
-//	     //   "minimum_participants_constraint":0, "maximum_participants_constraint":9,
-//	     //   "minimum_active_participants_constraint":0, "maximum_active_participants_constraint":9,
-//	     //   "authorized_role_changes":[[0,[2]], [2,[0]]]}]
-//	   "base": {"fixed_membership":false, "parent_dependant":false, "parent_room":"", "multi_device":true,
-//	            "max_clients":9, "max_users":9, "pseudonyms_allowed":false},   // multi_device is true if absent
-//	   "operational": {"external_proposal_allowed":true, "external_commit_allowed":true},
-//	   "preauth": [{"claimset":[{"credential_type":6, "id":"groups", "value":"staff"}], "role":2}],
-//	   "components": {"0x002e": "02"},          // any component, in hexadecimal
-//	   "participants": [{"user":"mimi://a.example/u/ann", "role":2, "clients":["mimi://a.example/d/ann/1"]}],
-//	   "parent": ["mimi://a.example/u/ann"],    // users of the parent room
-//	   "member": false,                         // judge as a member does, not as the hub
-//	   "self_role_changes": false, "pending_preference": false},
-//	 "credentials": {"mimi://a.example/u/eve": [{"type":6, "jwt":{"groups":["staff"]}}]},
-//	 "actions": [
-//	   {"kind":"bundle", "by":"mimi://a.example/d/ann/1",
-//	    "proposals":[{"type":"participants", "remove":["mimi://a.example/u/bob"]},
-//	                 {"type":"remove", "client":"mimi://a.example/d/bob/1"}],
-//	    "expect":"accept", "rows":["3"]},
-//	   {"kind":"message", "by":"...", "expect":"refuse", "row":"13", "check":"capability"}]}
-//
-// The leaves of the clients are numbered in the order of the list. In a claim
-// of preauth, id_hex and value_hex stand for id and value that are not text. A
-// credential has jwt, or cwt or x509 in hexadecimal.
-//
-// kind is commit, bundle (bare proposals), message (by a user, with needs),
-// delivery (to a user) or deed (by an actor, with needs: ["canDestroyRoom"]).
-// The actor is a member's client URI, or {"sender":"external", "user":...},
-// {"sender":"new_member_commit" or "new_member_proposal", "user":..., "client":...}
-// or {"sender":"member", "leaf":0}. A proposal may have a by of its own. A
-// commit may have "code":{"valid":true, "role":2} and "path":{"user":..., "client":...}.
-// The types of proposals are add, update (user and client), remove (client or
-// leaf), self_remove, psk, reinit, external_init, group_context_extensions,
-// app_data_update (component, and value in hexadecimal, or roles, or preauth, or
-// remove_component), participants (add and change: lists of user and role;
-// remove: users; indices are looked up), app_ephemeral (component) and custom.
-//
-// expect is accept if absent; rows, row and check are compared where they are
-// given. A case passes if all its actions do. A line of output is
-// FAIL id#action want=VERDICT got=VERDICT (why).
-func runPolicy(args []string, _ io.Reader, stdout, stderr io.Writer) int {
-	if len(args) == 0 || strings.HasPrefix(args[0], "-") {
-		fmt.Fprintln(stderr, "usage: conformance policy FILE...")
+// runPolicy judges actions in rooms (draft-ietf-mimi-room-policy-03), as
+// help/policy.txt says.
+func runPolicy(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	files, ok := corpusFiles("policy", args, stderr)
+	if !ok {
 		return exitUsage
 	}
 	var t tally
-	for _, file := range args {
-		cases, err := loadCorpus(file)
+	for _, file := range files {
+		cases, err := loadCorpus(file, stdin)
 		if err != nil {
 			fmt.Fprintf(stderr, "conformance policy: %s: %v\n", file, err)
 			t.failed++

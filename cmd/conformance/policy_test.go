@@ -21,7 +21,7 @@ func policyLines(t *testing.T, files ...string) (int, []string) {
 
 func TestPolicyCorpus(t *testing.T) {
 	status, lines := policyLines(t, "testdata/policy.json")
-	if want := "19 passed, 0 failed, 0 skipped"; status != exitOK || len(lines) != 1 || lines[0] != want {
+	if want := "21 passed, 0 failed, 0 skipped"; status != exitOK || len(lines) != 1 || lines[0] != want {
 		t.Errorf("status %d, output\n%s\nwant %s", status, strings.Join(lines, "\n"), want)
 	}
 }
@@ -37,7 +37,7 @@ func TestPolicyCorpusTurnedRound(t *testing.T) {
 	other := strings.NewReplacer(`"check": "`, `"check": "un`, `"rows": [`, `"rows": ["99", `)
 	for name, replacer := range map[string]*strings.Replacer{"verdicts": turned, "checks": other} {
 		status, lines := policyLines(t, writePolicy(t, replacer.Replace(string(raw))))
-		if last := lines[len(lines)-1]; status != exitFailed || last != "0 passed, 19 failed, 0 skipped" {
+		if last := lines[len(lines)-1]; status != exitFailed || last != "0 passed, 21 failed, 0 skipped" {
 			t.Errorf("%s: status %d, %s", name, status, last)
 		}
 	}
@@ -94,6 +94,10 @@ func TestPolicyUsage(t *testing.T) {
 		if status, _ := policyLines(t, args...); status != exitUsage {
 			t.Errorf("%v: status %d", args, status)
 		}
+	}
+	policy := filepath.Join("testdata", "policy.json")
+	if status, _ := policyLines(t, policy, "-v"); status != exitUsage {
+		t.Errorf("a flag after a file: status %d", status)
 	}
 	status, lines := policyLines(t, filepath.Join(t.TempDir(), "none.json"))
 	if status != exitFailed || lines[0] != "0 passed, 1 failed, 0 skipped" {

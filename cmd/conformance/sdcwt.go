@@ -14,8 +14,8 @@ import (
 	"github.com/privyseal/privyseal/credentials/sdcwt"
 )
 
-func runSDCWT(args []string, _ io.Reader, stdout, stderr io.Writer) int {
-	return runCorpus("sdcwt", args, judgeSDCWT, stdout, stderr)
+func runSDCWT(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	return runCorpus("sdcwt", args, judgeSDCWT, stdin, stdout, stderr)
 }
 
 // corpusDisclosures bounds the disclosures of a token. The draft names no

@@ -10,8 +10,8 @@ import (
 	"github.com/privyseal/privyseal/credentials/sdjwt"
 )
 
-func runSDJWT(args []string, _ io.Reader, stdout, stderr io.Writer) int {
-	return runCorpus("sdjwt", args, judgeSDJWT, stdout, stderr)
+func runSDJWT(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	return runCorpus("sdjwt", args, judgeSDJWT, stdin, stdout, stderr)
 }
 
 // maxCorpusToken bounds a token that is judged by the specification alone.

@@ -145,9 +145,31 @@ func TestSDJWTUsage(t *testing.T) {
 			t.Errorf("%s: status %d, want %d; %q", name, status, c.want, lines)
 		}
 	}
-	var stderr bytes.Buffer
+	var stdout, stderr bytes.Buffer
+	corpus, err := os.Open(corpusFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer corpus.Close()
+	if status := run([]string{"sdjwt", "-"}, corpus, &stdout, &stderr); status != exitOK {
+		t.Errorf("on standard input: status %d: %s%s", status, &stdout, &stderr)
+	}
 	if run(nil, nil, nil, &stderr) != exitUsage || run([]string{"nothing"}, nil, nil, &stderr) != exitUsage {
 		t.Error("bad subcommands are not bad usage")
+	}
+}
+
+// TestHelp asks every subcommand what it takes, which is no bad usage.
+func TestHelp(t *testing.T) {
+	for name := range subcommands {
+		var stdout, stderr bytes.Buffer
+		if status := run([]string{name, "--help"}, nil, &stdout, &stderr); status != exitOK || !strings.HasPrefix(stdout.String(), "usage: conformance "+name) {
+			t.Errorf("%s: status %d, %q", name, status, &stdout)
+		}
+	}
+	var stdout bytes.Buffer
+	if status := run([]string{"--help"}, nil, &stdout, nil); status != exitOK || !strings.HasPrefix(stdout.String(), "usage: ") {
+		t.Errorf("status %d, %q", status, &stdout)
 	}
 }
 

@@ -15,8 +15,8 @@ import (
 	"github.com/privyseal/privyseal/credentials/statuslist"
 )
 
-func runStatusList(args []string, _ io.Reader, stdout, stderr io.Writer) int {
-	return runCorpus("statuslist", args, judgeStatusList, stdout, stderr)
+func runStatusList(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	return runCorpus("statuslist", args, judgeStatusList, stdin, stdout, stderr)
 }
 
 func judgeStatusList(c *corpusCase) error {
