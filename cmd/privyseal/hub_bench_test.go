@@ -271,34 +271,50 @@ func eachDatabase(b *testing.B, f func(b *testing.B, database string)) {
 // over mutual TLS.
 func BenchmarkHubSoftHSM(b *testing.B) {
 	eachDatabase(b, func(b *testing.B, database string) {
-		benchHub(b, newHubBench(b, initOptions{softHSM: true}, "softhsm", database), 32, 2000)
+		benchHub(b, newHubBench(b, initOptions{softHSM: true}, "softhsm", database), 32, 2000, nil)
 	})
 }
 
 // BenchmarkHubTPM is BenchmarkHubSoftHSM with the keys in a TPM, whose CPU is not
-// this process's.
+// this process's. tpm-busy is the part of the time in which swtpm is at work.
 func BenchmarkHubTPM(b *testing.B) {
 	eachDatabase(b, func(b *testing.B, database string) {
-		benchHub(b, newHubBench(b, initOptions{tpm: tpmtest.Start(b, swtpm.Config{}).Address()}, "tpm", database), 32, 400)
+		device := tpmtest.Start(b, swtpm.Config{})
+		benchHub(b, newHubBench(b, initOptions{tpm: device.Address()}, "tpm", database), 32, 400, device)
 	})
 }
 
-func benchHub(b *testing.B, x *hubBench, callers, n int) {
+// benchHub runs the loads in turn. device is the TPM that the keys are in, nil
+// if they are not in one.
+func benchHub(b *testing.B, x *hubBench, callers, n int, device *swtpm.Server) {
 	l := x.load
 	l.Connections, l.Callers, l.Count = 8, callers, n
 	process := startHubLoad(b, &l)
 	each := func(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 / float64(n) }
 	figures := make(map[string][]float64)
 	note := func(name string, v float64) { figures[name] = append(figures[name], v) }
+	busy := func(name string) func(time.Duration) {
+		if device == nil {
+			return func(time.Duration) {}
+		}
+		ends := tpmBusy(b, device)
+		return func(wall time.Duration) { note("tpm-busy-"+name, ends(wall)) }
+	}
 	for b.Loop() {
+		ends := busy("bare")
 		wall, own := x.bare(b, callers, n)
+		ends(wall)
 		note("bare/s", float64(n)/wall.Seconds())
 		note("bare-cpu-µs", each(own))
+		ends = busy("direct")
 		directWall, cpu := x.direct(b, callers, n)
+		ends(directWall)
 		note("direct-x-bare", wall.Seconds()/directWall.Seconds())
 		note("direct-adds-cpu-µs", each(cpu-own))
+		ends = busy("tls")
 		before := cpuTime()
 		r := process.run(b)
+		ends(time.Duration(r.Seconds * 1e9))
 		note("tls-x-bare", wall.Seconds()/r.Seconds)
 		note("tls-adds-cpu-µs", each(cpuTime()-before-own))
 		note("tls-p50-ms", r.P50)
