@@ -180,12 +180,13 @@ func (p *peer) answer(ctx context.Context, line []byte, long error) *peerRespons
 		r.Error = &peerError{codeParse, long.Error()}
 		return r
 	}
-	if err := json.Unmarshal(line, &q); err != nil {
+	err := json.Unmarshal(line, &q)
+	if q.ID != nil {
+		r.ID = q.ID // read even where another member has the wrong type
+	}
+	if err != nil {
 		r.Error = &peerError{codeParse, "request: " + err.Error()}
 		return r
-	}
-	if q.ID != nil {
-		r.ID = q.ID
 	}
 	result, err := p.call(ctx, &q)
 	if err != nil {

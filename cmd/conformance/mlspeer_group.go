@@ -378,7 +378,7 @@ type exportParams struct {
 	State   string `json:"state"`
 	Label   string `json:"label"`
 	Context octets `json:"context"`
-	Length  int    `json:"length"`
+	Length  *int   `json:"length"`
 }
 
 type exportResult struct {
@@ -390,7 +390,10 @@ func (p *peer) export(ctx context.Context, q *exportParams) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	secret, err := g.Export(q.Label, q.Context, q.Length)
+	if q.Length == nil {
+		return nil, malformed("params: length is needed")
+	}
+	secret, err := g.Export(q.Label, q.Context, *q.Length)
 	if err != nil {
 		return nil, err
 	}

@@ -541,6 +541,7 @@ func TestPeerHostileRequests(t *testing.T) {
 		`{"method":"commit","params":{"state":"s1","proposals":[{"type":"resumption_psk","epoch":9}]}}`:      codeFailed,
 		`{"method":"export","params":{"state":"s1","label":"x","context":"","length":-1}}`:                   codeFailed,
 		`{"method":"export","params":{"state":"s1","label":"x","context":"","length":1000000}}`:              codeFailed,
+		`{"method":"export","params":{"state":"s1","label":"x","context":""}}`:                               codeParse,
 		`{"method":"propose_external","params":{"group_info":"00"}}`:                                         codeParse,
 		`{"method":"store_psk","params":{"client":"c1"}}`:                                                    codeParse,
 		`{"method":"create_group","params":{"client":"c1","extensions":[{"type":5,"data":"ff"}]}}`:           codeParse,
@@ -554,6 +555,9 @@ func TestPeerHostileRequests(t *testing.T) {
 	}
 	if a := d.raw(`{"id":{"a":[1]},"method":"info"}`); string(a.ID) != `{"a":[1]}` {
 		t.Errorf("id %s", a.ID)
+	}
+	if a := d.raw(`{"id":7,"method":1}`); a.Error == nil || a.Error.Code != codeParse || string(a.ID) != "7" {
+		t.Errorf("a method that is no text: %+v", a)
 	}
 	if a := d.raw("\n\n" + `{"id":"x","method":"state","params":{"state":"s1","unknown":1}}`); string(a.ID) != `"x"` || a.Result.text("group_id") != hexOf("group") {
 		t.Errorf("after all that: %+v", a)
