@@ -62,7 +62,13 @@ const ccPolicyRestart tpm2.TPMCC = 0x00000180
 
 // runRaw sends a command that is one handle and is answered by success alone.
 func (a *attachment) runRaw(cc tpm2.TPMCC, handle uint32) error {
-	body, err := a.request(cc, binary.BigEndian.AppendUint32(nil, handle))
+	return a.acknowledged(cc, binary.BigEndian.AppendUint32(nil, handle))
+}
+
+// acknowledged sends a command without a session that is answered by success
+// alone.
+func (a *attachment) acknowledged(cc tpm2.TPMCC, parms []byte) error {
+	body, err := a.request(cc, parms)
 	if err == nil && !body.Empty() {
 		err = a.malformed(commandName(cc), "%d octets too many", len(body))
 	}

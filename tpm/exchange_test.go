@@ -250,6 +250,69 @@ func TestExchangeLikeGoTPM(t *testing.T) {
 	}
 }
 
+// TestRequestLikeGoTPM: the commands without a session, of policies and slots.
+func TestRequestLikeGoTPM(t *testing.T) {
+	step := policyStep{code: tpm2.TPMCCPolicyPCR, pcrDigest: bytes.Repeat([]byte{7}, 32), pcrs: pcrSelection{0, 7, 8, 23}}
+	saved := tpm2.TPMSContext{Sequence: 1 << 40, SavedHandle: 0x80000000, Hierarchy: tpm2.TPMRHOwner,
+		ContextBlob: tpm2.TPM2BContextData{Buffer: bytes.Repeat([]byte{9}, 700)}}
+	const handle = 0x03000001
+	success := []byte{0x80, 0x01, 0, 0, 0, 10, 0, 0, 0, 0}
+	tests := []struct {
+		name   string
+		ours   func(*attachment) error
+		theirs func(Transport) error
+		answer []byte
+	}{
+		{"TPM2_PolicyPCR", func(a *attachment) error { return a.step(handle, step) }, func(t Transport) error {
+			_, err := tpm2.PolicyPCR{PolicySession: tpm2.TPMHandle(handle), PcrDigest: tpm2.TPM2BDigest{Buffer: step.pcrDigest}, Pcrs: step.pcrs.tpml()}.Execute(t)
+			return err
+		}, success},
+		{"TPM2_PolicyAuthValue", func(a *attachment) error { return a.step(handle, policyStep{code: tpm2.TPMCCPolicyAuthValue}) }, func(t Transport) error {
+			_, err := tpm2.PolicyAuthValue{PolicySession: tpm2.TPMHandle(handle)}.Execute(t)
+			return err
+		}, success},
+		{"TPM2_FlushContext", func(a *attachment) error { return a.flush(handle) }, func(t Transport) error {
+			_, err := tpm2.FlushContext{FlushHandle: tpm2.TPMHandle(handle)}.Execute(t)
+			return err
+		}, success},
+		{"TPM2_ContextLoad", func(a *attachment) error {
+			got, err := newSlots(a, 3).loadContext(tpm2.Marshal(saved))
+			if err == nil && got != 0x80000001 {
+				err = fmt.Errorf("handle %#x", uint32(got))
+			}
+			return err
+		}, func(t Transport) error {
+			_, err := tpm2.ContextLoad{Context: saved}.Execute(t)
+			return err
+		}, []byte{0x80, 0x01, 0, 0, 0, 14, 0, 0, 0, 0, 0x80, 0, 0, 1}},
+	}
+	for _, tt := range tests {
+		mine, his := &tape{answer: tt.answer}, &tape{answer: tt.answer}
+		a := &attachment{address: "test", transport: mine}
+		if err := errors.Join(tt.ours(a), tt.theirs(his)); err != nil {
+			t.Errorf("%s: %v", tt.name, err)
+		}
+		if !bytes.Equal(mine.command, his.command) {
+			t.Errorf("%s:\nours   %x\ngo-tpm %x", tt.name, mine.command, his.command)
+		}
+		for n := range tt.answer {
+			mine.answer = tt.answer[:n]
+			if err := tt.ours(a); !errors.Is(err, ErrMalformed) {
+				t.Errorf("%s: %d octets of the answer: %v", tt.name, n, err)
+			}
+		}
+		mine.answer = append(bytes.Clone(tt.answer), 0)
+		mine.answer[5]++
+		if err := tt.ours(a); !errors.Is(err, ErrMalformed) {
+			t.Errorf("%s: an octet too many: %v", tt.name, err)
+		}
+		mine.answer = []byte{0x80, 0x01, 0, 0, 0, 10, 0, 0, 0x09, 0x22}
+		if err := tt.ours(a); !errors.Is(err, tpm2.TPMRCRetry) {
+			t.Errorf("%s: a response code: %v", tt.name, err)
+		}
+	}
+}
+
 // TestOpenAnswerRefuses changes each bit of good answers and their length. In a
 // session with an HMAC nothing is believed but the answer itself.
 func TestOpenAnswerRefuses(t *testing.T) {

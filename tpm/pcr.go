@@ -3,6 +3,7 @@ package tpm
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -32,13 +33,34 @@ func newPCRSelection(pcrs []int) (pcrSelection, error) {
 	return s, nil
 }
 
-// tpml encodes the selection as the TPM takes it (Part 2, 10.9.7).
+// tpml is the selection as go-tpm takes it.
 func (s pcrSelection) tpml() tpm2.TPMLPCRSelection {
+	return tpm2.TPMLPCRSelection{PCRSelections: []tpm2.TPMSPCRSelection{{Hash: tpm2.TPMAlgSHA256, PCRSelect: s.mask()}}}
+}
+
+func (s pcrSelection) mask() []byte {
 	mask := make([]byte, pcrCount/8)
 	for _, p := range s {
 		mask[p/8] |= 1 << (p % 8)
 	}
-	return tpm2.TPMLPCRSelection{PCRSelections: []tpm2.TPMSPCRSelection{{Hash: tpm2.TPMAlgSHA256, PCRSelect: mask}}}
+	return mask
+}
+
+// appendTo appends the selection as the TPM takes it.
+//
+//	struct {
+//	    UINT32              count;               /* 1 */
+//	    struct {
+//	        TPMI_ALG_HASH   hash;
+//	        UINT8           sizeofSelect;
+//	        BYTE            pcrSelect[sizeofSelect];
+//	    } TPMS_PCR_SELECTION;                    /* Part 2, 10.6.2 */
+//	} TPML_PCR_SELECTION;                        /* Part 2, 10.9.7 */
+func (s pcrSelection) appendTo(b []byte) []byte {
+	b = binary.BigEndian.AppendUint32(b, 1)
+	b = binary.BigEndian.AppendUint16(b, uint16(tpm2.TPMAlgSHA256))
+	b = append(b, pcrCount/8)
+	return append(b, s.mask()...)
 }
 
 // parsePCRSelection reads a selection; it must be of the SHA-256 bank only.

@@ -42,7 +42,7 @@ func (p policy) digest() []byte {
 		h.Write(digest)
 		h.Write(binary.BigEndian.AppendUint32(nil, uint32(s.code)))
 		if s.code == tpm2.TPMCCPolicyPCR {
-			h.Write(tpm2.Marshal(s.pcrs.tpml()))
+			h.Write(s.pcrs.appendTo(nil))
 			h.Write(s.pcrDigest)
 		}
 		digest = h.Sum(nil)
@@ -124,15 +124,22 @@ func (a *attachment) step(h tpm2.TPMHandle, step policyStep) error {
 	var err error
 	switch step.code {
 	case tpm2.TPMCCPolicyPCR:
-		_, err = run(a, tpm2.PolicyPCR{
-			PolicySession: h,
-			PcrDigest:     tpm2.TPM2BDigest{Buffer: step.pcrDigest},
-			Pcrs:          step.pcrs.tpml(),
-		})
+		err = a.acknowledged(step.code, policyPCRParameters(h, step))
 	case tpm2.TPMCCPolicyAuthValue:
-		_, err = run(a, tpm2.PolicyAuthValue{PolicySession: h})
+		err = a.runRaw(step.code, uint32(h)) // Part 3, 23.17
 	}
 	return policyError(err)
+}
+
+// policyPCRParameters are the octets of TPM2_PolicyPCR after its header (Part 3,
+// 23.7):
+//
+//	TPMI_SH_POLICY      policySession;
+//	TPM2B_DIGEST        pcrDigest;
+//	TPML_PCR_SELECTION  pcrs;
+func policyPCRParameters(h tpm2.TPMHandle, step policyStep) []byte {
+	b := binary.BigEndian.AppendUint32(make([]byte, 0, 64), uint32(h))
+	return step.pcrs.appendTo(append2B(b, step.pcrDigest))
 }
 
 // policyError: TPM2_PolicyPCR says TPM_RC_VALUE when the PCRs are not those
