@@ -106,7 +106,9 @@ func jitter(try int) time.Duration {
 // tryCommit tries once. It returns neither a result nor an error if the commit
 // was overtaken; the room is then in epoch at least.
 func (r *Room) tryCommit(ctx context.Context, build func(context.Context) (*intent, error)) (*Committed, uint64, error) {
-	r.mu.Lock()
+	if err := r.lock(ctx); err != nil {
+		return nil, 0, err
+	}
 	defer r.mu.Unlock()
 	if err := r.load(ctx); err != nil {
 		return nil, 0, err
@@ -343,7 +345,9 @@ func (r *Room) catchUp(ctx context.Context, epoch uint64) error {
 }
 
 func (r *Room) epoch(ctx context.Context) (uint64, error) {
-	r.mu.Lock()
+	if err := r.lock(ctx); err != nil {
+		return 0, err
+	}
 	defer r.mu.Unlock()
 	if err := r.load(ctx); err != nil {
 		return 0, err

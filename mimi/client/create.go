@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 
@@ -43,11 +42,10 @@ func (c *Client) CreateRoom(ctx context.Context, uri mimi.URI, opts RoomOptions)
 	if err != nil {
 		return nil, err
 	}
-	r, err := c.roomOrNew(ctx, uri)
-	if err != nil {
+	r := c.roomAt(uri)
+	if err := r.lock(ctx); err != nil {
 		return nil, err
 	}
-	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.status != "" && r.status != RoomLeft && r.status != RoomClosed {
 		return nil, fmt.Errorf("client: %s is %s", uri, r.status)
@@ -55,19 +53,9 @@ func (c *Client) CreateRoom(ctx context.Context, uri mimi.URI, opts RoomOptions)
 	r.status, r.since = RoomCreating, uint64(c.now().UnixMilli())
 	err = r.step(acting(ctx), func(ctx context.Context, u *unit) error { return r.create(ctx, u, ext) })
 	if err != nil {
-		c.forgetRoom(uri)
 		return nil, err
 	}
 	return r, r.askToCreate(ctx)
-}
-
-// roomOrNew returns a room, or one that is in memory alone until it is stored.
-func (c *Client) roomOrNew(ctx context.Context, uri mimi.URI) (*Room, error) {
-	r, err := c.Room(ctx, uri)
-	if errors.Is(err, ErrNoRoom) {
-		return c.keepRoom(&Room{c: c, uri: uri}), nil
-	}
-	return r, err
 }
 
 func (c *Client) setup(ctx context.Context, uri mimi.URI, opts *RoomOptions) (mls.Extensions, error) {

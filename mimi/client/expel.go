@@ -123,7 +123,9 @@ func (c *Client) roomsToLookAt(ctx context.Context, everywhere bool) ([]*Room, e
 // void lists the leaves of others whose credentials are void, by their
 // verdictKeys; none if the room is not in memory and is not to be loaded.
 func (r *Room) void(ctx context.Context, load bool) (list [][sha256.Size]byte, err error) {
-	r.mu.Lock()
+	if err := r.lock(ctx); err != nil {
+		return nil, err
+	}
 	defer r.mu.Unlock()
 	if r.status != RoomMember || r.group == nil && !load {
 		return nil, nil

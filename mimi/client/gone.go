@@ -36,7 +36,9 @@ func (c *Client) loseRooms(ctx context.Context, cursor uint64) error {
 	})
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	clear(c.rooms)
+	for _, r := range c.rooms {
+		r.stale.Store(true)
+	}
 	return err
 }
 

@@ -23,8 +23,7 @@ func (r *Room) forget(ctx context.Context, u *unit) {
 		_, err := tx.Exec(ctx, `DELETE FROM room WHERE uri = ?`, uri)
 		return err
 	})
-	r.drop()
-	r.c.forgetRoom(r.uri)
+	r.distrust()
 }
 
 // checkHub checks that an external sender of the group is the hub of the room.
@@ -69,15 +68,14 @@ func (t *taker) takeWelcome(ctx context.Context, u *unit, uri mimi.URI, f *mimi.
 	}
 	r := old
 	if r == nil {
-		if r, err = t.c.roomOrNew(ctx, uri); err != nil {
+		r = t.c.roomAt(uri)
+		if err := r.lock(ctx); err != nil {
 			return err
 		}
-		r.mu.Lock()
 		t.rooms[uri] = r
 	}
 	if err := r.enter(ctx, u, staged, f.Timestamp); err != nil {
-		r.drop()
-		t.c.forgetRoom(uri)
+		r.distrust()
 		return err
 	}
 	t.welcome = true
@@ -160,11 +158,10 @@ func overtaken(e *RefusedError) bool {
 }
 
 func (c *Client) joinOnce(ctx context.Context, uri mimi.URI, opts JoinOptions) (*Room, error) {
-	r, err := c.roomOrNew(ctx, uri)
-	if err != nil {
+	r := c.roomAt(uri)
+	if err := r.lock(ctx); err != nil {
 		return nil, err
 	}
-	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch r.status {
 	case RoomMember, RoomLeaving:
@@ -177,7 +174,6 @@ func (c *Client) joinOnce(ctx context.Context, uri mimi.URI, opts JoinOptions) (
 		err = r.step(acting(ctx), func(ctx context.Context, u *unit) error { return r.joinExternally(ctx, u, answer, opts) })
 	}
 	if err != nil {
-		c.forgetRoom(uri) // what is stored counts
 		return nil, err
 	}
 	return r, r.askToJoin(ctx)

@@ -79,7 +79,9 @@ func (r *Room) Resume(ctx context.Context) error {
 // resumeCommit reports whether the client wants to leave and has no proposal
 // for it any more.
 func (r *Room) resumeCommit(ctx context.Context) (again bool, err error) {
-	r.mu.Lock()
+	if err := r.lock(ctx); err != nil {
+		return false, err
+	}
 	defer r.mu.Unlock()
 	if r.status == RoomCreating || r.status == RoomJoining {
 		return false, r.resume(ctx)
@@ -143,7 +145,9 @@ func (r *Room) Leave(ctx context.Context) (RoomStatus, error) {
 
 // propose proposes to leave. It reports whether a new epoch was faster.
 func (r *Room) propose(ctx context.Context) (again bool, err error) {
-	r.mu.Lock()
+	if err := r.lock(ctx); err != nil {
+		return false, err
+	}
 	defer r.mu.Unlock()
 	if err := r.load(ctx); err != nil {
 		return false, err

@@ -116,7 +116,9 @@ func (r *Room) claim(ctx context.Context, user mimi.URI) ([]mls.Proposal, error)
 	if answer.UserURI != user {
 		return nil, fmt.Errorf("client: KeyPackages of %s were asked for, and those of %s came", user, answer.UserURI)
 	}
-	r.mu.Lock()
+	if err := r.lock(ctx); err != nil {
+		return nil, err
+	}
 	defer r.mu.Unlock()
 	if err := r.load(ctx); err != nil {
 		return nil, err
@@ -140,7 +142,9 @@ func (r *Room) keyMaterialRequest(ctx context.Context, user mimi.URI) (*mimi.Key
 	if err != nil {
 		return nil, err
 	}
-	r.mu.Lock()
+	if err := r.lock(ctx); err != nil {
+		return nil, err
+	}
 	defer r.mu.Unlock()
 	if err := r.load(ctx); err != nil {
 		return nil, err

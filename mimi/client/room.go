@@ -44,14 +44,18 @@ var (
 )
 
 // A Room is one room of a client. Its methods may be called at the same time.
+// There is one for each room, so that nobody works on a state of a group that
+// another has moved on from.
 type Room struct {
 	c   *Client
 	uri mimi.URI
 
 	asked atomic.Uint64 // epoch in which keepUp last asked for events
+	stale atomic.Bool   // what is in memory may differ from the state, which counts
+	known atomic.Bool   // the state has it, as far as memory knows
 
-	mu      sync.Mutex // guards what follows
-	status  RoomStatus
+	mu      sync.Mutex // guards what follows; see lock
+	status  RoomStatus // empty for a room that the state does not have
 	detail  string
 	groupID []byte
 	request []byte // to be sent again while creating or joining
@@ -72,43 +76,74 @@ func (c *Client) Room(ctx context.Context, uri mimi.URI) (*Room, error) {
 	c.mu.Lock()
 	r := c.rooms[uri]
 	c.mu.Unlock()
-	if r != nil {
+	if r != nil && r.known.Load() && !r.stale.Load() {
 		return r, nil
 	}
-	r = &Room{c: c, uri: uri}
-	var since, newest, epoch int64
-	var signed []byte
-	err := c.store.one(ctx, `SELECT group_id, status, detail, request, since, newest, signed, signed_epoch FROM room WHERE uri = ?`, []any{uri.String()},
-		&r.groupID, &r.status, &r.detail, &r.request, &since, &newest, &signed, &epoch)
-	if errors.Is(err, mls.ErrNotFound) {
-		return nil, fmt.Errorf("%w: %s", ErrNoRoom, uri)
-	}
-	if err != nil {
+	var n int
+	if err := c.store.one(ctx, `SELECT count(*) FROM room WHERE uri = ?`, []any{uri.String()}, &n); err != nil {
 		return nil, err
 	}
-	r.since, r.newest = uint64(since), uint64(newest)
-	if signed != nil {
-		r.signed = &rejection{signed, uint64(epoch)}
+	if n == 0 {
+		return nil, fmt.Errorf("%w: %s", ErrNoRoom, uri)
 	}
-	return c.keepRoom(r), nil
+	r = c.roomAt(uri)
+	r.known.Store(true)
+	return r, nil
 }
 
-// keepRoom remembers a room, unless another call was first.
-func (c *Client) keepRoom(r *Room) *Room {
+// roomAt returns the one Room of a URI, which the state need not have.
+func (c *Client) roomAt(uri mimi.URI) *Room {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if first := c.rooms[r.uri]; first != nil {
-		return first
+	r := c.rooms[uri]
+	if r == nil {
+		r = &Room{c: c, uri: uri}
+		r.stale.Store(true)
+		c.rooms[uri] = r
 	}
-	c.rooms[r.uri] = r
 	return r
 }
 
-// forgetRoom has the room read from the state again.
-func (c *Client) forgetRoom(uri mimi.URI) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.rooms, uri)
+// lock locks the room, and reads it from the state first if what is in memory may
+// differ. If it fails, the room is not locked.
+func (r *Room) lock(ctx context.Context) error {
+	r.mu.Lock()
+	if !r.stale.Swap(false) {
+		return nil
+	}
+	if err := r.read(ctx); err != nil {
+		r.stale.Store(true)
+		r.mu.Unlock()
+		return err
+	}
+	return nil
+}
+
+// read reads the room's row. The group is loaded when it is needed.
+func (r *Room) read(ctx context.Context) error {
+	var since, newest, epoch int64
+	var group, request, signed []byte
+	var status RoomStatus
+	var detail string
+	err := r.c.store.one(ctx, `SELECT group_id, status, detail, request, since, newest, signed, signed_epoch FROM room WHERE uri = ?`, []any{r.uri.String()},
+		&group, &status, &detail, &request, &since, &newest, &signed, &epoch)
+	if err != nil && !errors.Is(err, mls.ErrNotFound) {
+		return err
+	}
+	r.drop()
+	r.known.Store(err == nil)
+	r.groupID, r.status, r.detail, r.request = group, status, detail, request
+	r.since, r.newest = uint64(since), uint64(newest)
+	if signed != nil { // one that is in memory alone is yet to be reported
+		r.signed = &rejection{signed, uint64(epoch)}
+	}
+	return nil
+}
+
+// distrust has the room read from the state again when it is next locked.
+func (r *Room) distrust() {
+	r.drop()
+	r.stale.Store(true)
 }
 
 // Rooms lists the client's rooms, those it has left among them.
@@ -139,7 +174,9 @@ func (r *Room) URI() mimi.URI { return r.uri }
 
 // Status says how the client stands to the room, and why if that is not plain.
 func (r *Room) Status() (RoomStatus, string) {
-	r.mu.Lock()
+	if r.lock(context.Background()) != nil {
+		r.mu.Lock() // what was known last
+	}
 	defer r.mu.Unlock()
 	return r.status, r.detail
 }
@@ -149,6 +186,8 @@ func (r *Room) load(ctx context.Context) error {
 	switch r.status {
 	case RoomLost:
 		return fmt.Errorf("%w: %s: %s", ErrLost, r.uri, r.detail)
+	case "":
+		return fmt.Errorf("%w: %s", ErrNoRoom, r.uri)
 	case RoomLeft, RoomClosed, RoomCreating, RoomJoining:
 		return fmt.Errorf("%w: %s: it is %s", ErrNotMember, r.uri, r.status)
 	}
@@ -199,7 +238,7 @@ func (r *Room) step(ctx context.Context, f func(context.Context, *unit) error) e
 		err = r.c.store.commit(ctx, u)
 	}
 	if err != nil {
-		r.drop()
+		r.distrust()
 	}
 	return err
 }
@@ -216,6 +255,7 @@ func (r *Room) setStatus(ctx context.Context, u *unit, status RoomStatus, detail
 
 // store is the step that stores the whole row.
 func (r *Room) store(ctx context.Context, u *unit) {
+	r.known.Store(true)
 	uri, group, status, request, since, newest := r.uri.String(), r.groupID, string(r.status), r.request, int64(r.since), int64(r.newest)
 	u.add(func(tx *sqldb.Tx) error {
 		_, err := tx.Exec(ctx, `INSERT INTO room (uri, group_id, status, request, detail, since, newest) VALUES (?, ?, ?, ?, '', ?, ?)
@@ -268,7 +308,9 @@ type Info struct {
 
 // Info returns the room as this client knows it.
 func (r *Room) Info(ctx context.Context) (*Info, error) {
-	r.mu.Lock()
+	if err := r.lock(ctx); err != nil {
+		return nil, err
+	}
 	defer r.mu.Unlock()
 	if r.status != RoomMember && r.status != RoomLeaving {
 		return &Info{URI: r.uri, Status: r.status, Detail: r.detail, GroupID: r.groupID}, nil
@@ -355,7 +397,9 @@ func (r *Room) participants(ctx context.Context) ([]Participant, error) {
 // Component returns the value of a component of the room, decoded as
 // policy.ParseComponent does, or nil if the room has none.
 func (r *Room) Component(ctx context.Context, id policy.ComponentID) (any, error) {
-	r.mu.Lock()
+	if err := r.lock(ctx); err != nil {
+		return nil, err
+	}
 	defer r.mu.Unlock()
 	if err := r.load(ctx); err != nil {
 		return nil, err

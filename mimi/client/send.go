@@ -132,7 +132,9 @@ func (r *Room) deliver(ctx context.Context, o *outgoing, m *content.Message) (*S
 // trySend encrypts, stores and submits a message. It returns neither result
 // nor error if the message must be encrypted in another epoch.
 func (r *Room) trySend(ctx context.Context, o *outgoing, m *content.Message) (*Sent, uint64, error) {
-	r.mu.Lock()
+	if err := r.lock(ctx); err != nil {
+		return nil, 0, err
+	}
 	defer r.mu.Unlock()
 	if err := r.load(ctx); err != nil {
 		return nil, 0, err
@@ -303,15 +305,22 @@ func (r *Room) flush(ctx context.Context) error {
 	return nil
 }
 
-func (r *Room) flushOne(ctx context.Context, o *outgoing) error {
-	r.mu.Lock()
-	err := r.load(ctx)
-	if err != nil {
-		r.mu.Unlock()
-		return err
+// resubmit sends stored octets again. It returns neither result nor error if the
+// message must be encrypted in another epoch.
+func (r *Room) resubmit(ctx context.Context, o *outgoing) (*Sent, error) {
+	if err := r.lock(ctx); err != nil {
+		return nil, err
+	}
+	defer r.mu.Unlock()
+	if err := r.load(ctx); err != nil {
+		return nil, err
 	}
 	sent, _, err := r.submit(ctx, o)
-	r.mu.Unlock()
+	return sent, err
+}
+
+func (r *Room) flushOne(ctx context.Context, o *outgoing) error {
+	sent, err := r.resubmit(ctx, o)
 	if err != nil || sent != nil {
 		return err
 	}
@@ -332,7 +341,9 @@ func (r *Room) flushOne(ctx context.Context, o *outgoing) error {
 
 // mayReplace reports whether a user may edit or delete another's message.
 func (r *Room) mayReplace(ctx context.Context, sender string, deletes bool) bool {
-	r.mu.Lock()
+	if err := r.lock(ctx); err != nil {
+		return false
+	}
 	defer r.mu.Unlock()
 	user, err := mimi.ParseURI(sender)
 	if err != nil || r.load(ctx) != nil {

@@ -32,9 +32,8 @@ func (t *taker) release() {
 
 // dropAll has all rooms read from the state again.
 func (t *taker) dropAll() {
-	for uri, r := range t.rooms {
-		r.drop()
-		t.c.forgetRoom(uri)
+	for _, r := range t.rooms {
+		r.distrust()
 	}
 }
 
@@ -65,7 +64,9 @@ func (t *taker) room(ctx context.Context, uri mimi.URI) (*Room, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.mu.Lock()
+	if err := r.lock(ctx); err != nil {
+		return nil, err
+	}
 	t.rooms[uri] = r
 	if r.status == RoomJoining || r.status == RoomCreating {
 		return r, t.settle(ctx, r)
