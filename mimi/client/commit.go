@@ -146,16 +146,17 @@ func (r *Room) tryCommit(ctx context.Context, build func(context.Context) (*inte
 // prepare makes the pending commit, judges it as all others will, and stores
 // it before anybody sees it.
 func (r *Room) prepare(ctx context.Context, do *intent) error {
-	r.c.keys.noting.take()
+	ctx, signed := noting(ctx)
 	err := r.step(ctx, func(ctx context.Context, u *unit) error {
+		epoch := r.group.Epoch()
 		p, err := r.group.Commit(ctx, mls.CommitOptions{
 			Proposals: do.proposals, Leaf: do.leaf, WireFormat: r.wireFormat(), GroupInfo: &mls.GroupInfoOptions{ExternalPub: true},
 		})
+		r.noteSigned(ctx, u, signed, epoch)
 		if err != nil {
 			return err
 		}
 		r.setPending(ctx, u, true)
-		r.noteSigned(ctx, u)
 		_, err = r.judge(ctx, p.Staged)
 		return err
 	})

@@ -87,8 +87,6 @@ type keys struct {
 	store *store
 	now   func() time.Time
 
-	noting *notingSigner // in the place of Key, if Rejected is there
-
 	mu      sync.Mutex // guards what follows
 	current *leafKey   // of mode Bound
 	held    map[string]hpke.PrivateKey
@@ -111,8 +109,7 @@ func newKeys(c Custody, suite mls.CipherSuite, s *store, now func() time.Time) (
 	}
 	k := &keys{Custody: c, suite: suite, store: s, now: now, held: make(map[string]hpke.PrivateKey)}
 	if c.Rejected != nil && c.Mode != Bound {
-		k.noting = &notingSigner{Signer: c.Key}
-		k.Key = k.noting
+		k.Key = notingSigner{c.Key}
 	}
 	return k, nil
 }

@@ -173,6 +173,9 @@ func (c *Client) joinOnce(ctx context.Context, uri mimi.URI, opts JoinOptions) (
 	if err == nil {
 		err = r.step(acting(ctx), func(ctx context.Context, u *unit) error { return r.joinExternally(ctx, u, answer, opts) })
 	}
+	if err != nil && r.signed != nil { // nobody has seen it
+		return nil, errors.Join(err, r.reportRejected(ctx, "not sent"))
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -259,13 +262,14 @@ func (r *Room) joinExternally(ctx context.Context, u *unit, a *mimi.GroupInfoRat
 	for _, p := range a.PendingProposals {
 		o.Pending = append(o.Pending, p.Proposal.Bytes())
 	}
-	r.c.keys.noting.take()
+	r.groupID = gc.GroupID
+	ctx, signed := noting(ctx)
 	j, err := r.c.engine().JoinExternal(ctx, a.GroupInfo, o)
+	if signed.digest != nil {
+		r.signed = &rejection{signed.digest, gc.Epoch}
+	}
 	if err != nil {
 		return err
-	}
-	if digest := r.c.keys.noting.take(); digest != nil {
-		r.signed = &rejection{digest, gc.Epoch}
 	}
 	g, err := j.Join(ctx)
 	if err != nil {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"sync"
 
 	"github.com/privyseal/privyseal/internal/signing"
 	"github.com/privyseal/privyseal/internal/sqldb"
@@ -18,26 +17,33 @@ import (
 // told that the first was rejected (Custody.Rejected). A Commit that another
 // overtook needs no report: the next one is of a later epoch.
 
-// A notingSigner notes the digest of the last framed content that was signed.
-type notingSigner struct {
-	crypto.Signer
-	mu     sync.Mutex // guards digest
-	digest []byte
+// A note has the digest of the last framed content that was signed in its
+// context. Commits of several rooms may be made at the same time.
+type note struct{ digest []byte }
+
+type noteKey struct{}
+
+// noting returns a context in which what is signed is noted, if a signing service
+// is to be told of rejections.
+func noting(ctx context.Context) (context.Context, *note) {
+	n := new(note)
+	return context.WithValue(ctx, noteKey{}, n), n
 }
 
+// A notingSigner notes what it signs.
+type notingSigner struct{ crypto.Signer }
+
 // SignMessageContext signs a message in the best way that the key has.
-func (s *notingSigner) SignMessageContext(ctx context.Context, msg []byte, opts crypto.SignerOpts) ([]byte, error) {
-	if framed(msg) {
+func (s notingSigner) SignMessageContext(ctx context.Context, msg []byte, opts crypto.SignerOpts) ([]byte, error) {
+	if n, ok := ctx.Value(noteKey{}).(*note); ok && framed(msg) {
 		sum := sha256.Sum256(msg)
-		s.mu.Lock()
-		s.digest = sum[:]
-		s.mu.Unlock()
+		n.digest = sum[:]
 	}
 	return signing.Message(ctx, s.Signer, msg, opts.HashFunc())
 }
 
 // SignMessage is there so that nobody passes by SignMessageContext.
-func (s *notingSigner) SignMessage(_ io.Reader, msg []byte, opts crypto.SignerOpts) ([]byte, error) {
+func (s notingSigner) SignMessage(_ io.Reader, msg []byte, opts crypto.SignerOpts) ([]byte, error) {
 	return s.SignMessageContext(context.Background(), msg, opts)
 }
 
@@ -49,32 +55,20 @@ func framed(signContent []byte) bool {
 	return r.Err() == nil && string(label) == "MLS 1.0 FramedContentTBS"
 }
 
-// take returns the digest that was noted, and forgets it.
-func (s *notingSigner) take() []byte {
-	if s == nil {
-		return nil
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	d := s.digest
-	s.digest = nil
-	return d
-}
-
 // A rejection is a Commit that was signed and did not take effect.
 type rejection struct {
 	digest []byte
 	epoch  uint64
 }
 
-// noteSigned is the step that stores the digest of the pending commit.
-func (r *Room) noteSigned(ctx context.Context, u *unit) {
-	digest := r.c.keys.noting.take()
-	if digest == nil {
-		return
+// noteSigned is the step that stores the digest of a commit that was signed in an
+// epoch. It is kept in memory also where the step fails: the signing service has
+// signed it.
+func (r *Room) noteSigned(ctx context.Context, u *unit, n *note, epoch uint64) {
+	if n.digest != nil {
+		r.signed = &rejection{n.digest, epoch}
+		r.storeSigned(ctx, u)
 	}
-	r.signed = &rejection{digest, r.group.Epoch()}
-	r.storeSigned(ctx, u)
 }
 
 func (r *Room) storeSigned(ctx context.Context, u *unit) {
