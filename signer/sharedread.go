@@ -12,6 +12,8 @@ import (
 // while a read is under way gets the result of the next one. So nobody sees
 // less than with a read of its own. The zero value works.
 type sharedReads[K comparable, V any] struct {
+	start func(func()) // begins a read that the caller does not wait for; a new goroutine if nil
+
 	mu  sync.Mutex // guards all
 	all map[K]*reading[V]
 }
@@ -38,7 +40,12 @@ func (s *sharedReads[K, V]) read(ctx context.Context, key K, f func() (V, error)
 	}
 	r, first, before := s.join(key)
 	if first {
-		go s.do(key, r, before, f)
+		do := func() { s.do(key, r, before, f) }
+		if s.start != nil {
+			s.start(do)
+		} else {
+			go do()
+		}
 	}
 	select {
 	case <-r.done:

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/privyseal/privyseal/internal/sqldb"
+	"github.com/privyseal/privyseal/internal/workers"
 )
 
 // A KeyStore keeps the records of keys in a SQLite file, or in PostgreSQL where
@@ -51,7 +52,9 @@ func OpenKeyStore(ctx context.Context, source string, opt *StoreOptions) (*KeySt
 	if err != nil {
 		return nil, fmt.Errorf("key store: %w", err)
 	}
-	return &KeyStore{db: db}, nil
+	s := &KeyStore{db: db}
+	s.standings.start = new(workers.Pool).Go
+	return s, nil
 }
 
 // Close closes the store.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/privyseal/privyseal/signer"
@@ -127,7 +126,7 @@ func (s *Service) signAt(ctx context.Context, device string, items []*item) {
 	}
 	items = s.reserveAll(ctx, items)
 	leave()
-	each(len(items), batchWidth, func(i int) { items[i].work(ctx, gate) })
+	s.workers.Each(len(items), batchWidth, func(i int) { items[i].work(ctx, gate) })
 	s.completeAll(ctx, items)
 }
 
@@ -246,20 +245,4 @@ func (s *Service) completeAll(ctx context.Context, items []*item) {
 			it.out, it.err = it.signed(it.in, it.result.Signature, it.res.Number())
 		}
 	}
-}
-
-// each calls f with 0 to n-1, some at once.
-func each(n, width int, f func(i int)) {
-	var next atomic.Int64
-	work := func() {
-		for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
-			f(i)
-		}
-	}
-	var wg sync.WaitGroup
-	for range min(width, n) - 1 {
-		wg.Go(work)
-	}
-	work()
-	wg.Wait()
 }

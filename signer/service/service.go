@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"github.com/privyseal/privyseal/internal/workers"
 	"github.com/privyseal/privyseal/signer"
 	"github.com/privyseal/privyseal/signer/access"
 	"github.com/privyseal/privyseal/signer/admit"
@@ -90,6 +91,8 @@ type Service struct {
 	budget *admit.Budget
 	gates  map[string]*admit.Gate
 	refuse *rate.Limiter // of refusals that are journaled
+
+	workers workers.Pool // of the items of batches
 
 	mu    sync.Mutex // guards found
 	found map[signer.KeyID]*found
