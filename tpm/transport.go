@@ -54,17 +54,17 @@ func dial(ctx context.Context, a Address) (wire, error) {
 // that waits longest, before looking at the answer, so that the TPM does not
 // stand still while its answer is checked or another caller wakes up.
 type conn struct {
-	w       wire
-	timeout time.Duration // of the commands that are written from now on; guarded by mu
+	w wire
 
-	mu      sync.Mutex // guards the fields below
+	mu      sync.Mutex    // guards the fields below
+	timeout time.Duration // of the commands that are written from now on
 	broken  error
 	closed  bool
-	busy    bool          // somebody has the wire, and buf with it
+	busy    bool          // somebody has the wire
 	waiting []*sending    // in the order they came
-	freed   chan struct{} // closed when a wire that was busy when it was closed is free; nil if none was
+	freed   chan struct{} // made by close when the wire is busy, and closed when it is not any more
 
-	buf [maxMessage]byte
+	buf [maxMessage]byte // of who has the wire
 }
 
 // A sending is a command that waits for the wire.
