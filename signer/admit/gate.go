@@ -51,10 +51,10 @@ type Gate struct {
 	tenants map[string]*line // those with somebody waiting
 	turn    []*line          // the same, in the order of their turns
 	waiting int
-	pace    time.Duration // between two that leave while others wait, smoothed
-	left    time.Time     // when the last one left, if others waited then
-	since   time.Time     // when the queue began, if it is not empty; that it was for a moment does not count
-	refused time.Time     // when somebody was sent away last because of the queue
+	pace    pace      // of those that leave
+	left    time.Time // when the last one left, if others waited then
+	since   time.Time // when the queue began, if it is not empty; that it was for a moment does not count
+	refused time.Time // when somebody was sent away last because of the queue
 }
 
 // line are the waiting requests of one tenant, callers in turn.
@@ -142,7 +142,7 @@ func (g *Gate) join(ctx context.Context, tenant, caller string) (*waiter, error)
 	} else {
 		length += l.length
 	}
-	expected := time.Duration(length*lines) * g.pace
+	expected := time.Duration(length*lines) * g.expected()
 	deadline, bound := ctx.Deadline()
 	full := length > g.opt.Waiting || length > 1 && expected > g.useful()
 	if full {
@@ -200,7 +200,7 @@ func (g *Gate) stale(w *waiter, now time.Time) bool {
 	if w.stays || w.line.length < 2 || !g.stands() {
 		return false
 	}
-	turns := time.Duration(2*(len(g.turn)+1)) * g.pace
+	turns := time.Duration(2*(len(g.turn)+1)) * g.pace.mean()
 	return now.Sub(w.came) > max(g.opt.MaxWait/queueShare, turns)
 }
 
@@ -339,19 +339,55 @@ func (g *Gate) Served(took time.Duration) {
 // measure takes the time since the one before left, if the gate was full all
 // that time; otherwise the pace says less with each that leaves.
 func (g *Gate) measure(now time.Time) {
-	switch {
-	case g.waiting == 0:
-		g.pace -= g.pace / 16
+	if g.waiting == 0 {
+		g.pace.fade()
 		g.left = time.Time{}
 		return
-	case g.left.IsZero():
-	case g.pace == 0:
-		g.pace = now.Sub(g.left)
-	default:
-		g.pace += (now.Sub(g.left) - g.pace) / 16
+	}
+	if !g.left.IsZero() {
+		g.pace.add(now.Sub(g.left))
 	}
 	g.left = now
 }
+
+// expected is the time between two turns, as far as it can be relied on: 0 while
+// little was measured, and while more are let in from round to round. What comes
+// then may be a first wave, which cannot be told from too much; the queue takes
+// it up, as far as there is room.
+func (g *Gate) expected() time.Duration {
+	if g.limit.growing() || !g.pace.known() {
+		return 0
+	}
+	return g.pace.mean()
+}
+
+// A pace is the time between two that leave while others wait: the mean of the
+// last paceCount at least, and of paceTime at least. Those that share a flush
+// leave together, so that a few would say nothing.
+type pace struct {
+	took  time.Duration
+	count int
+}
+
+const (
+	paceTime  = 100 * time.Millisecond
+	paceCount = 16
+)
+
+func (p *pace) add(gap time.Duration) {
+	p.took += gap
+	p.count++
+	if p.took > 2*paceTime && p.count > 2*paceCount {
+		p.took, p.count = p.took/2, p.count/2
+	}
+}
+
+// fade is for one that leaves while nobody waits.
+func (p *pace) fade() { p.took -= p.took / 16 }
+
+func (p *pace) known() bool { return p.took >= paceTime && p.count > 1 }
+
+func (p *pace) mean() time.Duration { return p.took / time.Duration(max(p.count, 1)) }
 
 // next takes the first waiter of the caller whose turn it is, of the tenant
 // whose turn it is, and sends both to the end. It returns nil if nobody waits.

@@ -18,6 +18,8 @@ type limiter struct {
 	target  time.Duration
 
 	limit   int
+	taught  bool          // a request was served
+	settled bool          // there was a round in which the limit did not grow
 	probing bool          // one at a time, until the time alone is known
 	alone   time.Duration // a request's time with nobody else inside, the least of late; 0 if not known
 	aloneAt time.Time     // when that was confirmed last
@@ -62,6 +64,7 @@ func (l *limiter) now() int {
 // done counts a request that was served at now. took is its time inside if
 // nobody else was, otherwise 0. waiting says whether others wait.
 func (l *limiter) done(now time.Time, took time.Duration, waiting bool) {
+	l.taught = true
 	if took > 0 {
 		l.sample(now, took)
 	}
@@ -92,6 +95,10 @@ func (l *limiter) done(now time.Time, took time.Duration, waiting bool) {
 	l.follow(now, rate)
 }
 
+// growing reports whether more may soon be let in, and be served in a second, as
+// far as is known.
+func (l *limiter) growing() bool { return l.taught && !l.settled }
+
 // sample takes a time alone: the least of late.
 func (l *limiter) sample(now time.Time, took time.Duration) {
 	if l.probing {
@@ -116,7 +123,9 @@ func (l *limiter) follow(now time.Time, rate float64) {
 		want = rate * max(l.target, patience*l.alone).Seconds()
 	}
 	want = min(want, float64(2*l.limit), float64(l.ceiling)) // what raises the rate shows in the next round
+	was := l.limit
 	l.limit = min(max(int(want+0.5), least), l.ceiling)
+	l.settled = l.settled || l.limit <= was || l.limit == l.ceiling
 }
 
 // forgotten reports whether the time alone is too old to go by.

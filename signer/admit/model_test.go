@@ -1,6 +1,7 @@
 package admit_test
 
 import (
+	"errors"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -161,7 +162,7 @@ func TestLimitFollowsChange(t *testing.T) {
 			least    float64
 			most     time.Duration
 		}{
-			{"the beginning of the overload", 0, 5 * time.Second, 180, 150 * time.Millisecond},
+			{"the beginning of the overload", 0, 5 * time.Second, 180, 200 * time.Millisecond},
 			{"fast", 5 * time.Second, 20 * time.Second, 190, 60 * time.Millisecond},
 			{"as it becomes slow", 20 * time.Second, 21 * time.Second, 15, 700 * time.Millisecond},
 			{"slow", 31 * time.Second, 40 * time.Second, 18, 300 * time.Millisecond},
@@ -175,4 +176,84 @@ func TestLimitFollowsChange(t *testing.T) {
 			}
 		}
 	})
+}
+
+// wave has callers come at once, each of whom asks again when it has its answer,
+// and returns what came of it. Until cold has passed, everything takes ten times
+// as long: connections, statements and keys are used for the first time.
+func wave(t *testing.T, g *admit.Gate, d *modelDevice, callers int, cold, lasts time.Duration) []arrival {
+	const journal = 3 * time.Millisecond
+	var mu sync.Mutex // guards all
+	var all []arrival
+	var wg sync.WaitGroup
+	each := d.each
+	if cold > 0 {
+		d.takes(10 * each)
+		wg.Go(func() { time.Sleep(cold); d.takes(each) })
+	}
+	begin := time.Now()
+	random := rand.New(rand.NewPCG(1, 2))
+	for range callers {
+		late := time.Duration(random.IntN(int(10 * time.Millisecond)))
+		wg.Go(func() {
+			time.Sleep(late)
+			for time.Since(begin) < lasts {
+				came := time.Now()
+				leave, err := g.Enter(t.Context(), "a", "x")
+				a := arrival{at: came.Sub(begin), shed: err != nil}
+				if err == nil {
+					entered := time.Now()
+					time.Sleep(journal)
+					d.work()
+					time.Sleep(journal)
+					a.inside = time.Since(entered)
+					g.Served(a.inside)
+					leave()
+				}
+				a.took = time.Since(came)
+				mu.Lock()
+				all = append(all, a)
+				mu.Unlock()
+				if over, ok := errors.AsType[*admit.Overload](err); ok {
+					time.Sleep(over.RetryAfter)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return all
+}
+
+// TestFirstWave has callers come at once to a gate that knows nothing, each of
+// whom asks again when it has its answer: a queue that is shorter than MaxWait
+// sends nobody away.
+func TestFirstWave(t *testing.T) {
+	const ms = time.Millisecond
+	for _, c := range []struct {
+		name           string
+		each           time.Duration
+		lanes, callers int
+		cold           time.Duration
+	}{
+		{"0.5 ms, 256 callers", ms / 2, 1, 256, 0},
+		{"0.5 ms, 256 callers, 20 ms cold", ms / 2, 1, 256, 20 * ms},
+		{"0.5 ms, 256 callers, 50 ms cold", ms / 2, 1, 256, 50 * ms},
+		{"two at once, 1 ms, 256 callers, 30 ms cold", ms, 2, 256, 30 * ms},
+		{"0.5 ms, 100 callers, 100 ms cold", ms / 2, 1, 100, 100 * ms},
+		{"5 ms, 40 callers", 5 * ms, 1, 40, 0},
+		{"5 ms, 40 callers, 50 ms cold", 5 * ms, 1, 40, 50 * ms},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				g := admit.NewGate("the device", admit.Options{})
+				d := &modelDevice{each: c.each, lanes: make(chan struct{}, c.lanes)}
+				all := wave(t, g, d, c.callers, c.cold, 2*time.Second)
+				f := figuresOf(all, 0, 2*time.Second)
+				t.Logf("%.0f served in a second, %d sent away; p50 %v, p99 %v", f.rate, f.aways, f.p50, f.p99)
+				if capacity := float64(c.lanes) / c.each.Seconds(); f.aways > 0 || f.rate < 0.9*capacity {
+					t.Errorf("%d sent away, %.0f served in a second; the device does %.0f", f.aways, f.rate, capacity)
+				}
+			})
+		})
+	}
 }
