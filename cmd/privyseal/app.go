@@ -1,10 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -90,13 +92,16 @@ func exactArgs(n int) cobra.PositionalArgs {
 	}
 }
 
-// print writes a result: v as JSON with --json, otherwise what text writes.
+// print writes a result: v as JSON with --json, otherwise what text writes. That
+// a result could not be written is an error: whoever redirected it has nothing.
 func (a *app) print(v any, text func(w io.Writer)) error {
 	if a.json {
 		return writeJSON(a.out, v)
 	}
-	text(a.out)
-	return nil
+	var b bytes.Buffer
+	text(&b)
+	_, err := io.WriteString(a.out, harmless(b.String()))
+	return err
 }
 
 func writeJSON(w io.Writer, v any) error {
@@ -106,7 +111,20 @@ func writeJSON(w io.Writer, v any) error {
 	return enc.Encode(v)
 }
 
-// note writes a remark to standard error.
+// note writes a remark to standard error. It may repeat what another machine
+// said.
 func (a *app) note(format string, args ...any) {
-	fmt.Fprintf(a.err, format+"\n", args...)
+	io.WriteString(a.err, harmless(fmt.Sprintf(format, args...))+"\n")
+}
+
+// harmless drops control characters other than line feeds and tabs, and what turns the
+// direction of writing: text of others, such as a message, the name of a role or
+// the words of a refusal, does not steer the terminal.
+func harmless(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r != '\n' && r != '\t' && (r < ' ' || r >= 0x7f && r < 0xa0 || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069) {
+			return -1
+		}
+		return r
+	}, s)
 }

@@ -43,18 +43,12 @@ func loadEKPolicy(c *Config) (*ekPolicy, error) {
 		return nil, errNoEKs
 	}
 	p := new(ekPolicy)
-	for name, to := range map[string]**x509.CertPool{s.EKRoots: &p.roots, s.EKIntermediates: &p.intermediates} {
-		if name == "" {
-			continue
-		}
-		text, err := readBounded(resolve(c.dir, name), maxCredentialFile)
-		if err != nil {
-			return nil, err
-		}
-		*to = x509.NewCertPool()
-		if !(*to).AppendCertsFromPEM(text) {
-			return nil, fmt.Errorf("%s has no certificate in PEM", name)
-		}
+	var err error
+	if p.roots, err = readPoolOf(c.dir, s.EKRoots); err != nil {
+		return nil, err
+	}
+	if p.intermediates, err = readPoolOf(c.dir, s.EKIntermediates); err != nil {
+		return nil, err
 	}
 	if s.EKList == "" {
 		return p, nil
@@ -67,15 +61,31 @@ func loadEKPolicy(c *Config) (*ekPolicy, error) {
 	return p, err
 }
 
+// readPoolOf reads the certificates of a file; nil if there is none.
+func readPoolOf(dir, name string) (*x509.CertPool, error) {
+	if name == "" {
+		return nil, nil
+	}
+	text, err := readBounded(resolve(dir, name), maxCredentialFile)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("%s has no certificate in PEM", name)
+	}
+	return pool, nil
+}
+
 func parseEKList(text []byte) (map[[sha256.Size]byte]bool, error) {
 	listed := make(map[[sha256.Size]byte]bool)
 	lines := bufio.NewScanner(bytes.NewReader(text))
 	for n := 1; lines.Scan(); n++ {
-		word, _, _ := strings.Cut(strings.TrimSpace(lines.Text()), " ")
-		if word == "" || word[0] == '#' {
+		words := strings.Fields(lines.Text())
+		if len(words) == 0 || words[0][0] == '#' {
 			continue
 		}
-		sum, err := hex.DecodeString(word)
+		sum, err := hex.DecodeString(words[0])
 		if err != nil || len(sum) != sha256.Size {
 			return nil, fmt.Errorf("list of endorsement keys, line %d: want the SHA-256 of a public area in hexadecimal", n)
 		}

@@ -2,13 +2,18 @@ package main
 
 import (
 	"context"
+	"encoding/asn1"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"math/big"
 	"os"
+	"slices"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -103,7 +108,7 @@ func (a *app) logKeys(f *auditFlags) (*translog.Keys, error) {
 		}
 		path = c.vkeyPath()
 	}
-	text, err := os.ReadFile(path)
+	text, err := readBounded(path, maxCredentialFile)
 	if err != nil {
 		return nil, fmt.Errorf("the log's verifier key: %w", err)
 	}
@@ -111,27 +116,46 @@ func (a *app) logKeys(f *auditFlags) (*translog.Keys, error) {
 	if err != nil || f.witnesses == "" {
 		return keys, err
 	}
-	policy, err := os.ReadFile(f.witnesses)
+	policy, err := readBounded(f.witnesses, maxCredentialFile)
 	if err != nil {
 		return nil, err
 	}
 	return keys.WithWitnesses(policy)
 }
 
-// readSignature takes a file, or hexadecimal or base64 octets.
+// mostSignature bounds the file of a signature.
+const mostSignature = 4096
+
+// looksSigned reports whether octets have the form of a signature or MAC that a
+// key of ours makes: one of the lengths of HMAC-SHA256, Ed25519 and ECDSA (P-256,
+// P-384, P-521) in octets, or ECDSA in DER.
+func looksSigned(b []byte) bool {
+	if slices.Contains([]int{32, 64, 96, 132}, len(b)) {
+		return true
+	}
+	var pair struct{ R, S *big.Int }
+	rest, err := asn1.Unmarshal(b, &pair)
+	return err == nil && len(rest) == 0
+}
+
+// readSignature takes a file, or hexadecimal or base64 octets. Of what is none of
+// them it says so: to look it up would say of a mistyped name of a file that it
+// was not signed here.
 func readSignature(arg string) ([]byte, error) {
-	if b, err := os.ReadFile(arg); err == nil {
+	b, err := readBounded(arg, mostSignature)
+	switch {
+	case err == nil:
 		return b, nil
+	case !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENAMETOOLONG):
+		return nil, err
 	}
-	if b, err := hex.DecodeString(arg); err == nil {
-		return b, nil
-	}
-	for _, enc := range []*base64.Encoding{base64.RawURLEncoding, base64.StdEncoding} {
-		if b, err := enc.DecodeString(arg); err == nil {
+	decoders := []func(string) ([]byte, error){hex.DecodeString, base64.RawURLEncoding.DecodeString, base64.StdEncoding.DecodeString}
+	for _, decode := range decoders {
+		if b, err := decode(arg); err == nil && looksSigned(b) {
 			return b, nil
 		}
 	}
-	return nil, usageError{fmt.Errorf("%q is no file, and neither hexadecimal nor base64", arg)}
+	return nil, usageError{fmt.Errorf("%.100q is no signature in hexadecimal or base64, nor a file with one: %w", arg, err)}
 }
 
 // An entryView is an entry as it is printed.

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"time"
 
@@ -115,7 +114,7 @@ func newAuditVerifyProof(a *app) *cobra.Command {
 }
 
 func auditVerifyProof(a *app, f *auditFlags, path, signature string) error {
-	text, err := os.ReadFile(path)
+	text, err := readBounded(path, maxCredentialFile)
 	if err != nil {
 		return err
 	}
@@ -174,6 +173,9 @@ func newAuditMonitor(a *app) *cobra.Command {
 	var every, maxAge time.Duration
 	c := &cobra.Command{Use: "monitor", Short: "Follow a log: tell when it is cut off, rewritten, forked or stale", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if every < 0 || maxAge < 0 {
+				return usageError{errors.New("--every and --max-age cannot be negative")}
+			}
 			src, keys, err := a.openLog(f)
 			if err != nil {
 				return err

@@ -71,7 +71,7 @@ func auditWitness(ctx context.Context, a *app, f *witnessFlags) error {
 
 func witnessedLogs(files []string) (logs []*translog.Keys, err error) {
 	for _, path := range files {
-		text, err := os.ReadFile(path)
+		text, err := readBounded(path, maxCredentialFile)
 		if err != nil {
 			return nil, err
 		}
@@ -113,15 +113,12 @@ func newCosigner(secret string) (*cosigner, error) {
 // witnessKey reads the witness's key, or makes one.
 func witnessKey(dir, name string) (*cosigner, error) {
 	path := filepath.Join(dir, "witness.key")
-	text, err := os.ReadFile(path)
+	text, err := readPrivate(path, maxCredentialFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return makeWitnessKey(path, name)
 	}
 	if err != nil {
 		return nil, err
-	}
-	if info, err := os.Stat(path); err != nil || info.Mode().Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("%s must have mode 0600", path)
 	}
 	return newCosigner(strings.TrimSpace(string(text)))
 }

@@ -6,14 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/privyseal/privyseal/internal/durable"
 	"github.com/privyseal/privyseal/signer/access"
 	signservice "github.com/privyseal/privyseal/signer/service"
 )
@@ -82,32 +80,43 @@ func callerInvite(ctx context.Context, a *app, name string, f *callerFlags) erro
 		return err
 	}
 	return a.withSigner(ctx, func(p *signerParts) error {
-		token, expires, err := p.access.Invite(ctx, access.Invitation{Tenant: f.tenant, Name: name, Role: access.Role(f.role), Grants: grants, Lifetime: f.lifetime})
-		if err != nil {
+		return a.giveOut(f.out, "token", func() (string, time.Time, error) {
+			token, expires, err := p.access.Invite(ctx, access.Invitation{Tenant: f.tenant, Name: name, Role: access.Role(f.role), Grants: grants, Lifetime: f.lifetime})
+			if err != nil {
+				return "", expires, err
+			}
+			return token.Reveal(), expires, nil
+		}, map[string]any{"tenant": f.tenant, "name": name})
+	})
+}
+
+// giveOut makes a secret that is good once and gives it out, to a new file of mode
+// 0600 or, without one, to standard output. what names it, also in JSON, where it
+// stands beside the members of view.
+func (a *app) giveOut(file, what string, make func() (string, time.Time, error), view map[string]any) error {
+	var secret string
+	var expires time.Time
+	made := func() (_ string, err error) {
+		secret, expires, err = make()
+		return secret, err
+	}
+	if file == "" || file == "-" {
+		if _, err := made(); err != nil {
 			return err
 		}
-		view := struct {
-			Tenant  string    `json:"tenant"`
-			Name    string    `json:"name"`
-			Token   string    `json:"token,omitempty"`
-			File    string    `json:"file,omitempty"`
-			Expires time.Time `json:"expires_at"`
-		}{f.tenant, name, token.Reveal(), f.out, expires}
-		if f.out != "" {
-			if _, err := os.Stat(f.out); err == nil {
-				return fmt.Errorf("%s is there already", f.out)
-			}
-			if err := durable.WriteFile(f.out, []byte(view.Token+"\n"), 0o600); err != nil {
-				return err
-			}
-			view.Token = ""
+		view[what] = secret
+	} else {
+		if err := withNewSecret(file, made); err != nil {
+			return err
 		}
-		a.note("the token is good once, until %s", expires.Format(time.RFC3339))
-		return a.print(view, func(w io.Writer) {
-			if view.Token != "" {
-				fmt.Fprintln(w, view.Token)
-			}
-		})
+		view["file"], secret = file, ""
+	}
+	view["expires_at"] = expires
+	a.note("the %s is good once, until %s", what, expires.Format(time.RFC3339))
+	return a.print(view, func(w io.Writer) {
+		if secret != "" {
+			fmt.Fprintln(w, secret)
+		}
 	})
 }
 
@@ -162,7 +171,17 @@ func newCallerGrant(a *app) *cobra.Command {
 				return err
 			}
 			return a.withSigner(cmd.Context(), func(p *signerParts) error {
-				return p.access.SetGrants(cmd.Context(), f.tenant, args[0], grants)
+				if err := p.access.SetGrants(cmd.Context(), f.tenant, args[0], grants); err != nil {
+					return err
+				}
+				view := struct {
+					Tenant string         `json:"tenant"`
+					Name   string         `json:"name"`
+					Grants []access.Grant `json:"grants"`
+				}{f.tenant, args[0], nonNil(grants)}
+				return a.print(view, func(w io.Writer) {
+					fmt.Fprintf(w, "%s of tenant %s: %s\n", view.Name, view.Tenant, dash(formatGrants(grants)))
+				})
 			})
 		},
 	}, "tenant of the caller (required)")

@@ -108,6 +108,36 @@ func (a *app) withRoom(ctx context.Context, flags *clientFlags, room string, f f
 	})
 }
 
+// withRoomAsItIs is withRoom for commands that only look: where the provider does
+// not answer, they show what the client knows.
+func (a *app) withRoomAsItIs(ctx context.Context, flags *clientFlags, room string, f func(context.Context, *client.Room) error) error {
+	uri, err := parseRoom(room)
+	if err != nil {
+		return err
+	}
+	return a.withClient(ctx, flags, func(ctx context.Context, c *client.Client) error {
+		if err := a.syncIfPossible(ctx, c); err != nil {
+			return err
+		}
+		r, err := c.Room(ctx, uri)
+		if err != nil {
+			return err
+		}
+		return f(ctx, r)
+	})
+}
+
+// syncIfPossible takes events in, and notes that it cannot.
+func (a *app) syncIfPossible(ctx context.Context, c *client.Client) error {
+	if err := c.Sync(ctx); err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		a.note("privyseal: the provider does not answer, or refuses; what follows is as this client knows it: %v", err)
+	}
+	return nil
+}
+
 // clientError sorts what a client returns into the kinds of exit codes.
 func clientError(err error) error {
 	switch {
@@ -282,8 +312,8 @@ type shownStatus struct {
 }
 
 func (a *app) clientStatus(ctx context.Context, c *client.Client) error {
-	if err := c.Sync(ctx); err != nil {
-		a.note("privyseal: the provider does not answer, or refuses: %v", err)
+	if err := a.syncIfPossible(ctx, c); err != nil {
+		return err
 	}
 	who, err := showWho(ctx, c)
 	if err != nil {
@@ -320,7 +350,7 @@ func (a *app) clientStatus(ctx context.Context, c *client.Client) error {
 func newClientMembers(a *app, f *clientFlags) *cobra.Command {
 	return &cobra.Command{Use: "members ROOM", Short: "Print a room's participants and their clients", Args: exactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withRoom(cmd.Context(), f, args[0], func(ctx context.Context, _ *client.Client, r *client.Room) error {
+			return a.withRoomAsItIs(cmd.Context(), f, args[0], func(ctx context.Context, r *client.Room) error {
 				i, err := r.Info(ctx)
 				if err != nil {
 					return err

@@ -73,8 +73,7 @@ func showMessage(room mimi.URI, m *client.Message) shownMessage {
 	return s
 }
 
-// writeText prints a message for a person. Its text may come from a stranger,
-// so nothing in it steers the terminal.
+// writeText prints a message for a person.
 func (s *shownMessage) writeText(w io.Writer) {
 	fmt.Fprintf(w, "%s  %s  %s  %s by %s  %s\n", s.ID[:16], s.Accepted, s.Sender, s.Level, mark(s.Issuer != "", s.Issuer)+mark(s.Issuer == "", "nobody"), s.Kind)
 	if s.Target != "" {
@@ -92,16 +91,6 @@ func (s *shownMessage) writeText(w io.Writer) {
 	for line := range strings.Lines(harmless(s.Text)) {
 		fmt.Fprintf(w, "    %s\n", strings.TrimRight(line, "\n"))
 	}
-}
-
-// harmless drops control characters other than line feeds.
-func harmless(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r != '\n' && (r < ' ' || r >= 0x7f && r < 0xa0 || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069) {
-			return -1
-		}
-		return r
-	}, s)
 }
 
 // oneLine is harmless and has no line feeds.

@@ -243,9 +243,13 @@ func (g ringAgreements) Destroy(ctx context.Context, name string) error {
 // provider: the authorities in a file, or those of the system.
 func clientTLS(dir, ca string) (*tls.Config, error) {
 	path := filepath.Join(dir, clientTLSFile)
-	pair, err := tls.LoadX509KeyPair(path, path)
+	own, err := readPrivate(path, maxCredentialFile)
 	if err != nil {
 		return nil, fmt.Errorf("the client's TLS key: %w", err)
+	}
+	pair, err := tls.X509KeyPair(own, own)
+	if err != nil {
+		return nil, fmt.Errorf("the client's TLS key: %s: %w", path, err)
 	}
 	t := &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS13}
 	if ca == "" {

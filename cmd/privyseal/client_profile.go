@@ -34,8 +34,11 @@ func newClientProfile(a *app, f *clientFlags) *cobra.Command {
 		Long: "A provider finds nobody who has not asked to be found. Without flags the command prints\n" +
 			"what the directory may tell; with flags it replaces all of it.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if remove && (name != "" || email != "" || uri || hide) {
-				return errors.New("--delete goes with no other flag")
+			switch {
+			case remove && (name != "" || email != "" || uri || hide):
+				return usageError{errors.New("--delete goes with no other flag")}
+			case hide && name == "" && email == "":
+				return usageError{errors.New("--hide goes with --name or --email")}
 			}
 			return a.withClient(cmd.Context(), f, func(ctx context.Context, c *client.Client) error {
 				switch {
@@ -115,7 +118,7 @@ func newClientFind(a *app, f *clientFlags) *cobra.Command {
 				}
 			}
 			if len(q.QueryElements) == 0 {
-				return errors.New("say what to search for: --uri, --nick, --email, --phone or --name")
+				return usageError{errors.New("say what to search for: --uri, --nick, --email, --phone or --name")}
 			}
 			return a.withClient(cmd.Context(), f, func(ctx context.Context, c *client.Client) error {
 				p, err := c.Find(ctx, args[0], q)

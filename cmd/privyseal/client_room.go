@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -43,7 +44,7 @@ func newClientRoom(a *app, f *clientFlags) *cobra.Command {
 	flags.define(create)
 	show := &cobra.Command{Use: "show ROOM", Short: "Print what is known of a room", Args: exactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withRoom(cmd.Context(), f, args[0], func(ctx context.Context, _ *client.Client, r *client.Room) error { return a.printRoom(ctx, r) })
+			return a.withRoomAsItIs(cmd.Context(), f, args[0], a.printRoom)
 		}}
 	fix := &cobra.Command{Use: "fix ROOM", Short: "Keep a room's participants as they are, as in a direct message", Args: exactArgs(1),
 		Long: "From then on nobody is added, removed or leaves; their clients come and go. The\n" +
@@ -59,7 +60,7 @@ func newClientRoom(a *app, f *clientFlags) *cobra.Command {
 				return a.printCommit(r, done)
 			})
 		}}
-	return group("room", "Make and look at rooms", create, show, fix)
+	return group("room", "Make and look at rooms", create, show, newClientRoomList(a, f), newClientRoomSenders(a, f), fix)
 }
 
 type shownInfo struct {
@@ -239,6 +240,9 @@ func newClientCode(a *app, f *clientFlags) *cobra.Command {
 	var uses uint32
 	c := &cobra.Command{Use: "code ROOM", Short: "Ask the hub for a join code; whoever has it may enter", Args: exactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if lifetime < time.Second || lifetime/time.Second > math.MaxUint32 || uses == 0 {
+				return usageError{errors.New("--lifetime is a second or longer, and --uses is at least 1")}
+			}
 			return a.withRoom(cmd.Context(), f, args[0], func(ctx context.Context, _ *client.Client, r *client.Room) error {
 				index, err := r.RoleNamed(ctx, role)
 				if err != nil {
@@ -296,8 +300,8 @@ func newClientPolicy(a *app, f *clientFlags) *cobra.Command {
 						return err
 					}
 				}
-				for component, file := range set {
-					if err := a.setComponent(ctx, r, component, file); err != nil {
+				for _, component := range slices.Sorted(maps.Keys(set)) {
+					if err := a.setComponent(ctx, r, component, set[component]); err != nil {
 						return err
 					}
 				}

@@ -41,6 +41,9 @@ func newClientWatch(a *app, f *clientFlags) *cobra.Command {
 			if how.By, err = wayOf(by); err != nil {
 				return err
 			}
+			if limit < 0 || how.Within < 0 {
+				return usageError{errors.New("--for and --fetch-within cannot be negative")}
+			}
 			if fetch != "" {
 				if info, err := os.Stat(fetch); err != nil || !info.IsDir() {
 					return usageError{fmt.Errorf("--fetch: %s is no folder", fetch)}
@@ -115,8 +118,7 @@ func (w *watching) tell(s shown) error {
 	if w.json {
 		return json.NewEncoder(w.out).Encode(s)
 	}
-	s.writeText(w.out)
-	return nil
+	return w.app.print(nil, s.writeText)
 }
 
 // fetchAsset fetches the asset of a message that has just come.

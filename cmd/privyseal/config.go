@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -208,14 +209,39 @@ func (c *Config) check() error {
 	if c.DefaultDevice != "" && c.Devices[c.DefaultDevice] == nil {
 		return configErrorf("default_device", "there is no device %q", c.DefaultDevice)
 	}
-	if c.Database != "" && !strings.HasPrefix(c.Database, "postgres://") {
-		return configErrorf("database", "is a URL postgres://...; leave it out for SQLite in the state folder")
+	if err := checkDatabase(c.Database); err != nil {
+		return err
 	}
 	if err := c.Issuer.check(); err != nil {
 		return err
 	}
-	if c.Serve != nil {
-		return c.Serve.check()
+	if c.Serve == nil {
+		return nil
+	}
+	if err := c.Serve.check(); err != nil {
+		return err
+	}
+	if s := c.Serve.Signer; s != nil {
+		for i, name := range s.Devices {
+			if c.Devices[name] == nil {
+				return configErrorf(fmt.Sprintf("serve.signer.devices[%d]", i), "there is no device %q", name)
+			}
+		}
+	}
+	return nil
+}
+
+// checkDatabase refuses a password in the URL before anything prints it.
+func checkDatabase(source string) error {
+	if source == "" {
+		return nil
+	}
+	u, err := url.Parse(source)
+	if err != nil || u.Scheme != "postgres" { // the parser's words may repeat a password
+		return configErrorf("database", "is a URL postgres://...; leave it out for SQLite in the state folder")
+	}
+	if _, has := u.User.Password(); has || u.Query().Has("password") {
+		return configErrorf("database", "has a password in it; put it into a file of mode 0600 and name that with passfile=")
 	}
 	return nil
 }
@@ -346,7 +372,7 @@ func (a *app) loadConfig() (*Config, error) {
 }
 
 func readConfig(path string) (*Config, error) {
-	b, err := os.ReadFile(path)
+	b, err := readBounded(path, maxConfig)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, &ConfigError{Path: path, Err: fmt.Errorf("%w; run: privyseal init", os.ErrNotExist)}
 	}

@@ -41,9 +41,14 @@ func checkType(v any, t reflect.Type, at string) error {
 		t = t.Elem()
 	}
 	o, ok := v.(*jose.Object)
-	switch {
+	switch list, isList := v.([]any); {
+	case isList && t.Kind() == reflect.Slice:
+		for i, e := range list {
+			if err := checkType(e, t.Elem(), fmt.Sprintf("%s[%d]", at, i)); err != nil {
+				return err
+			}
+		}
 	case !ok:
-		return nil
 	case t.Kind() == reflect.Struct:
 		return checkStruct(o, t, at)
 	case t.Kind() == reflect.Map:

@@ -6,9 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -18,7 +16,6 @@ import (
 	"github.com/privyseal/privyseal/credentials/enrol"
 	"github.com/privyseal/privyseal/credentials/registry"
 	"github.com/privyseal/privyseal/internal/daemon"
-	"github.com/privyseal/privyseal/internal/durable"
 	problems "github.com/privyseal/privyseal/internal/problem"
 	"github.com/privyseal/privyseal/signer"
 	"github.com/privyseal/privyseal/tpm"
@@ -69,9 +66,6 @@ func credentialInvite(ctx context.Context, a *app, o *inviteOptions) error {
 	if err != nil {
 		return err
 	}
-	if _, err := os.Stat(o.out); o.out != "" && err == nil {
-		return fmt.Errorf("%s is there already", o.out)
-	}
 	c, err := a.loadConfig()
 	if err != nil {
 		return err
@@ -79,12 +73,13 @@ func credentialInvite(ctx context.Context, a *app, o *inviteOptions) error {
 	if err := checkPrivateDir(c.stateDir()); err != nil {
 		return err
 	}
-	code, expires, err := c.invite(ctx, in, o.code)
-	if err != nil {
-		return err
-	}
-	a.note("the code is good once, until %s", expires.Format(time.RFC3339))
-	return a.deliverCode(o, code, expires)
+	return a.giveOut(o.out, "code", func() (string, time.Time, error) {
+		code, expires, err := c.invite(ctx, in, o.code)
+		if err != nil {
+			return "", expires, err
+		}
+		return code.Reveal(), expires, nil
+	}, map[string]any{})
 }
 
 // invite keeps an invitation in the issuer's book.
@@ -99,17 +94,6 @@ func (c *Config) invite(ctx context.Context, in enrol.Invitation, lifetime time.
 	}
 	code, expires, err := store.Invite(ctx, in, lifetime)
 	return code, expires, errors.Join(err, book.Close())
-}
-
-func (a *app) deliverCode(o *inviteOptions, code *enrol.Code, expires time.Time) error {
-	if o.out != "" {
-		return durable.WriteFile(o.out, []byte(code.Reveal()+"\n"), 0o600)
-	}
-	view := struct {
-		Code    string    `json:"code"`
-		Expires time.Time `json:"expires_at"`
-	}{code.Reveal(), expires}
-	return a.print(view, func(w io.Writer) { fmt.Fprintln(w, view.Code) })
 }
 
 type enrolOptions struct{ url, serverCA, codeFile, holder, applianceKey, client, user, out string }

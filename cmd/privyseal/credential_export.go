@@ -12,6 +12,7 @@ import (
 	"hash"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 
 	"github.com/privyseal/privyseal/credentials"
 	"github.com/privyseal/privyseal/credentials/registry"
+	"github.com/privyseal/privyseal/internal/durable"
 	"github.com/privyseal/privyseal/internal/jose"
 	"github.com/privyseal/privyseal/signer"
 )
@@ -101,16 +103,14 @@ func exportWrite(ctx context.Context, a *app, o *listOptions, out string) (err e
 			return err
 		}
 		return w.withBook(ctx, func(b *registry.Store) (err error) {
-			file, err := os.OpenFile(out, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+			if err := checkNew(out); err != nil {
+				return err
+			}
+			file, err := durable.Create(filepath.Dir(out), 0o600) // a part of an export is none
 			if err != nil {
 				return err
 			}
-			defer func() {
-				err = errors.Join(err, file.Close())
-				if err != nil {
-					os.Remove(out) // a part of an export is none
-				}
-			}()
+			defer file.Abort()
 			e := &exporter{w: bufio.NewWriter(file), hash: sha256.New()}
 			if err := e.records(ctx, b, f); err != nil {
 				return err
@@ -118,9 +118,12 @@ func exportWrite(ctx context.Context, a *app, o *listOptions, out string) (err e
 			if err := e.sign(ctx, key, s.URL, o.describe()); err != nil {
 				return err
 			}
-			return errors.Join(e.w.Flush(), file.Sync(), a.print(map[string]any{"records": e.n, "file": out}, func(w io.Writer) {
+			if err := errors.Join(e.w.Flush(), file.CommitNew(out)); err != nil {
+				return err
+			}
+			return a.print(map[string]any{"records": e.n, "file": out}, func(w io.Writer) {
 				fmt.Fprintf(w, "%d record(s) in %s\n", e.n, out)
-			}))
+			})
 		})
 	})
 }

@@ -39,8 +39,11 @@ func (o *targetOptions) target(args []string) (t registry.Target, err error) {
 			given++
 		}
 	}
-	if err == nil && given != 1 {
+	switch {
+	case err == nil && given != 1:
 		err = errors.New("name one target: an ID, --client, --user or --holder")
+	case err == nil && o.wait < 0:
+		err = errors.New("--wait cannot be negative")
 	}
 	if err != nil {
 		return t, usageError{err}
@@ -112,7 +115,7 @@ func changeStatus(ctx context.Context, a *app, o *targetOptions, args []string, 
 			}
 			published, err := w.publishNow(ctx, b, o.noPublish)
 			if err != nil {
-				return fmt.Errorf("changed and durable, but not published yet (a running serve tries again): %w", err)
+				return errors.Join(a.printChanges(changes, false, nil), fmt.Errorf("changed and durable, but not published yet (a running serve tries again): %w", err))
 			}
 			rooms, err := o.awaitRemoval(ctx, w, b, t)
 			return errors.Join(a.printChanges(changes, published, rooms), err)

@@ -32,6 +32,11 @@ type statusOptions struct {
 // maxStatusFile bounds a CRL or a status list.
 const maxStatusFile = certs.MaxCRL
 
+// given reports whether any of the flags is there.
+func (s *statusOptions) given() bool {
+	return s.crls != nil || s.list != "" || s.keys != nil || s.ignore
+}
+
 func (s *statusOptions) read(o *verifyOptions) error {
 	s.now, s.said = o.now, "not checked"
 	for _, name := range s.crls {
@@ -47,10 +52,11 @@ func (s *statusOptions) read(o *verifyOptions) error {
 	if s.ignore {
 		return usageError{errors.New("give either --status-list or --ignore-status")}
 	}
-	if len(s.keys) == 0 {
-		s.keys = o.issuerKeys
+	keys := s.keys
+	if len(keys) == 0 {
+		keys = o.issuerKeys
 	}
-	for _, name := range s.keys {
+	for _, name := range keys {
 		pub, err := readPublicKey(name)
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)

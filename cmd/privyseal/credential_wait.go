@@ -86,16 +86,17 @@ func revokedOf(ctx context.Context, b *registry.Store, t registry.Target) (all [
 // awaitGone looks again and again, until no leaf has one of the credentials or
 // the time is over.
 func awaitGone(ctx context.Context, s *provider.Service, records []*registry.Record, most time.Duration) ([]roomLeft, error) {
-	ctx, cancel := context.WithTimeout(ctx, most)
-	defer cancel()
+	over := time.After(most)
 	for {
 		rooms, left, err := whereRevoked(context.WithoutCancel(ctx), s, records)
 		if err != nil || left == 0 {
 			return rooms, err
 		}
 		select {
-		case <-ctx.Done():
+		case <-over:
 			return rooms, refusedError{fmt.Errorf("revoked, and after %v still in %d rooms", most, left)}
+		case <-ctx.Done():
+			return rooms, fmt.Errorf("revoked, and no longer waited for: still in %d rooms: %w", left, ctx.Err())
 		case <-time.After(waitInterval):
 		}
 	}

@@ -137,6 +137,9 @@ func checkFiles(path string, c *Config) []problem {
 	for _, name := range c.names() {
 		d.checkDeviceFiles(name)
 	}
+	for _, f := range c.files() {
+		d.checkFile(f)
+	}
 	return nonNil(d.problems)
 }
 

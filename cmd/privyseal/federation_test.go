@@ -46,17 +46,29 @@ const (
 
 func newFederation(t *testing.T) *federation {
 	t.Helper()
+	return newFederationWith(t, nil)
+}
+
+// newFederationWith is newFederation with further issuers, which may be one of
+// the providers itself: they are asked for before anything is served.
+func newFederationWith(t *testing.T, more func(hosts map[string]*wiring, dir string) []identitytest.Issuer) *federation {
+	t.Helper()
 	f := &federation{
 		t: t, ca: identitytest.NewCA(t, "devices", time.Now), hosts: make(map[string]*edgesTest),
 		home: wireTest(t, initOptions{softHSM: true, tpm: tpmtest.Start(t, swtpm.Config{}).Address()}),
 		jwts: identitytest.NewTokenIssuer(t, "https://jwts.example", time.Now), cwts: identitytest.NewTokenIssuer(t, "https://cwts.example", time.Now),
 	}
 	dir := t.TempDir()
-	f.trust = identitytest.WriteConfig(t, dir, nil, f.ca.Entry(t, dir, "devices", "a.example", "b.example"),
-		f.jwts.Entry(t, dir, "jwts", "sd_jwt", "a.example"), f.cwts.Entry(t, dir, "cwts", "sd_cwt", "a.example"))
+	hosts := map[string]*wiring{"a.example": wireTest(t, initOptions{softHSM: true}), "b.example": wireTest(t, initOptions{softHSM: true})}
+	issuers := []identitytest.Issuer{f.ca.Entry(t, dir, "devices", "a.example", "b.example"),
+		f.jwts.Entry(t, dir, "jwts", "sd_jwt", "a.example"), f.cwts.Entry(t, dir, "cwts", "sd_cwt", "a.example")}
+	if more != nil {
+		issuers = append(issuers, more(hosts, dir)...)
+	}
+	f.trust = identitytest.WriteConfig(t, dir, nil, issuers...)
 	network := peertest.New(t)
 	for _, host := range []string{"a.example", "b.example"} {
-		e := &edgesTest{providerTest: newProviderOf(t, wireTest(t, initOptions{softHSM: true}), "softhsm", host, f.ca, f.trust), net: network}
+		e := &edgesTest{providerTest: newProviderOf(t, hosts[host], "softhsm", host, f.ca, f.trust), net: network}
 		e.open(t)
 		if host == "a.example" {
 			e.signing(t)
@@ -279,8 +291,15 @@ func (f *federation) testRooms(t *testing.T) {
 	says(t, f.client(0, "bob", "join", team), "status      member", "subject     plans", "handshakes  members and the hub read them", "may propose mimi://a.example, mimi://b.example")
 	f.client(0, "bob", "send", team, "I came by myself")
 	says(t, f.client(0, "alice", "recv", team), bob+"  issued by devices  message", "I came by myself")
+	says(t, f.client(0, "bob", "room", "senders", team), "proposals   are taken from those below", "sender 0    mimi://a.example, the hub  x509  key ", "sender 1    mimi://b.example  x509  key ")
 	f.client(0, "bob", "leave", team)
 	f.listed("alice", team, "mimi://a.example")
+	if out := f.client(0, "alice", "room", "senders", team, "--json"); strings.Contains(out, "mimi://b.example") || !strings.Contains(out, `"hub": true`) {
+		t.Errorf("after the last of b.example has left:\n%s", out)
+	}
+	says(t, f.client(0, "alice", "room", "list"), team+"  member  epoch ", "1 participants  Team", clubA+"  member")
+	says(t, f.client(0, "bob", "room", "list", "--json"), `"status": "left"`, `"room": "`+team+`"`)
+	says(t, f.client(0, "bob", "room", "senders", team), "status      left")
 	f.client(0, "bob", "join", team)
 	f.listed("alice", team, "mimi://a.example, mimi://b.example")
 

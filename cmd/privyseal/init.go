@@ -146,20 +146,39 @@ func writeConfig(path string, c *Config) error {
 	return writeNew(path, append(b, '\n'))
 }
 
-// writeNew makes a file of mode 0600 that was not there. It is on the disk
-// when writeNew returns; a crash leaves no half of it.
-func writeNew(path string, content []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*") // mode 0600
+// withNewSecret runs make with a file of mode 0600 beside the one that is to hold
+// a secret, and gives it its name when the secret is on the disk. It fails before
+// the secret is made where the file is there already or cannot be written: what
+// is spent or given out once must not be lost.
+func withNewSecret(path string, make func() (string, error)) (err error) {
+	if err := checkNew(path); err != nil {
+		return err
+	}
+	f, err := durable.Create(filepath.Dir(path), 0o600)
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(content)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+	defer f.Abort()
+	secret, err := make()
+	if err != nil {
 		return err
 	}
-	if err := os.Link(f.Name(), path); err != nil { // unlike rename, replaces nothing
+	if _, err := f.Write([]byte(secret + "\n")); err != nil {
 		return err
 	}
-	return durable.SyncDir(filepath.Dir(path))
+	return f.CommitNew(path)
+}
+
+// writeNew makes a file of mode 0600 that was not there. It is on the disk
+// when writeNew returns; a crash leaves no half of it.
+func writeNew(path string, content []byte) error {
+	f, err := durable.Create(filepath.Dir(path), 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Abort()
+	if _, err := f.Write(content); err != nil {
+		return err
+	}
+	return f.CommitNew(path)
 }

@@ -144,19 +144,6 @@ func keyRotate(ctx context.Context, a *app, id, device string) error {
 	})
 }
 
-// mayRotate refuses keys that frank: rooms need the version before until their
-// members have committed the next, and reports of abuse need it for longer.
-func (w *wiring) mayRotate(ctx context.Context, id signer.KeyID) error {
-	key, err := w.store.Key(ctx, id)
-	if err != nil {
-		return err
-	}
-	if key.Purpose == signer.PurposeFrankSign || key.Purpose == signer.PurposeFrankMAC {
-		return refusedError{fmt.Errorf("key %s franks messages, and a version before could frank and verify no more: create another key, put it into serve.provider and this one into before or mac_keys_before, and reload (docs/operating.md)", id)}
-	}
-	return nil
-}
-
 // notePending says what to do where a failure left a version pending.
 func (w *wiring) notePending(ctx context.Context, a *app, id signer.KeyID) {
 	key, err := w.store.Key(context.WithoutCancel(ctx), id)

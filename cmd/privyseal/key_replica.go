@@ -115,6 +115,11 @@ func replicaRemove(ctx context.Context, a *app, id string, o replicaOptions) err
 		return usageError{errors.New("--destroy cannot be undone; confirm with --yes")}
 	}
 	return a.withWiring(ctx, func(w *wiring) error {
-		return w.ring.RemoveReplica(ctx, signer.KeyID(id), o.version, o.device, o.destroy)
+		if err := w.ring.RemoveReplica(ctx, signer.KeyID(id), o.version, o.device, o.destroy); err != nil {
+			return err
+		}
+		return a.print(map[string]any{"key": id, "device": o.device, "destroyed": o.destroy}, func(out io.Writer) {
+			fmt.Fprintf(out, "removed  %s  %s\n", id, o.device)
+		})
 	})
 }

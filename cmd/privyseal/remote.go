@@ -64,7 +64,7 @@ func (f *remoteFlags) open() (*client.Client, *client.Identity, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	b, err := os.ReadFile(filepath.Join(dir, remoteConfigFile))
+	b, err := readBounded(filepath.Join(dir, remoteConfigFile), maxConfig)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w; run: privyseal remote enroll", err)
 	}
@@ -169,13 +169,8 @@ func remoteEnroll(ctx context.Context, a *app, f *remoteFlags, server, roots, to
 }
 
 func (a *app) readToken(path string) (string, error) {
-	var b []byte
-	var err error
-	if path == "-" {
-		b, err = io.ReadAll(io.LimitReader(a.in, 4096))
-	} else {
-		b, err = readBounded(path, 4096)
-	}
+	const most = 4096
+	b, err := a.readInput(path, most)
 	return strings.TrimSpace(string(b)), err
 }
 

@@ -6,13 +6,13 @@ import (
 	"encoding/base64"
 	"fmt"
 	"io"
-	"os"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/privyseal/privyseal/internal/durable"
 	"github.com/privyseal/privyseal/internal/tlsvec"
 	signerv1 "github.com/privyseal/privyseal/signer/api/privyseal/signer/v1"
 	"github.com/privyseal/privyseal/signer/client"
@@ -22,8 +22,7 @@ import (
 // printProto prints a message of the API.
 func (a *app) printProto(m proto.Message, text func(io.Writer)) error {
 	if !a.json {
-		text(a.out)
-		return nil
+		return a.print(nil, text)
 	}
 	b, err := protojson.MarshalOptions{Multiline: true, Indent: "  "}.Marshal(m)
 	if err != nil {
@@ -192,7 +191,7 @@ func (a *app) readInput(path string, most int64) ([]byte, error) {
 // printSignature writes a signature to a file, or prints it.
 func (a *app) printSignature(path string, sig []byte) error {
 	if path != "" {
-		return os.WriteFile(path, sig, 0o644)
+		return durable.WriteFile(path, sig, 0o644)
 	}
 	text := base64.StdEncoding.EncodeToString(sig)
 	return a.print(map[string]string{"signature": text}, func(w io.Writer) { fmt.Fprintln(w, text) })

@@ -160,10 +160,7 @@ func (o *OHTTPSection) secret(dir string) ([]byte, error) {
 		return nil, nil
 	}
 	path := resolve(dir, o.SecretFile)
-	if err := checkPrivateFile(path); err != nil {
-		return nil, err
-	}
-	b, err := readBounded(path, ohttpSecret)
+	b, err := readPrivate(path, ohttpSecret)
 	if err == nil && len(b) != ohttpSecret {
 		err = fmt.Errorf("%s has %d octets; a secret has %d", path, len(b), ohttpSecret)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"maps"
 	"net/netip"
 	"net/url"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"github.com/privyseal/privyseal/internal/daemon"
+	"github.com/privyseal/privyseal/mimi"
 	"github.com/privyseal/privyseal/mimi/hub/asset"
 	"github.com/privyseal/privyseal/mimi/hub/limit"
 	"github.com/privyseal/privyseal/mimi/peer"
@@ -121,14 +123,30 @@ func (e *EdgesSection) check(at string, s *ServeConfig, p *ProviderSection) erro
 	if err := e.Assets.check(at+".assets", s); err != nil {
 		return err
 	}
+	if err := checkProviders(at+".directory.providers", e.Directory.Providers); err != nil {
+		return err
+	}
 	if e.OHTTP == nil {
 		return nil
+	}
+	if err := checkProviders(at+".ohttp.gateways", e.OHTTP.Gateways); err != nil {
+		return err
 	}
 	if e.Assets == nil || p.Peers == "" {
 		return configErrorf(at+".ohttp", "needs assets and peers")
 	}
 	if e.OHTTP.MaxSize < 0 {
 		return configErrorf(at+".ohttp.max_size", "cannot be negative")
+	}
+	return nil
+}
+
+// checkProviders refuses what is no name of a provider, and would fit none.
+func checkProviders(at string, names []string) error {
+	for i, name := range names {
+		if _, err := mimi.NewURI(name, mimi.KindProvider); err != nil {
+			return configErrorf(fmt.Sprintf("%s[%d]", at, i), "%w", err)
+		}
 	}
 	return nil
 }
@@ -188,6 +206,11 @@ func (a *AssetsSection) check(at string, s *ServeConfig) error {
 	}
 	if _, err := a.networks(); err != nil {
 		return configErrorf(at+".allow_private", "%w", err)
+	}
+	for _, host := range slices.Sorted(maps.Keys(a.Via)) {
+		if _, err := mimi.NewURI(a.Via[host], mimi.KindProvider); err != nil {
+			return configErrorf(at+".via."+host, "%w", err)
+		}
 	}
 	if a.BaseURL == "" {
 		return nil

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -211,5 +213,63 @@ func TestServeFrankingReload(t *testing.T) {
 		if !v.Accepted {
 			t.Errorf("message %d: %s", i+1, v.Reason)
 		}
+	}
+}
+
+// TestRotateSaysHow has "key rotate" refuse keys that frank, and takes the steps
+// that it names: the hub would take up what comes of them at a reload.
+func TestRotateSaysHow(t *testing.T) {
+	w := newProviderTest(t)
+	if _, err := w.ring.Create(t.Context(), signer.NewKey{ID: "mac-2", Purpose: signer.PurposeFrankMAC, Device: "softhsm"}); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		id, next  signer.KeyID
+		where     string
+		says      []string
+		wantSteps int
+	}{
+		{"frank", "frank-2", "keys[0]", []string{"key create frank-2 --purpose frank-sign --device softhsm", "--provider mimi://a.example", `an "until"`}, 6},
+		{"mac", "mac-3", "", []string{"key create mac-3 --purpose frank-mac --device softhsm"}, 3}, // mac-2 is taken
+	} {
+		err := w.mayRotate(t.Context(), c.id)
+		if exitCode(err) != exitRefused {
+			t.Fatalf("%s: %v", c.id, err)
+		}
+		says(t, err.Error(), append(c.says, "SIGHUP")...)
+		if n := strings.Count(err.Error(), "\n  "); n != c.wantSteps {
+			t.Errorf("%s: %d steps, want %d:\n%v", c.id, n, c.wantSteps, err)
+		}
+		mark := "in serve.provider" + c.where + ": "
+		if c.where != "" {
+			mark = "in serve.provider." + c.where + ": "
+		}
+		_, members, ok := strings.Cut(err.Error(), mark)
+		members, _, _ = strings.Cut(members, "\n")
+		if !ok {
+			t.Fatalf("no %q in:\n%v", mark, err)
+		}
+		next := *w.config.Serve.Provider
+		next.Keys = slices.Clone(next.Keys)
+		into := any(&next)
+		if c.where != "" {
+			into = &next.Keys[0]
+		}
+		if err := json.Unmarshal([]byte("{"+members+"}"), into); err != nil {
+			t.Fatalf("%s: %v", members, err)
+		}
+		if err := next.checkFranking("serve.provider"); err != nil {
+			t.Errorf("%s: %v", members, err)
+		}
+		changed, differs := w.config.Serve.Provider.withFranking(&next)
+		if err := w.config.Serve.Provider.checkSuccession(changed, time.Now()); err != nil || !differs {
+			t.Errorf("%s: %v, differs: %v", members, err, differs)
+		}
+		if changed.MACKey != c.next && changed.Keys[0].FrankKey != c.next {
+			t.Errorf("%s does not follow: %s", c.next, members)
+		}
+	}
+	if err := w.mayRotate(t.Context(), "web"); err != nil {
+		t.Errorf("a key that does not frank: %v", err)
 	}
 }

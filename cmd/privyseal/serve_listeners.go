@@ -83,27 +83,37 @@ func serverCertificate(ctx context.Context, w *wiring, s *ListenerSection) (*tls
 	if s.KeyID != "" {
 		return deviceCertificate(ctx, w, chain, s.KeyID)
 	}
-	key := resolve(w.config.dir, s.Key)
-	if err := checkPrivateFile(key); err != nil {
-		return nil, err
-	}
-	cert, err := tls.LoadX509KeyPair(chain, key)
+	certs, err := readBounded(chain, maxCredentialFile)
 	if err != nil {
 		return nil, err
+	}
+	key, err := readPrivate(resolve(w.config.dir, s.Key), maxCredentialFile)
+	if err != nil {
+		return nil, err
+	}
+	cert, err := tls.X509KeyPair(certs, key)
+	if err != nil {
+		return nil, fmt.Errorf("%s with %s: %w", chain, s.Key, err)
 	}
 	return &cert, checkServerCertificate(cert.Leaf, time.Now())
 }
 
-// checkPrivateFile refuses a key file that others may read.
-func checkPrivateFile(path string) error {
-	info, err := os.Stat(path)
+// readPrivate reads a file of a secret, and refuses one that others may read. The
+// file that is judged is the one that is read.
+func readPrivate(path string, limit int64) ([]byte, error) {
+	f, err := os.Open(path)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if info.Mode().Perm()&0o077 != 0 {
-		return fmt.Errorf("%s has mode %04o and others may read it; run: chmod 600 %s", path, info.Mode().Perm(), path)
+	defer f.Close()
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		return nil, err
+	case info.Mode().Perm()&0o077 != 0:
+		return nil, fmt.Errorf("%s has mode %04o and others may read it; run: chmod 600 %s", path, info.Mode().Perm(), path)
 	}
-	return nil
+	return readAll(f, path, limit)
 }
 
 // checkServerCertificate refuses a certificate that no client would accept now.
@@ -147,7 +157,7 @@ func deviceCertificate(ctx context.Context, w *wiring, chain string, id signer.K
 }
 
 func readChain(path string) ([]*x509.Certificate, error) {
-	b, err := os.ReadFile(path)
+	b, err := readBounded(path, maxCredentialFile)
 	if err != nil {
 		return nil, err
 	}

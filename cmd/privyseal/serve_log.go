@@ -91,7 +91,7 @@ func newLogComponent(ctx context.Context, w *wiring, s *ServeConfig, d deps) (da
 	l := &logComponent{wiring: w, config: t, deps: d, err: errors.New("not started yet")}
 	var err error
 	if t.Witnesses != "" {
-		if l.policy, err = os.ReadFile(resolve(w.config.dir, t.Witnesses)); err != nil {
+		if l.policy, err = readBounded(resolve(w.config.dir, t.Witnesses), maxCredentialFile); err != nil {
 			return nil, configErrorf("serve.transparency_log.witnesses", "%w", err)
 		}
 	}

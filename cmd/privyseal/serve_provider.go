@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -117,8 +118,18 @@ func (p *ProviderSection) check(s *ServeConfig) error {
 			return configErrorf(at+".peers", "the listener %q needs \"client_auth\": \"asked\"", p.Peers)
 		}
 	}
-	if p.Trust == "" || len(p.Keys) == 0 || p.MACKey == "" {
+	switch {
+	case p.Trust == "" || len(p.Keys) == 0 || p.MACKey == "":
 		return configErrorf(at, "needs trust, keys and mac_key")
+	case (p.PeerCertificate == "") != (p.PeerKey == ""):
+		return configErrorf(at+".peer_certificate", "goes with peer_key")
+	case p.Peers == "" && (p.PeerRoots != "" || p.PeersAllowPrivate != nil || p.PeerCertificate != ""):
+		return configErrorf(at+".peers", "is missing: peer_roots, peers_allow_private, peer_certificate and peer_key are for it")
+	}
+	for i, k := range p.Keys {
+		if slices.ContainsFunc(p.Keys[:i], func(before ProviderKeys) bool { return before.Suite == k.Suite }) {
+			return configErrorf(fmt.Sprintf("%s.keys[%d]", at, i), "suite %d is there twice", k.Suite)
+		}
 	}
 	if err := p.checkFranking(at); err != nil {
 		return err
@@ -141,7 +152,8 @@ type providerComponent struct {
 	peers     *peer.Client
 	edges     *edges
 
-	peerHandler http.Handler // nil: the provider is alone
+	peerHandler http.Handler  // nil: the provider is alone
+	anew        chan struct{} // has a value when keys and revocations are to be fetched before they are due
 
 	mu    sync.Mutex // guards roots
 	roots *x509.CertPool
@@ -151,7 +163,7 @@ func newProviderComponent(ctx context.Context, w *wiring, s *ServeConfig, d deps
 	if s.Provider == nil {
 		return nil, nil
 	}
-	p := &providerComponent{config: s.Provider, wiring: w, deps: d}
+	p := &providerComponent{config: s.Provider, wiring: w, deps: d, anew: make(chan struct{}, 1)}
 	if err := p.open(ctx, s); err != nil {
 		return nil, errors.Join(err, p.close())
 	}
@@ -387,12 +399,30 @@ func (p *providerComponent) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { p.edges.run(ctx) })
 	wg.Go(func() { p.again(ctx, "trust", p.trust.Run) })
+	wg.Go(func() { p.fetchAnew(ctx) })
 	wg.Go(func() {
 		p.again(ctx, "credentials", func(ctx context.Context) error { return p.service.Follow(ctx, p.evaluator) })
 	})
 	err := p.service.Run(ctx)
 	wg.Wait()
 	return errors.Join(err, p.close())
+}
+
+// fetchAnew fetches keys and revocations after a reload, whether they are due or
+// not: who reloads after a revocation waits for no interval.
+func (p *providerComponent) fetchAnew(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-p.anew:
+		}
+		for _, i := range p.trust.Snapshot().Issuers() {
+			if err := p.trust.Refresh(ctx, i.Name); err != nil && ctx.Err() == nil {
+				p.deps.log.Warn("what the trust configuration names was not all fetched anew", "issuer", i.Name, "err", err)
+			}
+		}
+	}
 }
 
 // again runs what should not end, and starts it anew when it does. It is logged
@@ -425,7 +455,7 @@ func (p *providerComponent) Health(ctx context.Context) []daemon.Check {
 }
 
 // Reload reads the trust configuration, the authorities of peers and the franking
-// keys again.
+// keys again, and has keys and revocations fetched anew.
 func (p *providerComponent) Reload(ctx context.Context) (func(), error) {
 	var roots *x509.CertPool
 	if p.config.Peers != "" {
@@ -451,6 +481,10 @@ func (p *providerComponent) Reload(ctx context.Context) (func(), error) {
 			p.roots = roots
 			p.mu.Unlock()
 			p.chains.Forget()
+		}
+		select {
+		case p.anew <- struct{}{}:
+		default: // it is to be done already
 		}
 	}, nil
 }

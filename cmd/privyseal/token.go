@@ -152,7 +152,6 @@ func tokenTrust(ctx context.Context, a *app, name, why string) error {
 		if err := w.store.ClearSuspect(ctx, name, why); err != nil {
 			return err
 		}
-		a.note("device %s may sign again", name)
-		return nil
+		return a.print(map[string]string{"device": name, "reason": why}, func(w io.Writer) { fmt.Fprintf(w, "device %s may sign again\n", name) })
 	})
 }

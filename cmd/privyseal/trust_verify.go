@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"os"
 	"strings"
 
 	"github.com/privyseal/privyseal/credentials"
@@ -24,16 +25,28 @@ import (
 // trustedVerify returns how "credential verify" judges where a trust
 // configuration is at hand and no issuer was named by hand; nil otherwise.
 func (a *app) trustedVerify(_ context.Context, o *verifyOptions) (func(context.Context, *verifyOptions, []byte) (*acceptance, error), error) {
-	if o.trust == "" && (len(o.anchors) > 0 || len(o.issuerKeys) > 0 || o.iss != "") {
+	byHand := len(o.anchors) > 0 || len(o.issuerKeys) > 0 || o.iss != ""
+	switch {
+	case o.trust == "" && byHand:
 		return nil, nil
+	case byHand:
+		return nil, usageError{errors.New("--trust says whom to believe, and goes without --anchor, --issuer-key and --iss")}
 	}
 	path := o.trust
 	if path == "" {
 		c, err := a.loadConfig()
-		if err != nil || c.Trust == "" {
+		switch {
+		case errors.Is(err, os.ErrNotExist):
 			return nil, nil // the other flags will be asked for
+		case err != nil:
+			return nil, err
+		case c.Trust == "":
+			return nil, nil
 		}
 		path = resolve(c.dir, c.Trust)
+	}
+	if o.status.given() {
+		return nil, usageError{errors.New("the trust configuration says how revocation is learned: --crl, --status-list, --status-key and --ignore-status go with --anchor or --issuer-key")}
 	}
 	return func(ctx context.Context, o *verifyOptions, text []byte) (*acceptance, error) {
 		l, err := a.openTrust(ctx, path)

@@ -117,7 +117,7 @@ func checkPrivateDir(dir string) error {
 	case !info.IsDir():
 		return fmt.Errorf("state folder %s is no folder", dir)
 	case info.Mode().Perm()&0o077 != 0:
-		return fmt.Errorf("state folder %s has mode %04o and others may use it; run: chmod 700 %s", dir, info.Mode().Perm(), dir)
+		return fmt.Errorf("state folder %s has mode %04o and others may use it; if it is for Privyseal alone, run: chmod 700 %s; else choose a folder of its own", dir, info.Mode().Perm(), dir)
 	}
 	return nil
 }

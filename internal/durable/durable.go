@@ -66,6 +66,19 @@ func (f *File) Commit(path string) error {
 	return SyncDir(filepath.Dir(path))
 }
 
+// CommitNew is Commit that replaces nothing: it fails with fs.ErrExist where there
+// is a file, or a symbolic link, of that name.
+func (f *File) CommitNew(path string) error {
+	if err := f.f.Sync(); err != nil {
+		return fmt.Errorf("sync %s: %w", f.f.Name(), err)
+	}
+	if err := os.Link(f.f.Name(), path); err != nil { // unlike rename, replaces nothing
+		return err
+	}
+	f.Abort()
+	return SyncDir(filepath.Dir(path))
+}
+
 // Abort removes a file that was not committed.
 func (f *File) Abort() {
 	if !f.done {

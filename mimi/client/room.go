@@ -298,6 +298,8 @@ type Info struct {
 	// Senders are the providers that may make external proposals, the hub among
 	// them, in their order; zero for one whose credential is not believed.
 	Senders []mimi.URI
+	// ExternalSenders is the same list with what is known of each.
+	ExternalSenders []ExternalSender
 	// Authenticator is the same for all members of the epoch, for people to
 	// compare.
 	Authenticator []byte
@@ -349,14 +351,31 @@ func (r *Room) traits(ctx context.Context, d mls.AppDataDictionary, i *Info) (er
 	gc := r.group.Context()
 	i.SemiPrivate = room.SemiPrivate(gc.Extensions)
 	senders, err := gc.Extensions.ExternalSenders()
-	for _, s := range senders {
+	for n, s := range senders {
+		e := ExternalSender{Index: uint32(n), Credential: s.Credential.Type, Fingerprint: identity.FingerprintOf(s.SignatureKey)}
 		who, doubt := r.c.verdicts.in(r.uri).ExternalSender(ctx, s)
-		if doubt != nil {
-			who.URI = mimi.URI{}
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case doubt != nil:
+			e.Doubt = doubt.Error()
+		default:
+			e.URI, e.Hub = who.URI, who.URI == r.uri.Provider()
 		}
-		i.Senders = append(i.Senders, who.URI)
+		i.Senders, i.ExternalSenders = append(i.Senders, e.URI), append(i.ExternalSenders, e)
 	}
 	return err
+}
+
+// An ExternalSender is one that may make external proposals: the room's hub, or
+// another provider that the room lists.
+type ExternalSender struct {
+	Index       uint32   // in external_senders, by which proposals name it
+	URI         mimi.URI // of the provider; zero if the credential is not believed
+	Hub         bool     // it is the room's hub
+	Doubt       string   // why the credential is not believed
+	Credential  mls.CredentialType
+	Fingerprint identity.Fingerprint // of the key that signs its proposals
 }
 
 func (r *Room) dictionary() (mls.AppDataDictionary, error) {
