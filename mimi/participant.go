@@ -175,7 +175,7 @@ func ParseParticipantListUpdate(data []byte) (*ParticipantListUpdate, error) {
 // role to what it was, gives a role that is 0 or unknown, or adds a user who is
 // in the list.
 func (l *ParticipantListData) Apply(knownRole func(RoleIndex) bool, updates ...*ParticipantListUpdate) (*ParticipantListData, error) {
-	a := applier{list: l, known: knownRole, roles: make(map[uint32]RoleIndex), removed: make(map[uint32]bool)}
+	a := applier{list: l, size: len(l.Participants), roleOf: func(i uint32) RoleIndex { return l.Participants[i].Role }, known: knownRole, roles: make(map[uint32]RoleIndex), removed: make(map[uint32]bool)}
 	for _, u := range updates {
 		if err := a.collect(u); err != nil {
 			return nil, err
@@ -185,7 +185,9 @@ func (l *ParticipantListData) Apply(knownRole func(RoleIndex) bool, updates ...*
 }
 
 type applier struct {
-	list    *ParticipantListData
+	list    *ParticipantListData // for result
+	size    int                  // of the list
+	roleOf  func(i uint32) RoleIndex
 	known   func(RoleIndex) bool
 	roles   map[uint32]RoleIndex
 	removed map[uint32]bool
@@ -207,7 +209,7 @@ func (a *applier) collect(u *ParticipantListUpdate) error {
 		if err := a.checkRole(c.Role); err != nil {
 			return err
 		}
-		if a.list.Participants[c.UserIndex].Role == c.Role {
+		if a.roleOf(c.UserIndex) == c.Role {
 			return invalidUpdate("participant %d has role %d already", c.UserIndex, c.Role)
 		}
 		a.roles[c.UserIndex] = c.Role
@@ -228,8 +230,8 @@ func (a *applier) collect(u *ParticipantListUpdate) error {
 }
 
 func (a *applier) touch(i uint32) error {
-	if int64(i) >= int64(len(a.list.Participants)) {
-		return invalidUpdate("participant %d is not in the list of %d", i, len(a.list.Participants))
+	if int64(i) >= int64(a.size) {
+		return invalidUpdate("participant %d is not in the list of %d", i, a.size)
 	}
 	if _, changed := a.roles[i]; changed || a.removed[i] {
 		return invalidUpdate("participant %d is touched twice", i)

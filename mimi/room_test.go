@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"encoding/hex"
 	"errors"
+	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -147,6 +149,60 @@ func TestParticipantListRefuses(t *testing.T) {
 		}
 		if !slices.Equal(before.Participants, list(t).Participants) {
 			t.Errorf("%s changed the list", name)
+		}
+		if next, err := mimi.UpdateParticipants(before.Marshal(), func(r mimi.RoleIndex) bool { return r <= 4 }, updates...); !errors.Is(err, mimi.ErrParticipantUpdate) || next != nil {
+			t.Errorf("%s, encoded: %x, %v", name, next, err)
+		}
+	}
+}
+
+// An update of the encoded list is the update of the list, whatever it does.
+func TestUpdateParticipants(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	known := func(r mimi.RoleIndex) bool { return r <= 4 }
+	user := func(i int) mimi.URI {
+		return mustURI(t, "mimi://a.example/u/u"+strings.Repeat("x", i%3*30)+strconv.Itoa(i))
+	}
+	refused := 0
+	for range 2000 {
+		var l mimi.ParticipantListData
+		for i := range 3 + r.IntN(5) {
+			l.Participants = append(l.Participants, mimi.UserRolePair{User: user(i), Role: mimi.RoleIndex(1 + r.IntN(4))})
+		}
+		updates := make([]*mimi.ParticipantListUpdate, 1+r.IntN(2))
+		for i := range updates {
+			u := new(mimi.ParticipantListUpdate)
+			for range r.IntN(3) {
+				u.ChangedRoleParticipants = append(u.ChangedRoleParticipants, mimi.UserIndexRolePair{UserIndex: r.Uint32N(6), Role: mimi.RoleIndex(1 + r.IntN(4))})
+			}
+			for range r.IntN(3) {
+				u.RemovedIndices = append(u.RemovedIndices, r.Uint32N(6))
+			}
+			for range r.IntN(3) {
+				u.AddedParticipants = append(u.AddedParticipants, mimi.UserRolePair{User: user(3 + r.IntN(16)), Role: mimi.RoleIndex(r.IntN(6))})
+			}
+			updates[i] = u
+		}
+		want, wantErr := l.Apply(known, updates...)
+		got, err := mimi.UpdateParticipants(l.Marshal(), known, updates...)
+		if wantErr != nil {
+			refused++
+			if err == nil || err.Error() != wantErr.Error() {
+				t.Fatalf("%v and %+v: %v, want %v", l, updates, err, wantErr)
+			}
+			continue
+		}
+		if err != nil || !bytes.Equal(got, want.Marshal()) {
+			t.Fatalf("%v and %+v: %x %v, want %x", l, updates, got, err, want.Marshal())
+		}
+	}
+	if refused < 200 || refused > 1800 {
+		t.Errorf("%d of 2000 updates were refused", refused)
+	}
+	encoded := list(t).Marshal()
+	for n := range encoded {
+		if next, err := mimi.UpdateParticipants(encoded[:n], known, cathyJoins(t)); err == nil {
+			t.Errorf("the first %d octets of a list were taken for %x", n, next)
 		}
 	}
 }

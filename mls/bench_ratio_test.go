@@ -203,7 +203,7 @@ func BenchmarkReceive(b *testing.B) {
 		race(b,
 			contestant{name: "receive", before: func() { fill(16) }, run: repeat(16, receive)},
 			contestant{name: "primitives", run: repeat(16, func() {
-				s.sig.verify(must(s.sig.parsePublicKey(public)), msg, sig)
+				s.sig.verify(must(s.sig.parsePublicKey(public)), sig, msg)
 				must(aead.Open(nil, nonce, sealed, msg[:64]))
 				must(aead.Open(nil, nonce, small, msg[:48]))
 			})})

@@ -50,6 +50,12 @@ func parse(name string, b []byte, m unmarshaler) error {
 	return decode(name, bytes.Clone(b), m)
 }
 
+// vectorSize is the length of opaque data<V> with its header.
+func vectorSize(data []byte) int {
+	var header [4]byte
+	return len(tlsvec.AppendLength(header[:0], len(data))) + len(data)
+}
+
 // limitCount bounds how many elements of a vector are decoded. Small elements
 // take more memory than octets, so a long message of them would be costly.
 func limitCount(r *tlsvec.Reader, n, limit int) {

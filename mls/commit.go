@@ -269,6 +269,7 @@ func (b *commitBuilder) derive(ctx context.Context) error {
 func (g *Group) ownStaged(c *change, content *AuthenticatedContent, path *newPath, p *PendingCommit, init []byte) *StagedCommit {
 	s := g.public.suite
 	st := &StagedCommit{change: c, content: content, next: c.finish(content), keys: g.keys.clone(), signer: g.signer}
+	st.next.raw = st.next.context.bytes()
 	commitSecret := s.zero()
 	if path != nil {
 		commitSecret = path.commitSecret

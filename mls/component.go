@@ -62,7 +62,7 @@ func SafeVerifyWithLabel(c CipherSuite, publicKey []byte, id ComponentID, label 
 	if err != nil {
 		return fmt.Errorf("%w: public key: %w", ErrBadSignature, err)
 	}
-	if !s.sig.verify(pub, signContent(id.operationLabel(label), content), signature) {
+	if !s.sig.verify(pub, signature, signContent(id.operationLabel(label), content)) {
 		return fmt.Errorf("%w: %q of component 0x%04x", ErrBadSignature, label, uint16(id))
 	}
 	return nil

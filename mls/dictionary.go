@@ -80,19 +80,28 @@ func (d AppDataDictionary) Without(id ComponentID) AppDataDictionary {
 
 // Extension encodes the dictionary as an extension.
 func (d AppDataDictionary) Extension() Extension {
-	return Extension{ExtensionAppDataDictionary, encode(&d)}
+	b := tlsvec.NewBuilder(4 + d.size())
+	d.marshal(b)
+	return Extension{ExtensionAppDataDictionary, b.Bytes()}
+}
+
+// size is the length of the vector without its header.
+func (d AppDataDictionary) size() (n int) {
+	for i := range d {
+		n += 2 + vectorSize(d[i].Data)
+	}
+	return n
 }
 
 func (d *AppDataDictionary) marshal(b *tlsvec.Builder)  { writeComponents(b, *d) }
 func (d *AppDataDictionary) unmarshal(r *tlsvec.Reader) { *d = readComponents(r) }
 
 func writeComponents(b *tlsvec.Builder, entries []ComponentData) {
-	b.Nested(func(b *tlsvec.Builder) {
-		for _, e := range entries {
-			b.Uint16(uint16(e.ID))
-			b.Vector(e.Data)
-		}
-	})
+	b.Raw(tlsvec.AppendLength(nil, AppDataDictionary(entries).size()))
+	for _, e := range entries {
+		b.Uint16(uint16(e.ID))
+		b.Vector(e.Data)
+	}
 }
 
 // readComponents reads entries that must be strictly sorted.

@@ -53,12 +53,19 @@ func (e Extensions) equal(other Extensions) bool {
 }
 
 func (e Extensions) marshal(b *tlsvec.Builder) {
-	b.Nested(func(b *tlsvec.Builder) {
-		for i := range e {
-			b.Uint16(uint16(e[i].Type))
-			b.Vector(e[i].Data)
-		}
-	})
+	b.Raw(tlsvec.AppendLength(nil, e.size()))
+	for i := range e {
+		b.Uint16(uint16(e[i].Type))
+		b.Vector(e[i].Data)
+	}
+}
+
+// size is the length of the vector without its header.
+func (e Extensions) size() (n int) {
+	for i := range e {
+		n += 2 + vectorSize(e[i].Data)
+	}
+	return n
 }
 
 func (e *Extensions) unmarshal(r *tlsvec.Reader) {

@@ -1,6 +1,7 @@
 package mls
 
 import (
+	"bytes"
 	"fmt"
 
 	"github.com/privyseal/privyseal/internal/tlsvec"
@@ -196,15 +197,21 @@ func (a *AuthenticatedContent) proposalRef(s *suite) []byte {
 //	    };
 //	} FramedContentTBS;
 func (a *AuthenticatedContent) tbs(context []byte) []byte {
+	return bytes.Join(a.tbsPieces(context), nil)
+}
+
+// tbsPieces is tbs in pieces that follow each other, as those of context do.
+func (a *AuthenticatedContent) tbsPieces(context ...[]byte) [][]byte {
 	c := &a.Content
-	b := tlsvec.NewBuilder(len(c.body) + len(c.GroupID) + len(c.AuthenticatedData) + len(context) + 256)
+	b := tlsvec.NewBuilder(len(c.body) + len(c.GroupID) + len(c.AuthenticatedData) + 32)
 	b.Uint16(uint16(MLS10))
 	b.Uint16(uint16(a.WireFormat))
 	c.marshal(b)
+	pieces := [][]byte{b.Bytes()}
 	if t := c.Sender.Type; t == SenderMember || t == SenderNewMemberCommit {
-		b.Raw(context)
+		pieces = append(pieces, context...)
 	}
-	return b.Bytes()
+	return pieces
 }
 
 // membershipTag is the MAC of a member's PublicMessage (section 6.2).

@@ -130,7 +130,7 @@ func (c *Client) newGroup(leaf *LeafNode, pair keyPair, id []byte, ext Extension
 		Version: MLS10, CipherSuite: s.id, GroupID: id, Extensions: ext,
 	}}
 	p.context.TreeHash = p.tree.hash()
-	p.raw = encode(&p.context)
+	p.raw = p.context.bytes()
 	if p.census, err = takeCensus(p.tree); err != nil {
 		return nil, err
 	}

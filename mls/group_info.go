@@ -1,6 +1,7 @@
 package mls
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 
@@ -38,12 +39,13 @@ func (g *GroupInfo) Bytes() []byte { return encode(g) }
 func (g *GroupInfo) Message() []byte { return wrapMessage(WireGroupInfo, g) }
 
 func (g *GroupInfo) marshal(b *tlsvec.Builder) {
-	g.marshalUnsigned(b)
+	g.GroupContext.marshal(b)
+	g.marshalTail(b)
 	b.Vector(g.Signature)
 }
 
-func (g *GroupInfo) marshalUnsigned(b *tlsvec.Builder) {
-	g.GroupContext.marshal(b)
+// marshalTail writes what stands between the GroupContext and the signature.
+func (g *GroupInfo) marshalTail(b *tlsvec.Builder) {
 	g.Extensions.marshal(b)
 	b.Vector(g.ConfirmationTag)
 	b.Uint32(uint32(g.Signer))
@@ -57,10 +59,13 @@ func (g *GroupInfo) unmarshal(r *tlsvec.Reader) {
 	g.Signature = r.Vector()
 }
 
-func (g *GroupInfo) tbs() []byte {
-	var b tlsvec.Builder
-	g.marshalUnsigned(&b)
-	return b.Bytes()
+func (g *GroupInfo) tbs() []byte { return bytes.Join(g.tbsPieces(), nil) }
+
+// tbsPieces is what is signed, in pieces that follow each other.
+func (g *GroupInfo) tbsPieces() [][]byte {
+	b := tlsvec.NewBuilder(256)
+	g.marshalTail(b)
+	return append(g.GroupContext.pieces(), b.Bytes())
 }
 
 func (g *GroupInfo) sign(ctx context.Context, s *suite, signer crypto.Signer) error {
@@ -73,7 +78,7 @@ func (g *GroupInfo) sign(ctx context.Context, s *suite, signer crypto.Signer) er
 }
 
 func (g *GroupInfo) verify(s *suite, publicKey []byte) error {
-	if err := s.verifyWithLabel(publicKey, "GroupInfoTBS", g.tbs(), g.Signature); err != nil {
+	if err := s.verifyPieces(publicKey, "GroupInfoTBS", g.Signature, g.tbsPieces()...); err != nil {
 		return brokenBy(RuleWelcomeSignature, err, "GroupInfo signed by leaf %d", g.Signer)
 	}
 	return nil

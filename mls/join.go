@@ -213,7 +213,11 @@ func (c *Client) publicState(info *GroupInfo, tree []byte) (*publicState, error)
 	if info.GroupContext.CipherSuite != c.suite.id {
 		return nil, broken(RuleWelcomeSuite, "GroupInfo is for cipher suite 0x%04x", uint16(info.GroupContext.CipherSuite))
 	}
-	return newPublicState(c.suite, info, tree, c.receiving())
+	p, err := newPublicState(c.suite, info, tree, c.receiving())
+	if err == nil {
+		p.raw = p.context.bytes()
+	}
+	return p, err
 }
 
 func newPublicState(s *suite, info *GroupInfo, tree []byte, rules leafRules) (*publicState, error) {
@@ -229,7 +233,7 @@ func newPublicState(s *suite, info *GroupInfo, tree []byte, rules leafRules) (*p
 	if _, err := info.Extensions.AppData(); err != nil {
 		return nil, err
 	}
-	p := &publicState{suite: s, context: info.GroupContext, raw: encode(&info.GroupContext)}
+	p := &publicState{suite: s, context: info.GroupContext}
 	var err error
 	if p.tree, err = parseTree(s, bytes.Clone(tree)); err != nil {
 		return nil, err

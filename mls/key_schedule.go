@@ -1,6 +1,7 @@
 package mls
 
 import (
+	"bytes"
 	"crypto/hpke"
 	"fmt"
 
@@ -29,13 +30,54 @@ type GroupContext struct {
 }
 
 func (c *GroupContext) marshal(b *tlsvec.Builder) {
+	c.marshalHead(b)
+	c.Extensions.marshal(b)
+}
+
+// marshalHead writes what stands before the extensions.
+func (c *GroupContext) marshalHead(b *tlsvec.Builder) {
 	b.Uint16(uint16(c.Version))
 	b.Uint16(uint16(c.CipherSuite))
 	b.Vector(c.GroupID)
 	b.Uint64(c.Epoch)
 	b.Vector(c.TreeHash)
 	b.Vector(c.ConfirmedTranscriptHash)
-	c.Extensions.marshal(b)
+}
+
+// bytes is the encoding.
+func (c *GroupContext) bytes() []byte {
+	b := tlsvec.NewBuilder(c.headSize() + 4 + c.Extensions.size())
+	c.marshal(b)
+	return b.Bytes()
+}
+
+func (c *GroupContext) headSize() int {
+	return 12 + vectorSize(c.GroupID) + vectorSize(c.TreeHash) + vectorSize(c.ConfirmedTranscriptHash)
+}
+
+// pieces is the encoding in pieces that follow each other, among them the data
+// of extensions as it is: what an application keeps for its members there may be
+// long, and a signature is over all of it.
+func (c *GroupContext) pieces() [][]byte {
+	b := tlsvec.NewBuilder(c.headSize() + 4 + 6*len(c.Extensions))
+	c.marshalHead(b)
+	b.Raw(tlsvec.AppendLength(nil, c.Extensions.size()))
+	list := make([][]byte, 0, 2*len(c.Extensions)+1)
+	from := 0
+	for i := range c.Extensions {
+		b.Uint16(uint16(c.Extensions[i].Type))
+		b.Raw(tlsvec.AppendLength(nil, len(c.Extensions[i].Data)))
+		list = append(list, b.Bytes()[from:], c.Extensions[i].Data)
+		from = b.Len()
+	}
+	return append(list, b.Bytes()[from:])
+}
+
+// equal reports whether the encodings are the same.
+func (c *GroupContext) equal(o *GroupContext) bool {
+	return c.Version == o.Version && c.CipherSuite == o.CipherSuite && c.Epoch == o.Epoch &&
+		bytes.Equal(c.GroupID, o.GroupID) && bytes.Equal(c.TreeHash, o.TreeHash) &&
+		bytes.Equal(c.ConfirmedTranscriptHash, o.ConfirmedTranscriptHash) && c.Extensions.equal(o.Extensions)
 }
 
 func (c *GroupContext) unmarshal(r *tlsvec.Reader) {

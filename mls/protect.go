@@ -20,12 +20,13 @@ func (a *AuthenticatedContent) sign(ctx context.Context, s *suite, signer crypto
 	return nil
 }
 
-// verify checks the signature with the key of the sender.
-func (a *AuthenticatedContent) verify(s *suite, publicKey, context []byte) error {
+// verify checks the signature with the key of the sender. context is the encoded
+// GroupContext, or its pieces.
+func (a *AuthenticatedContent) verify(s *suite, publicKey []byte, context ...[]byte) error {
 	if err := a.checkFraming(); err != nil {
 		return err
 	}
-	if err := s.verifyWithLabel(publicKey, "FramedContentTBS", a.tbs(context), a.Auth.Signature); err != nil {
+	if err := s.verifyPieces(publicKey, "FramedContentTBS", a.Auth.Signature, a.tbsPieces(context...)...); err != nil {
 		return brokenBy(RuleFrameSignature, err, "sender %d/%d", a.Content.Sender.Type, a.Content.Sender.Index)
 	}
 	return nil

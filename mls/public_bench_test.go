@@ -52,7 +52,7 @@ func benchPublicGroup(b *testing.B, from *Group) {
 // transcript and path, which cannot be avoided either, are left out.
 func hubPrimitives(p *publicState, m *PublicMessage) {
 	path, from := m.Content.Commit.Path, LeafIndex(m.Content.Sender.Index)
-	must(0, m.authenticated().verify(p.suite, p.tree.leaf(from).SignatureKey, p.raw))
+	must(0, m.authenticated().verify(p.suite, p.tree.leaf(from).SignatureKey, p.contextPieces()...))
 	must(0, path.LeafNode.verifySignature(p.suite, p.context.GroupID, from))
 	for i := range path.Nodes {
 		must(0, p.suite.checkPublicKey(path.Nodes[i].EncryptionKey))

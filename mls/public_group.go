@@ -361,7 +361,7 @@ func (e *PublicEpoch) CipherSuite() CipherSuite { return e.suite.id }
 func (e *PublicEpoch) Context() GroupContext { return e.context }
 
 // ContextBytes returns the encoded GroupContext.
-func (e *PublicEpoch) ContextBytes() []byte { return bytes.Clone(e.raw) }
+func (e *PublicEpoch) ContextBytes() []byte { return e.context.bytes() }
 
 // ConfirmationTag is that of the commit that began the epoch.
 func (e *PublicEpoch) ConfirmationTag() []byte { return bytes.Clone(e.confirmationTag) }

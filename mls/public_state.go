@@ -12,7 +12,7 @@ import (
 type publicState struct {
 	suite           *suite
 	context         GroupContext
-	raw             []byte // encoding of context
+	raw             []byte // encoding of context, of which a member needs much; nil where nobody is one
 	tree            *ratchetTree
 	census          *census
 	interim         []byte // interim transcript hash
@@ -394,7 +394,7 @@ func (c *change) finish(m *AuthenticatedContent) *publicState {
 	s := c.base.suite
 	ctx := c.provisional()
 	ctx.ConfirmedTranscriptHash = s.confirmedTranscript(c.base.interim, m)
-	return &publicState{suite: s, context: ctx, raw: encode(&ctx), tree: c.tree, census: c.census}
+	return &publicState{suite: s, context: ctx, tree: c.tree, census: c.census}
 }
 
 // media are the media types of framed application data, or nil.
@@ -460,7 +460,7 @@ func (p *publicState) openPublic(m *PublicMessage, membershipKey []byte) (*Authe
 	if err := p.checkAddress(m.Content.GroupID, m.Content.Epoch); err != nil {
 		return nil, err
 	}
-	a, err := m.open(p.suite, membershipKey, p.raw)
+	a, err := m.open(p.suite, membershipKey, p.raw) // a member has both, others neither
 	if err != nil {
 		return nil, err
 	}
@@ -468,7 +468,15 @@ func (p *publicState) openPublic(m *PublicMessage, membershipKey []byte) (*Authe
 	if err != nil {
 		return nil, err
 	}
-	return a, a.verify(p.suite, key, p.raw)
+	return a, a.verify(p.suite, key, p.contextPieces()...)
+}
+
+// contextPieces is the encoded GroupContext, in pieces that follow each other.
+func (p *publicState) contextPieces() [][]byte {
+	if p.raw != nil {
+		return [][]byte{p.raw}
+	}
+	return p.context.pieces()
 }
 
 func (p *publicState) checkAddress(groupID []byte, epoch uint64) error {

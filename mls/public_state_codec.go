@@ -118,7 +118,7 @@ func LoadPublicGroup(st PublicGroupState, cfg PublicConfig) (*PublicGroup, error
 		return nil, err
 	}
 	p.current.Store(&PublicEpoch{s})
-	if p.info != nil && !bytes.Equal(encode(&p.info.GroupContext), s.raw) {
+	if p.info != nil && !p.info.GroupContext.equal(&s.context) {
 		return nil, &ParseError{"public group state", errors.New("stored GroupInfo is of another epoch")}
 	}
 	return p, nil

@@ -198,7 +198,7 @@ func (a *AuthenticatedContent) sealSemiPrivate(p *publicState, senderDataSecret 
 	copy(key.guard[:], random(4))
 	m := &SemiPrivateMessage{
 		GroupID: c.GroupID, Epoch: c.Epoch, ContentType: c.ContentType, AuthenticatedData: c.AuthenticatedData,
-		PartialContextHash: key.contextHash(s), ContentTBSHash: s.sum(a.tbs(p.raw)),
+		PartialContextHash: key.contextHash(s), ContentTBSHash: s.sum(a.tbsPieces(p.contextPieces()...)...),
 	}
 	if err := m.sealKeys(p, &key); err != nil {
 		return nil, err
@@ -289,10 +289,10 @@ func (p *publicState) openSemiPrivate(m *SemiPrivateMessage, k *perMessageKey) (
 		return nil, err
 	}
 	a.WireFormat = WireSemiPrivateMessage
-	if !bytes.Equal(s.sum(a.tbs(p.raw)), m.ContentTBSHash) {
+	if !bytes.Equal(s.sum(a.tbsPieces(p.contextPieces()...)...), m.ContentTBSHash) {
 		return nil, broken(RuleSemiPrivateHash, "framed_content_tbs_hash is not that of the content")
 	}
-	return a, a.verify(s, leaf.SignatureKey, p.raw)
+	return a, a.verify(s, leaf.SignatureKey, p.contextPieces()...)
 }
 
 // verifySemiPrivate opens a message as a member. The ratchet's key is erased

@@ -1,6 +1,7 @@
 package mls
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -102,33 +103,51 @@ func (c sigScheme) sign(ctx context.Context, signer crypto.Signer, msg []byte) (
 	return signing.Message(ctx, signer, msg, c.hash)
 }
 
-func (c sigScheme) digest(msg []byte) []byte {
+// digest is what the scheme signs of a message that comes in pieces: its hash,
+// or for Ed25519 the message itself.
+func (c sigScheme) digest(msg ...[]byte) []byte {
 	if c.hash == 0 {
-		return msg
+		return bytes.Join(msg, nil)
 	}
 	h := c.hash.New()
-	h.Write(msg)
+	for _, piece := range msg {
+		h.Write(piece)
+	}
 	return h.Sum(nil)
 }
 
 // verifyWithLabel is VerifyWithLabel (section 5.1.2).
 func (s *suite) verifyWithLabel(publicKey []byte, label string, content, signature []byte) error {
+	return s.verifyPieces(publicKey, label, signature, content)
+}
+
+// verifyPieces is verifyWithLabel of content that comes in pieces, none of which
+// is copied.
+func (s *suite) verifyPieces(publicKey []byte, label string, signature []byte, content ...[]byte) error {
 	pub, err := s.sig.parsePublicKey(publicKey)
 	if err != nil {
 		return fmt.Errorf("%w: public key: %w", ErrBadSignature, err)
 	}
-	if !s.sig.verify(pub, signContent(label, content), signature) {
+	n := 0
+	for _, piece := range content {
+		n += len(piece)
+	}
+	b := tlsvec.NewBuilder(len(labelPrefix) + len(label) + 8)
+	b.String(labelPrefix + label)
+	b.Raw(tlsvec.AppendLength(nil, n))
+	if !s.sig.verify(pub, signature, append([][]byte{b.Bytes()}, content...)...) {
 		return fmt.Errorf("%w: %s", ErrBadSignature, label)
 	}
 	return nil
 }
 
-func (c sigScheme) verify(pub crypto.PublicKey, msg, sig []byte) bool {
+// verify checks the signature of a message that comes in pieces.
+func (c sigScheme) verify(pub crypto.PublicKey, sig []byte, msg ...[]byte) bool {
 	switch k := pub.(type) {
 	case ed25519.PublicKey:
-		return ed25519.Verify(k, msg, sig)
+		return ed25519.Verify(k, c.digest(msg...), sig)
 	case *ecdsa.PublicKey:
-		return ecdsa.VerifyASN1(k, c.digest(msg), sig)
+		return ecdsa.VerifyASN1(k, c.digest(msg...), sig)
 	}
 	return false
 }

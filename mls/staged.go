@@ -176,6 +176,7 @@ func (g *Group) stagePublic(a *AuthenticatedContent) (*StagedCommit, []pathStep,
 		return nil, nil, err
 	}
 	s := &StagedCommit{change: c, content: a, next: c.finish(a), signer: g.signer}
+	s.next.raw = s.next.context.bytes()
 	s.selfRemoved = slices.ContainsFunc(c.removed, func(r removedMember) bool { return r.leaf == g.keys.index })
 	return s, steps, nil
 }

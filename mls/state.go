@@ -432,6 +432,7 @@ func (d *stateDecoder) group(st *GroupState) (*Group, error) {
 	if err := p.loadTree(bytes.Clone(st.Tree)); err != nil {
 		return nil, err
 	}
+	p.raw = p.context.bytes()
 	g := &Group{client: d.client, public: p, secrets: new(epochSecrets)}
 	d.secrets(g, r)
 	if err := cmp.Or(d.err, r.Done()); err != nil {
@@ -449,7 +450,6 @@ func (p *publicState) loadTree(data []byte) (err error) {
 	if !bytes.Equal(p.tree.hash(), p.context.TreeHash) {
 		return broken(RuleTreeHash, "stored tree differs from the stored GroupContext")
 	}
-	p.raw = encode(&p.context)
 	p.census, err = takeCensus(p.tree)
 	return err
 }
@@ -512,7 +512,7 @@ func (d *stateDecoder) lists(g *Group, r *tlsvec.Reader) {
 func (d *stateDecoder) pastEpoch(s *suite, r *tlsvec.Reader) *pastEpoch {
 	p := &pastEpoch{messages: &secretTree{suite: s}, keys: map[LeafIndex][]byte{}}
 	p.context.unmarshal(r)
-	p.raw = encode(&p.context)
+	p.raw = p.context.bytes()
 	p.senderData = r.Vector()
 	p.messages.unmarshal(r)
 	r.Each(func(r *tlsvec.Reader) {

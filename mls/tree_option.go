@@ -258,7 +258,7 @@ func (s *StagedCommit) CheckGroupInfo(info *GroupInfo) error {
 
 // checkGroupInfo checks a GroupInfo against an epoch that is known.
 func (p *publicState) checkGroupInfo(info *GroupInfo) error {
-	if !bytes.Equal(encode(&info.GroupContext), p.raw) {
+	if !info.GroupContext.equal(&p.context) {
 		return broken(RuleGroupInfoContext, "GroupContext is not that of epoch %d as it is known here", p.context.Epoch)
 	}
 	if !bytes.Equal(info.ConfirmationTag, p.confirmationTag) {

@@ -83,10 +83,7 @@ func never(c *mls.ComponentCall) error {
 // updateParticipants applies all updates of a commit to the list as it was
 // when the epoch began.
 func updateParticipants(c *mls.ComponentCall) ([]byte, error) {
-	list, err := mimi.ParseParticipantListData(c.Old)
-	if err != nil {
-		return nil, err
-	}
+	var err error
 	updates := make([]*mimi.ParticipantListUpdate, len(c.Inputs))
 	for i, in := range c.Inputs {
 		if updates[i], err = mimi.ParseParticipantListUpdate(in.Data); err != nil {
@@ -97,11 +94,7 @@ func updateParticipants(c *mls.ComponentCall) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	next, err := list.Apply(func(r mimi.RoleIndex) bool { return roles.Role(r) != nil }, updates...)
-	if err != nil {
-		return nil, err
-	}
-	return next.Marshal(), nil
+	return mimi.UpdateParticipants(c.Old, func(r mimi.RoleIndex) bool { return roles.Role(r) != nil }, updates...)
 }
 
 func roles(c *mls.ComponentCall) (*policy.RoleData, error) {
