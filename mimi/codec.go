@@ -39,8 +39,11 @@ func marshal(m body) []byte {
 }
 
 // parse decodes exactly one struct from a copy of b.
-func parse(name string, b []byte, m body) error {
-	r := tlsvec.NewReader(bytes.Clone(b))
+func parse(name string, b []byte, m body) error { return read(name, bytes.Clone(b), m) }
+
+// read is parse of b itself, which nobody may change any more.
+func read(name string, b []byte, m body) error {
+	r := tlsvec.NewReader(b)
 	m.read(r)
 	if err := r.Done(); err != nil {
 		return fmt.Errorf("mimi: %s: %w", name, err)

@@ -71,6 +71,19 @@ func (m *FanoutMessage) read(r *tlsvec.Reader) {
 	}
 }
 
+// WelcomeWithoutTree returns the encoding of a FanoutMessage of a Welcome whose
+// RatchetTree is distributionService, for CompleteWelcome. timestamp is that of
+// the Welcome's commit.
+func WelcomeWithoutTree(timestamp uint64, w *mls.Welcome) []byte {
+	b := tlsvec.NewBuilder(sizeOfWelcome(w) + 16)
+	b.Uint64(timestamp)
+	b.Uint16(uint16(mls.MLS10))
+	b.Uint16(uint16(mls.WireWelcome))
+	appendWelcome(b, w)
+	appendTree(b, nil)
+	return b.Bytes()
+}
+
 // CompleteWelcome returns the encoding of a FanoutMessage of a Welcome with the
 // ratchet tree (as in the ratchet_tree extension), from its encoding without: one
 // whose RatchetTree is distributionService.

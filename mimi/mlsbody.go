@@ -274,12 +274,26 @@ func readKeyPackage(r *tlsvec.Reader) *mls.KeyPackage {
 	return readAs(r, mls.WireKeyPackage, skipKeyPackage, mls.ParseKeyPackage)
 }
 
+// readWelcome reads a bare Welcome where it lies: that of a large room is long,
+// and all of its vectors say how long they are.
 func readWelcome(r *tlsvec.Reader) *mls.Welcome {
-	return readAs(r, mls.WireWelcome, skipWelcome, mls.ParseWelcome)
+	w := new(mls.Welcome)
+	mls.Read(r, w)
+	return w
 }
 
 // appendWelcome writes the bare Welcome.
-func appendWelcome(b *tlsvec.Builder, w *mls.Welcome) { b.Raw(w.Message()[4:]) }
+func appendWelcome(b *tlsvec.Builder, w *mls.Welcome) { mls.Write(b, w) }
+
+// sizeOfWelcome is about how many octets a Welcome takes.
+func sizeOfWelcome(w *mls.Welcome) int {
+	n := len(w.EncryptedGroupInfo) + 64
+	for i := range w.Secrets {
+		s := &w.Secrets[i]
+		n += len(s.NewMember) + len(s.EncryptedGroupSecrets.KEMOutput) + len(s.EncryptedGroupSecrets.Ciphertext) + 12
+	}
+	return n
+}
 
 // readGroupInfo reads a GroupInfo, which carries no ratchet_tree in MIMI.
 func readGroupInfo(r *tlsvec.Reader) *mls.GroupInfo {

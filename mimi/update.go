@@ -132,12 +132,27 @@ func (o *GroupInfoOption) read(r *tlsvec.Reader) {
 }
 
 // Marshal returns the bundle's encoding.
-func (u *HandshakeBundle) Marshal() []byte { return marshal(u) }
+func (u *HandshakeBundle) Marshal() []byte {
+	size := 512
+	if u.Welcome != nil {
+		size += sizeOfWelcome(u.Welcome)
+	}
+	b := tlsvec.NewBuilder(size)
+	u.append(b)
+	return b.Bytes()
+}
 
 // ParseHandshakeBundle decodes the body of an update request.
 func ParseHandshakeBundle(b []byte) (*HandshakeBundle, error) {
 	u := new(HandshakeBundle)
 	return u, parse("HandshakeBundle", b, u)
+}
+
+// ReadHandshakeBundle is ParseHandshakeBundle for who gives b away: it keeps b and
+// copies nothing of it that is long.
+func ReadHandshakeBundle(b []byte) (*HandshakeBundle, error) {
+	u := new(HandshakeBundle)
+	return u, read("HandshakeBundle", b, u)
 }
 
 // An UpdateResponseCode says what the hub did with an update.

@@ -316,20 +316,10 @@ func (r *Room) accept(ctx context.Context, u *mimi.HandshakeBundle, staged *mls.
 	if len(to) == 0 {
 		return out, nil
 	}
-	welcome, err := r.welcomeEvent(u.Welcome, at, epoch, to)
-	out.Events = append(out.Events, welcome)
-	return out, err
-}
-
-// welcomeEvent is without the tree, which is the same for all newcomers of the
-// epoch: the caller keeps it once and completes the message as it is delivered.
-func (r *Room) welcomeEvent(w *mls.Welcome, at, epoch uint64, to []Addressee) (Event, error) {
-	m, err := mimi.ParseMLSMessage(w.Message())
-	if err != nil {
-		return Event{}, fmt.Errorf("hub: a Welcome that was read does not parse: %w", err)
-	}
-	f := mimi.FanoutMessage{Timestamp: at, Message: m}
-	return Event{Kind: EventWelcome, Timestamp: at, Epoch: epoch, Fanout: mimi.Fanout{&f}.Marshal(), To: to}, nil
+	// A Welcome is without the tree, which is the same for all newcomers of the
+	// epoch: the caller keeps it once and completes the message as it is delivered.
+	out.Events = append(out.Events, Event{Kind: EventWelcome, Timestamp: at, Epoch: epoch, Fanout: mimi.WelcomeWithoutTree(at, u.Welcome), To: to})
+	return out, nil
 }
 
 // heard are the users who were silenced by what was pending, and whom the

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"strconv"
@@ -13,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/privyseal/privyseal/internal/httpbody"
 	"github.com/privyseal/privyseal/internal/problem"
 	"github.com/privyseal/privyseal/mimi"
 )
@@ -240,7 +240,7 @@ func (r *Request) readBody(w http.ResponseWriter, most int64) error {
 	if r.HTTP.ContentLength > most {
 		return tooLarge
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.HTTP.Body, most))
+	body, err := httpbody.Read(http.MaxBytesReader(w, r.HTTP.Body, most), r.HTTP.ContentLength)
 	var big *http.MaxBytesError
 	switch {
 	case errors.As(err, &big):

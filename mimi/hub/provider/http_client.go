@@ -3,11 +3,11 @@ package provider
 import (
 	"context"
 	"errors"
-	"io"
 	"net/http"
 	"strconv"
 
 	"github.com/privyseal/privyseal/internal/daemon"
+	"github.com/privyseal/privyseal/internal/httpbody"
 	"github.com/privyseal/privyseal/internal/problem"
 	"github.com/privyseal/privyseal/mimi"
 	"github.com/privyseal/privyseal/mimi/clientapi"
@@ -115,7 +115,7 @@ func (s *Service) readBody(w http.ResponseWriter, r *http.Request) ([]byte, erro
 	if r.ContentLength > most {
 		return nil, clientapi.Problemf(clientapi.CodeTooLarge, "%d octets, at most %d", r.ContentLength, most)
 	}
-	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
+	b, err := httpbody.Read(http.MaxBytesReader(w, r.Body, most), r.ContentLength)
 	var over *http.MaxBytesError
 	switch {
 	case errors.As(err, &over):
@@ -282,7 +282,7 @@ func (s *Service) deleteRoom(ctx context.Context, c *Caller, r *http.Request, _ 
 }
 
 func (s *Service) postUpdate(ctx context.Context, c *Caller, r *http.Request, body []byte) (marshaler, error) {
-	room, u, err := ofRoom(r, body, mimi.ParseHandshakeBundle)
+	room, u, err := ofRoom(r, body, mimi.ReadHandshakeBundle)
 	if err != nil {
 		return nil, err
 	}

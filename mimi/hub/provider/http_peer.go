@@ -77,7 +77,7 @@ func (s *Service) peerUpdate(ctx context.Context, r *peer.Request) ([]byte, erro
 	if err != nil {
 		return nil, err
 	}
-	u, err := mimi.ParseHandshakeBundle(r.Body)
+	u, err := mimi.ReadHandshakeBundle(r.Body)
 	if err != nil {
 		return nil, bad(err)
 	}

@@ -76,7 +76,10 @@ func (s *Service) decideOnce(ctx context.Context, e *entry, f func(*entry) error
 
 // Update takes a HandshakeBundle for a room of ours.
 func (s *Service) Update(ctx context.Context, from hub.From, room mimi.URI, u *mimi.HandshakeBundle) (p *mimi.UpdateRoomResponse, err error) {
-	hash := hashOf(u.Marshal())
+	hash := hashOf(u.ProposalOrCommit.Bytes()) // which names what comes with a commit, too
+	if !u.IsCommit() {
+		hash = hashOf(u.Marshal())
+	}
 	err = s.decideAlone(ctx, room, func(e *entry) error {
 		p, err = s.update(ctx, e, from, u, hash)
 		return err
