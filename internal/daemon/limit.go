@@ -111,27 +111,69 @@ func (c *limitedConn) Close() error {
 // leaves the answer, which may be a long stream, alone.
 func limitBody(d time.Duration, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Body != nil && r.Body != http.NoBody {
-			c := http.NewResponseController(w)
-			if c.SetReadDeadline(time.Now().Add(d)) == nil {
-				r.Body = &timedBody{ReadCloser: r.Body, control: c}
-			}
+		if r.Body == nil || r.Body == http.NoBody {
+			next.ServeHTTP(w, r)
+			return
 		}
+		b := &timedBody{ReadCloser: r.Body, control: http.NewResponseController(w), end: time.Now().Add(d)}
+		b.timer = time.AfterFunc(d, b.expire)
+		defer b.left()
+		r.Body = b
 		next.ServeHTTP(w, r)
 	})
 }
 
-// A timedBody lifts the deadline when the body has been read.
+// A timedBody ends when its time is over. The time is its own and not the
+// connection's, until it matters: of HTTP/2 each deadline, also one that is lifted
+// again, is a message to the goroutine that serves the connection and wakes it.
 type timedBody struct {
 	io.ReadCloser
 	control *http.ResponseController
-	once    sync.Once
+	end     time.Time
+	timer   *time.Timer
+
+	mu      sync.Mutex // guards what follows
+	read    bool       // to its end
+	expired bool       // what is read of the connection fails
 }
 
 func (b *timedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if err == io.EOF {
-		b.once.Do(func() { b.control.SetReadDeadline(time.Time{}) })
+		b.finish()
 	}
 	return n, err
+}
+
+// expire breaks off who reads.
+func (b *timedBody) expire() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.read {
+		b.expired = true
+		b.control.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+// finish stops the time of a body that was read to its end.
+func (b *timedBody) finish() {
+	b.timer.Stop()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.expired && !b.read { // the connection may serve on
+		b.control.SetReadDeadline(time.Time{})
+	}
+	b.read = true
+}
+
+// left is called after the handler. What it has not read the server may still
+// read, in the same time.
+func (b *timedBody) left() {
+	b.timer.Stop()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.read && !b.expired {
+		b.control.SetReadDeadline(b.end)
+	}
+	b.read = true
 }

@@ -241,7 +241,7 @@ func (t *trust) withClients(pool *x509.CertPool) *trust {
 
 // serve serves until the server is shut down.
 func (l *Listener) serve(handler http.Handler) error {
-	l.server.Handler = l.admit(limitBody(l.config.BodyTime, handler))
+	l.server.Handler = roomy(l.admit(limitBody(l.config.BodyTime, handler)))
 	var err error
 	if l.trust.Load() != nil {
 		err = l.server.ServeTLS(l.ln, "", "")

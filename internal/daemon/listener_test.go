@@ -260,6 +260,50 @@ func TestSlowBody(t *testing.T) {
 	}
 }
 
+// TestSlowBodyHTTP2 has a body that does not come end its request, and the
+// connection serve on.
+func TestSlowBodyHTTP2(t *testing.T) {
+	got := make(chan error, 1)
+	h := func(w http.ResponseWriter, r *http.Request) {
+		_, err := io.ReadAll(r.Body)
+		got <- err
+		if err != nil {
+			w.WriteHeader(http.StatusRequestTimeout)
+		}
+	}
+	s := &service{mounts: []daemon.Mount{{Listener: "api", Pattern: "/x", Handler: http.HandlerFunc(h)}}}
+	ca := newCA(t, "server")
+	certFile, keyFile := ca.write(t.TempDir(), "one")
+	r := start(t, []daemon.ListenerConfig{{Name: "api", Address: "127.0.0.1:0", BodyTime: 150 * time.Millisecond, Certificate: readPair(certFile, keyFile)}},
+		[]daemon.Named{{Name: "svc", Component: s}}, nil)
+	dialled := 0
+	tr := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: ca.pool()}, ForceAttemptHTTP2: true, DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+		dialled++
+		return new(net.Dialer).DialContext(ctx, network, addr)
+	}}
+	defer tr.CloseIdleConnections()
+	for i, slow := range []bool{false, true, false} {
+		var body io.Reader = strings.NewReader("quick")
+		if slow {
+			half, w := io.Pipe()
+			defer w.Close()
+			go io.WriteString(w, "abc")
+			body = half
+		}
+		res, err := (&http.Client{Transport: tr}).Post("https://"+r.addr["api"]+"/x", "text/plain", body)
+		if err != nil {
+			t.Fatalf("request %d: %v", i, err)
+		}
+		res.Body.Close()
+		if err := <-got; (err != nil) != slow || (res.StatusCode != http.StatusOK) != slow || res.ProtoMajor != 2 {
+			t.Errorf("request %d: %v, %s %s", i, err, res.Proto, res.Status)
+		}
+	}
+	if dialled != 1 {
+		t.Errorf("%d connections, want 1", dialled)
+	}
+}
+
 func TestUnixListener(t *testing.T) {
 	dir, err := os.MkdirTemp("", "unix")
 	if err != nil {
