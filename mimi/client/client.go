@@ -63,6 +63,8 @@ type Client struct {
 	log      *slog.Logger
 	now      func() time.Time
 
+	maxRefused int // events that are refused and kept
+
 	duty   duty
 	doubts doubts
 	events sync.Mutex // is held while an event is taken in, before any room's lock
@@ -112,7 +114,7 @@ func Open(ctx context.Context, cfg Config) (*Client, error) {
 	}
 	c := &Client{
 		cfg: cfg, store: s, verdicts: newVerdicts(cfg.Judge, cfg.CipherSuite, cfg.Now), tlsKey: tlsKey,
-		provider: newProvider(cfg.Provider, cfg.TLS, cfg.Wrap, cfg.Now), log: cfg.Log, now: cfg.Now, rooms: make(map[mimi.URI]*Room),
+		provider: newProvider(cfg.Provider, cfg.TLS, cfg.Wrap, cfg.Now), log: cfg.Log, now: cfg.Now, maxRefused: maxRefused, rooms: make(map[mimi.URI]*Room),
 	}
 	if c.cfg.Assets == nil {
 		c.cfg.Assets = providerAssets{c.provider}

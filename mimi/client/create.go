@@ -130,7 +130,7 @@ func (r *Room) askToCreate(ctx context.Context) error {
 	case err == nil:
 		err = &RefusedError{answer.ResponseCode, answer.ErrorDescription}
 	}
-	undo := r.step(ctx, func(ctx context.Context, u *unit) error { r.forget(ctx, u); return nil })
+	undo := r.step(ctx, func(ctx context.Context, u *unit) error { r.forget(ctx, u, err); return nil })
 	if undo != nil {
 		return undo
 	}

@@ -7,14 +7,17 @@ import (
 	"crypto/hpke"
 	"crypto/rand"
 	"errors"
+	"net/http"
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/privyseal/privyseal/mimi/client"
 	"github.com/privyseal/privyseal/mimi/client/clienttest"
+	"github.com/privyseal/privyseal/mimi/clientapi"
 	"github.com/privyseal/privyseal/mimi/hub"
 	"github.com/privyseal/privyseal/mimi/identity/identitytest"
 	"github.com/privyseal/privyseal/mls"
@@ -76,6 +79,44 @@ func (a *softAgreements) setFail(fail bool) {
 	defer a.mu.Unlock()
 	a.fail = fail
 }
+
+// A provider that takes no KeyPackages for a while does not fill the device with
+// init keys: those that were made are uploaded when it takes them.
+func TestKeyPackagesThatAreNotTaken(t *testing.T) {
+	h := clienttest.NewHub(t, "a.example")
+	device := &softAgreements{keys: make(map[string]*ecdh.PrivateKey)}
+	var refuses atomic.Bool
+	bob := newPerson(t, h, "bob/tablet@a.example", func(c *client.Config) {
+		c.Custody.Agreements = device
+		c.Wrap = func(rt http.RoundTripper) http.RoundTripper {
+			return roundTrip(func(q *http.Request) (*http.Response, error) {
+				if refuses.Load() && q.Method == http.MethodPost && q.URL.Path == clientapi.PathKeyPackages {
+					return &http.Response{StatusCode: http.StatusForbidden, Body: http.NoBody, Header: http.Header{}, Request: q}, nil
+				}
+				return rt.RoundTrip(q)
+			})
+		}
+	})
+	ok(t, bob.Client.Close())
+	bob.cfg.KeyPackages = 10
+	bob.open()
+	refuses.Store(true)
+	for range 3 {
+		if _, err := bob.KeyPackages(t.Context()); err == nil {
+			t.Fatal("the KeyPackages were taken")
+		}
+	}
+	refuses.Store(false)
+	counts := must[clientapi.KeyPackageCounts](t)(bob.KeyPackages(t.Context()))
+	if len(counts) != 1 || counts[0].Left != 10 || len(device.keys) != 11 {
+		t.Errorf("the provider has %+v and the device %d init keys, want 10 and one of last resort", counts, len(device.keys))
+	}
+}
+
+// roundTrip is a function that is a http.RoundTripper.
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(q *http.Request) (*http.Response, error) { return f(q) }
 
 // A Welcome is opened with the init key in the device, which is destroyed when
 // it is used up; a device that is gone for a while loses no Welcome.

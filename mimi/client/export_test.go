@@ -1,6 +1,11 @@
 package client
 
-import "context"
+import (
+	"context"
+
+	"github.com/privyseal/privyseal/mimi/content"
+	"github.com/privyseal/privyseal/mls"
+)
 
 var ctxBackground = context.Background()
 
@@ -27,3 +32,37 @@ func (c *Client) Waiting() (n int, err error) {
 
 // PastEpochs is for how many epochs late messages are read.
 const PastEpochs = pastEpochs
+
+// SetMaxRefused bounds what is kept of refused events.
+func (c *Client) SetMaxRefused(n int) { c.maxRefused = n }
+
+// SendRaw sends application data as it is, past all checks of this side.
+func (r *Room) SendRaw(ctx context.Context, data []byte) error {
+	o := &outgoing{data: data}
+	if err := r.lock(ctx); err != nil {
+		return err
+	}
+	defer r.mu.Unlock()
+	if err := r.load(ctx); err != nil {
+		return err
+	}
+	if err := r.encrypt(ctx, o, nil); err != nil {
+		return err
+	}
+	_, _, err := r.submit(ctx, o)
+	if err != nil { // what is no message is not filed
+		err = r.giveUp(ctx, o)
+	}
+	return err
+}
+
+// SendAs sends a text with the media type written as it is given.
+func (r *Room) SendAs(ctx context.Context, mediaType, text string) error {
+	m := &content.Message{Salt: [16]byte{1}, Extensions: content.NewExtensions(r.c.User().String(), r.uri.String()), Body: textPart(text)}
+	encoded, err := m.Encode()
+	if err != nil {
+		return err
+	}
+	f := &mls.ApplicationFraming{MediaType: mls.MediaType{Type: mediaType}, Content: encoded}
+	return r.SendRaw(ctx, f.Bytes())
+}

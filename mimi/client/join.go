@@ -14,11 +14,17 @@ import (
 	"github.com/privyseal/privyseal/mls"
 )
 
-// forget is the step that drops a room and its group.
-func (r *Room) forget(ctx context.Context, u *unit) {
+// forget is the step that drops a room that was not entered, and its group. One
+// that the client was in before stays, with its messages.
+func (r *Room) forget(ctx context.Context, u *unit, why error) {
+	u.dropped = append(u.dropped, r.groupID)
+	if r.newest > 0 {
+		r.setStatus(ctx, u, RoomLeft, "not let in again: "+why.Error())
+		r.drop()
+		return
+	}
 	r.status = RoomLeft
 	uri := r.uri.String()
-	u.dropped = append(u.dropped, r.groupID)
 	u.add(func(tx *sqldb.Tx) error {
 		_, err := tx.Exec(ctx, `DELETE FROM room WHERE uri = ?`, uri)
 		return err
@@ -385,7 +391,7 @@ func (r *Room) askToJoin(ctx context.Context) error {
 	if report := r.reportRejected(ctx, "refused"); report != nil {
 		return report // the room is still joining, and asks again
 	}
-	undo := r.step(ctx, func(ctx context.Context, u *unit) error { r.forget(ctx, u); return nil })
+	undo := r.step(ctx, func(ctx context.Context, u *unit) error { r.forget(ctx, u, err); return nil })
 	if undo != nil {
 		return undo
 	}

@@ -1,7 +1,9 @@
 package client
 
 import (
+	"bytes"
 	"context"
+	"database/sql"
 	"fmt"
 	"net/http"
 	"time"
@@ -31,25 +33,28 @@ func (c *Client) topUp(ctx context.Context, counts clientapi.KeyPackageCounts, r
 			last = last && !n.LastResort
 		}
 	}
+	made, err := c.notUploaded(ctx)
+	if err != nil {
+		return counts, err
+	}
 	for first := replace; missing > 0 || last || first; first = false {
 		n := min(max(missing, 0), clientapi.MaxKeyPackages-1)
 		up := &clientapi.KeyPackageUpload{Replace: first}
 		var refs [][]byte
 		for i := range n {
-			k, err := c.newKeyPackage(ctx, false)
+			k, err := made.next(ctx, c, false)
 			if err != nil {
 				return counts, fmt.Errorf("client: KeyPackage %d of %d: %w", i+1, n, err)
 			}
 			up.KeyPackages, refs = append(up.KeyPackages, k), append(refs, k.Ref())
 		}
 		if last {
-			k, err := c.newKeyPackage(ctx, true)
+			k, err := made.next(ctx, c, true)
 			if err != nil {
 				return counts, err
 			}
 			up.KeyPackages, refs = append(up.KeyPackages, k), append(refs, k.Ref())
 		}
-		var err error
 		counts, err = ask(ctx, c.provider, http.MethodPost, clientapi.PathKeyPackages, up.Marshal(), clientapi.ParseKeyPackageCounts)
 		if err != nil {
 			return counts, fmt.Errorf("client: uploading KeyPackages: %w", err)
@@ -60,6 +65,50 @@ func (c *Client) topUp(ctx context.Context, counts clientapi.KeyPackageCounts, r
 		missing, last = missing-n, false
 	}
 	return counts, c.dropExpired(ctx)
+}
+
+// waitingPackages are KeyPackages that were made and of which it is not known if
+// the provider has them, those of last resort by themselves. They are uploaded
+// again before others are made, so that a provider that takes none does not fill
+// the device with init keys. One that it has already stays as it is there.
+type waitingPackages map[bool][]*mls.KeyPackage
+
+// next returns one that waits, or makes one.
+func (w waitingPackages) next(ctx context.Context, c *Client, lastResort bool) (*mls.KeyPackage, error) {
+	list := w[lastResort]
+	if len(list) == 0 {
+		return c.newKeyPackage(ctx, lastResort)
+	}
+	w[lastResort] = list[1:]
+	return list[0], nil
+}
+
+// notUploaded finds the KeyPackages that wait, of the present leaf key and
+// credential.
+func (c *Client) notUploaded(ctx context.Context) (waitingPackages, error) {
+	l, err := c.keys.leaf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var refs [][]byte
+	err = c.store.each(ctx, `SELECT ref FROM key_package WHERE uploaded = 0 AND not_after > ? ORDER BY not_after`, []any{c.now().Unix()}, func(rows *sql.Rows) error {
+		var ref []byte
+		err := rows.Scan(&ref)
+		refs = append(refs, ref)
+		return err
+	})
+	list := make(waitingPackages)
+	for _, ref := range refs {
+		e, err := c.engine().LoadKeyPackage(ctx, ref)
+		if err != nil {
+			return nil, err
+		}
+		k := e.KeyPackage
+		if bytes.Equal(k.LeafNode.SignatureKey, c.engine().SignatureKey()) && k.LeafNode.Credential.Equal(&l.credential) {
+			list[k.LastResort()] = append(list[k.LastResort()], k)
+		}
+	}
+	return list, err
 }
 
 // newKeyPackage makes a KeyPackage, whose private keys are stored, with what is

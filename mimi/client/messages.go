@@ -180,7 +180,8 @@ type Refused struct {
 	Reason string
 }
 
-// Refused lists what could not be taken in, the newest last.
+// Refused lists what could not be taken in, the newest last; the newest thousand
+// are kept.
 func (c *Client) Refused(ctx context.Context) (list []Refused, err error) {
 	err = c.store.each(ctx, `SELECT room, at, reason FROM refused ORDER BY n`, nil, func(rows *sql.Rows) error {
 		var room string

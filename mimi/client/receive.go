@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/privyseal/privyseal/internal/sqldb"
@@ -102,14 +103,35 @@ func (r *Room) accept(ctx context.Context, u *unit, a *arrival) error {
 	if a.framing == nil {
 		return errors.New("it has no ApplicationFraming")
 	}
-	switch t := a.framing.MediaType.Type; t {
+	t := a.framing.MediaType.Type
+	if t == "" { // the first that the room lists
+		var err error
+		if t, err = r.firstMediaType(); err != nil {
+			return err
+		}
+	}
+	switch strings.ToLower(t) {
 	case content.StatusMediaType:
 		return r.takeStatus(ctx, u, a.from.User, a.framing.Content, a.accepted)
-	case "", room.ContentType:
+	case room.ContentType:
 		return r.takeContent(ctx, u, a)
-	default:
-		return fmt.Errorf("it is of media type %q", t)
 	}
+	return fmt.Errorf("it is of media type %.255q", t)
+}
+
+// firstMediaType is what an empty media type stands for
+// (draft-ietf-mls-extensions, section on content advertisement).
+func (r *Room) firstMediaType() (string, error) {
+	d, err := r.dictionary()
+	if err != nil {
+		return "", err
+	}
+	value, _ := d.Find(mls.ComponentID(policy.ComponentContentMediaTypes))
+	list, err := mls.ParseMediaTypeList(value)
+	if err != nil || len(list) == 0 {
+		return "", fmt.Errorf("the room lists no media type: %w", err)
+	}
+	return list[0].Type, nil
 }
 
 func (r *Room) takeContent(ctx context.Context, u *unit, a *arrival) error {
@@ -266,7 +288,11 @@ func (r *Room) sent(ctx context.Context, u *unit, o *outgoing, accepted uint64, 
 	a := &arrival{
 		data: o.data, framing: framing, epoch: o.epoch, leaf: r.group.OwnLeaf(), from: r.c.who(), accepted: accepted, frank: frank, tagged: true,
 	}
-	if a.received, err = content.Receive(framing.Content, r.derived(a), r.c.now()); err != nil {
+	now := r.c.now()
+	if at := time.UnixMilli(int64(accepted)); at.After(now) {
+		now = at // the hub has accepted it, whatever the clock here says
+	}
+	if a.received, err = content.Receive(framing.Content, r.derived(a), now); err != nil {
 		return err
 	}
 	a.tag = mimi.ComputeFrankingTag(a.received.Message.Salt, o.data)

@@ -86,6 +86,7 @@ func (u *unit) take(b *mls.Batch) {
 			g.Tree = u.groups[string(g.ID)].Tree
 		}
 		u.groups[string(g.ID)] = g
+		u.dropped = slices.DeleteFunc(u.dropped, func(id []byte) bool { return bytes.Equal(id, g.ID) })
 	}
 	u.packs = append(u.packs, b.KeyPackages...)
 	u.used = append(u.used, b.DeleteKeyPackages...)
@@ -162,9 +163,13 @@ func (s *store) Write(ctx context.Context, b *mls.Batch) error {
 
 // ReadGroup implements mls.Storage.
 func (s *store) ReadGroup(ctx context.Context, id []byte) (*mls.GroupState, error) {
+	var newer mls.GroupState // what the unit is about to write
 	if u, ok := ctx.Value(unitKey{}).(*unit); ok {
-		if g, ok := u.groups[string(id)]; ok && g.Tree != nil {
-			return &g, nil
+		if newer, ok = u.groups[string(id)]; ok && newer.Tree != nil {
+			return &newer, nil
+		}
+		if slices.ContainsFunc(u.dropped, func(gone []byte) bool { return bytes.Equal(gone, id) }) {
+			return nil, mls.ErrNotFound
 		}
 	}
 	g := &mls.GroupState{ID: bytes.Clone(id)}
@@ -173,6 +178,10 @@ func (s *store) ReadGroup(ctx context.Context, id []byte) (*mls.GroupState, erro
 	err := s.one(ctx, `SELECT epoch, tree, secret FROM mls_group WHERE id = ?`, []any{id}, &epoch, &g.Tree, &sealed)
 	if err != nil {
 		return nil, err
+	}
+	if newer.Secret != nil {
+		newer.Tree = g.Tree
+		return &newer, nil
 	}
 	g.Epoch = uint64(epoch)
 	g.Secret, err = s.seal.open("group", id, sealed)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/privyseal/privyseal/internal/sqldb"
 	"github.com/privyseal/privyseal/mimi"
@@ -113,12 +114,25 @@ func (t *taker) event(ctx context.Context, u *unit, e *clientapi.Event) error {
 	return nil
 }
 
+// What is kept of events that are refused, which others may send as many of as
+// they like.
+const (
+	maxRefused = 1000 // the newest
+	maxReason  = 1024 // octets of a reason
+)
+
 // refuse is the step that records what is wrong with an event.
 func (t *taker) refuse(ctx context.Context, u *unit, e *clientapi.Event, err error) {
 	reason := err.Error()
+	if len(reason) > maxReason {
+		reason = strings.ToValidUTF8(reason[:maxReason], "") + "…"
+	}
 	u.add(func(tx *sqldb.Tx) error {
 		_, err := tx.Exec(ctx, `INSERT INTO refused (room, seq, at, what, reason) VALUES (?, ?, ?, ?, ?) ON CONFLICT (seq) DO NOTHING`,
 			e.Room.String(), int64(e.Seq), int64(e.Time), "event", reason)
+		if err == nil {
+			_, err = tx.Exec(ctx, `DELETE FROM refused WHERE n <= (SELECT max(n) FROM refused) - ?`, t.c.maxRefused)
+		}
 		return err
 	})
 }
