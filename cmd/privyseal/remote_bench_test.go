@@ -17,13 +17,10 @@ import (
 	"testing"
 	"time"
 
-	"connectrpc.com/connect"
-
 	"github.com/privyseal/privyseal/internal/daemon"
 	"github.com/privyseal/privyseal/internal/tlsvec"
 	"github.com/privyseal/privyseal/signer"
 	"github.com/privyseal/privyseal/signer/access"
-	signerv1 "github.com/privyseal/privyseal/signer/api/privyseal/signer/v1"
 	"github.com/privyseal/privyseal/signer/client"
 	"github.com/privyseal/privyseal/signer/policy"
 	"github.com/privyseal/privyseal/signer/rpc/rpctest"
@@ -71,6 +68,12 @@ func benchPolicy(t testing.TB) *policy.Policy {
 
 func newRemoteBench(t testing.TB, o initOptions, device string, keys int, stages bool) *remoteBench {
 	t.Helper()
+	return newRemoteBenchOf(t, o, device, keys, stages, func(*Config) {})
+}
+
+// newRemoteBenchOf changes the configuration before it is used.
+func newRemoteBenchOf(t testing.TB, o initOptions, device string, keys int, stages bool, change func(*Config)) *remoteBench {
+	t.Helper()
 	t.Cleanup(daemon.SpareHeap()) // as serve has it
 	ctx := context.Background()
 	must := func(err error) {
@@ -82,6 +85,7 @@ func newRemoteBench(t testing.TB, o initOptions, device string, keys int, stages
 	config, err := initState(ctx, filepath.Join(t.TempDir(), "home", configName), o)
 	must(err)
 	config.Serve = &ServeConfig{Signer: &SignerSection{Listener: "api", CallerCA: "caller-ca"}}
+	change(config)
 	b := &remoteBench{device: device, stages: make(map[signservice.Stage][]time.Duration)}
 	b.w, err = newWiring(ctx, config)
 	must(err)
@@ -95,17 +99,27 @@ func newRemoteBench(t testing.TB, o initOptions, device string, keys int, stages
 	t.Cleanup(func() { p.Close() })
 	p.service.SetPolicy(benchPolicy(t))
 	house := &servicetest.House{T: t, Keys: b.w.store, Ring: b.w.ring, Journal: p.journal, Access: p.access, Service: p.service}
-	b.server = rpctest.Start(t, house, device, nil)
+	b.serve(t, house, keys)
+	return b
+}
+
+// serve serves the house on loopback to a Client that may sign with its keys.
+func (b *remoteBench) serve(t testing.TB, house *servicetest.House, keys int) {
+	t.Helper()
+	b.server = rpctest.Start(t, house, b.device, nil)
 	for i := range keys {
-		house.Key(signer.KeyID(fmt.Sprintf("acme.leaf-%d", i)), signer.PurposeMLSLeaf, device)
+		house.Key(signer.KeyID(fmt.Sprintf("acme.leaf-%d", i)), signer.PurposeMLSLeaf, b.device)
 	}
 	dir := t.TempDir()
-	_, err = client.Enroll(ctx, b.server.Anonymous(), dir, b.server.Invite("acme", "bot", access.Client, "leaf-*:sign"))
-	must(err)
 	roots := filepath.Join(dir, "roots.pem")
-	must(os.WriteFile(roots, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: b.server.Leaf().Raw}), 0o600))
+	_, err := client.Enroll(context.Background(), b.server.Anonymous(), dir, b.server.Invite("acme", "bot", access.Client, "leaf-*:sign"))
+	if err == nil {
+		err = os.WriteFile(roots, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: b.server.Leaf().Raw}), 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	b.load = load{Server: b.server.URL, Roots: roots, Identity: dir, Keys: keys, Callers: 16}
-	return b
 }
 
 func (b *remoteBench) stage(ctx context.Context, s signservice.Stage) (context.Context, func(error)) {
@@ -384,64 +398,6 @@ func BenchmarkRemoteCallers(b *testing.B) {
 					f.add("p50-ms-"+l.name, r.P50)
 					f.add("p99-ms-"+l.name, r.P99)
 				}
-			}
-			f.report(b)
-		})
-	}
-}
-
-// BenchmarkRemoteKeys is what a service with many keys in its device costs beside
-// the same service asked for one key: a signature by a key in its turn, a page of
-// the list, one key of it, and a new key. The keys of a size are made before it is
-// measured, and what is used the first time is not counted.
-func BenchmarkRemoteKeys(b *testing.B) {
-	x := newRemoteBench(b, initOptions{softHSM: true}, "softhsm", 1, false)
-	identity, err := client.OpenIdentity(x.load.Identity)
-	if err != nil {
-		b.Fatal(err)
-	}
-	pool, err := daemon.ReadPool(x.load.Roots)
-	if err != nil {
-		b.Fatal(err)
-	}
-	c, err := client.New(client.Config{Address: x.load.Server, Roots: pool, Certificate: identity.Certificate})
-	if err != nil {
-		b.Fatal(err)
-	}
-	have := 1
-	for _, keys := range []int{1, 100, 1000} {
-		making, _ := parallel(b, 2, keys-have, func(i int64) error {
-			_, err := x.w.ring.Create(context.Background(), signer.NewKey{
-				ID: signer.KeyID(fmt.Sprintf("acme.leaf-%d", have-1+int(i))), Purpose: signer.PurposeMLSLeaf, Device: x.device})
-			return err
-		})
-		made := max(keys-have, 1)
-		have = keys
-		b.Run(fmt.Sprint(keys), func(b *testing.B) {
-			f := make(figures)
-			f.add("ms-to-make-a-key", milliseconds(making)/float64(made))
-			one, all := x.load, x.load
-			one.Count, all.Count = 1024, 1024
-			one.Keys, all.Keys = 1, min(keys, 1024) // as many as there are calls
-			x.remote(b, all)
-			for b.Loop() {
-				r, _ := x.remote(b, one)
-				many, _ := x.remote(b, all)
-				f.add("sign/s", 1024/many.Seconds)
-				f.add("x-time-of-one-key", many.Seconds/r.Seconds)
-				f.add("p50-ms", many.P50)
-				f.add("p99-ms", many.P99)
-				begin := time.Now()
-				page, err := c.Keys().ListKeys(context.Background(), connect.NewRequest(&signerv1.ListKeysRequest{PageSize: 100}))
-				if err != nil || len(page.Msg.GetKeys()) != min(keys, 100) {
-					b.Fatalf("%d keys listed: %v", len(page.Msg.GetKeys()), err)
-				}
-				f.add("ms-page-of-100", milliseconds(time.Since(begin)))
-				begin = time.Now()
-				if _, err := c.Keys().GetKey(context.Background(), connect.NewRequest(&signerv1.GetKeyRequest{Name: x.load.keyName(keys - 1)})); err != nil {
-					b.Fatal(err)
-				}
-				f.add("ms-one-key", milliseconds(time.Since(begin)))
 			}
 			f.report(b)
 		})

@@ -62,12 +62,15 @@ func loadMain() {
 	}
 	var l struct {
 		load
-		Hub *hubLoad
+		Hub   *hubLoad
+		Vault *vaultLoad
 	}
 	err := json.Unmarshal([]byte(text), &l)
 	switch {
 	case err == nil && l.Hub != nil:
 		err = l.Hub.run()
+	case err == nil && l.Vault != nil:
+		err = l.Vault.run()
 	case err == nil:
 		err = l.run()
 	}
@@ -85,6 +88,16 @@ func (l load) inProcess(t testing.TB) loaded {
 	if err != nil {
 		t.Fatal(err)
 	}
+	r := runLoad(t, text)
+	if r.Failed > 0 && l.Rate == 0 {
+		t.Fatalf("%d calls failed", r.Failed)
+	}
+	return r
+}
+
+// runLoad runs the load that is written in text in a process of its own.
+func runLoad(t testing.TB, text []byte) (r loaded) {
+	t.Helper()
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), loadEnv+"="+string(text))
 	cmd.Stderr = os.Stderr
@@ -92,12 +105,8 @@ func (l load) inProcess(t testing.TB) loaded {
 	if err != nil {
 		t.Fatalf("the callers' process: %v", err)
 	}
-	var r loaded
 	if err := json.Unmarshal(out, &r); err != nil {
 		t.Fatal(err)
-	}
-	if r.Failed > 0 && l.Rate == 0 {
-		t.Fatalf("%d calls failed", r.Failed)
 	}
 	return r
 }
@@ -115,11 +124,9 @@ func (l load) run() error {
 	if err != nil {
 		return err
 	}
-	keys := make([]*client.Signer, l.Keys)
-	for i := range keys {
-		if keys[i], err = c.Signer(context.Background(), l.keyName(i)); err != nil {
-			return err
-		}
+	keys, err := l.keys(c)
+	if err != nil {
+		return err
 	}
 	if l.Rate > 0 {
 		return l.open(identity)
@@ -146,6 +153,21 @@ func (l load) run() error {
 	slices.Sort(all)
 	r.P50, r.P99 = milliseconds(all[len(all)/2]), milliseconds(all[len(all)*99/100])
 	return json.NewEncoder(os.Stdout).Encode(r)
+}
+
+// keys opens all keys, as many at once as there are callers.
+func (l load) keys(c *client.Client) ([]*client.Signer, error) {
+	keys, errs := make([]*client.Signer, l.Keys), make([]error, l.Callers)
+	var wg sync.WaitGroup
+	for caller := range l.Callers {
+		wg.Go(func() {
+			for i := caller; i < l.Keys && errs[caller] == nil; i += l.Callers {
+				keys[i], errs[caller] = c.Signer(context.Background(), l.keyName(i))
+			}
+		})
+	}
+	wg.Wait()
+	return keys, errors.Join(errs...)
 }
 
 // keyName is that of one of the keys, in turn.

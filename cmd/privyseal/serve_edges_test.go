@@ -68,7 +68,7 @@ func (e *edgesTest) open(t *testing.T) {
 	e.dialPeers = e.net.DialContext
 }
 
-func freeAddress(t *testing.T) string {
+func freeAddress(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -510,17 +510,21 @@ func (s *stepCA) prepare(n int) []*certRequest {
 }
 
 // cpu returns the processor time of step-ca, to a hundredth of a second.
-func (s *stepCA) cpu() time.Duration {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.pid))
+func (s *stepCA) cpu() time.Duration { return processCPU(s.b, s.pid) }
+
+// processCPU returns the processor time of a process, to a hundredth of a second.
+func processCPU(t testing.TB, pid int) time.Duration {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
-		s.b.Fatal(err)
+		t.Fatal(err)
 	}
 	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
 	var ticks time.Duration
 	for _, f := range fields[11:13] { // utime and stime, proc(5)
 		n, err := strconv.Atoi(f)
 		if err != nil {
-			s.b.Fatal(err)
+			t.Fatal(err)
 		}
 		ticks += time.Duration(n)
 	}
