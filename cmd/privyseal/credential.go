@@ -18,6 +18,7 @@ import (
 
 	"github.com/privyseal/privyseal/credentials"
 	"github.com/privyseal/privyseal/credentials/certs"
+	"github.com/privyseal/privyseal/credentials/enrol"
 	"github.com/privyseal/privyseal/credentials/registry"
 	"github.com/privyseal/privyseal/internal/durable"
 	"github.com/privyseal/privyseal/signer"
@@ -293,7 +294,11 @@ func (w *wiring) certify(ctx context.Context, b *registry.Store, o *issueOptions
 	if err != nil {
 		return nil, err
 	}
-	return (&openedCA{issuer: issuer, chain: chain}).certify(ctx, o, p)
+	made, err := (&openedCA{issuer: issuer, chain: chain}).certify(ctx, o, p)
+	if err == nil {
+		made.Credential = enrol.ChainText(made.chain)
+	}
+	return made, err
 }
 
 func rawChain(chain []*x509.Certificate) (all [][]byte) {
@@ -303,6 +308,7 @@ func rawChain(chain []*x509.Certificate) (all [][]byte) {
 	return all
 }
 
+// certify issues a certificate. It writes no text of it.
 func (ca *openedCA) certify(ctx context.Context, o *issueOptions, p possession) (*issued, error) {
 	note := registry.Attachment{ID: registry.NewID(), Attestation: p.level, Evidence: p.evidence, Along: p.along}
 	order := certs.Order{Request: p.request, Names: p.names, Nonce: p.nonce, Lifetime: o.lifetime, Attachment: note}
@@ -316,7 +322,7 @@ func (ca *openedCA) certify(ctx context.Context, o *issueOptions, p possession) 
 	// The last of the chain is the root, which verifiers have.
 	sent := append([]*x509.Certificate{leaf}, ca.chain[:len(ca.chain)-1]...)
 	return &issued{
-		ID: string(note.ID), Type: typeX509, Credential: strings.Join(pemChain(sent), ""), Client: p.names.Client.String(), User: p.names.User.String(),
+		ID: string(note.ID), Type: typeX509, Client: p.names.Client.String(), User: p.names.User.String(),
 		Serial: fmt.Sprintf("%x", leaf.SerialNumber), NotAfter: leaf.NotAfter, Level: p.level.String(), chain: rawChain(sent),
 	}, nil
 }

@@ -125,6 +125,11 @@ func subjectKeyID(pub crypto.PublicKey) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	return subjectKeyIDOf(spki)
+}
+
+// subjectKeyIDOf is subjectKeyID of the key in a SubjectPublicKeyInfo.
+func subjectKeyIDOf(spki []byte) ([]byte, error) {
 	bits, err := keyBits(spki)
 	if err != nil {
 		return nil, err

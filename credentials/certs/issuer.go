@@ -197,7 +197,7 @@ func (i *Issuer) plan(o Order) (*Prepared, error) {
 	if o.Names.IsHub() {
 		kind = KindHub
 	}
-	return i.check(Intent{Kind: kind, Names: o.Names.URIs(), Public: o.Request.key, Attachment: o.Attachment}, template)
+	return i.check(Intent{Kind: kind, Names: o.Names.URIs(), Public: o.Request.key, Attachment: o.Attachment, spki: o.Request.spki}, template)
 }
 
 func (i *Issuer) checkOrder(o Order) error {
@@ -245,23 +245,30 @@ func (i *Issuer) check(in Intent, template *x509.Certificate) (*Prepared, error)
 		return nil, err
 	}
 	template.SerialNumber = newSerial(func(b []byte) { rand.Read(b) })
-	build := i.draft
-	if in.Kind == KindDevice || in.Kind == KindHub {
-		build = i.draftLeaf
-	}
-	draft, err := build(template, in.Public)
+	draft, err := i.draftOf(&in, template)
 	if err != nil {
 		return nil, err
 	}
 	if err := i.lint(in.Kind, draft, in.Public, in.Names); err != nil {
 		return nil, err
 	}
-	if in.Key, err = KeyIDOf(in.Public); err != nil {
-		return nil, err
-	}
+	in.Key = sha256.Sum256(in.spki)
 	in.Issuer, in.IssuerName, in.Serial, in.TBS = i.id, i.name, template.SerialNumber, sha256.Sum256(draft.RawTBSCertificate)
 	in.NotBefore, in.NotAfter, in.Prepared = template.NotBefore, template.NotAfter, i.now().UTC()
 	return &Prepared{issuer: i, tbs: draft.RawTBSCertificate, draft: draft, intent: in}, nil
+}
+
+// draftOf returns what is linted, and sees to the intent's SubjectPublicKeyInfo.
+func (i *Issuer) draftOf(in *Intent, template *x509.Certificate) (draft *x509.Certificate, err error) {
+	if in.spki == nil {
+		if in.spki, err = x509.MarshalPKIXPublicKey(in.Public); err != nil {
+			return nil, err
+		}
+	}
+	if in.Kind == KindDevice || in.Kind == KindHub {
+		return i.draftLeaf(template, in.spki)
+	}
+	return i.draft(template, in.Public)
 }
 
 // checkValidity keeps a certificate inside the lifetime of its CA.

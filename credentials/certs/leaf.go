@@ -1,7 +1,6 @@
 package certs
 
 import (
-	"crypto"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	stdasn1 "encoding/asn1"
@@ -142,11 +141,7 @@ func addTime(b *cryptobyte.Builder, t time.Time) {
 
 // draftLeaf returns a leaf with the octet 0 for a signature, read by package x509,
 // which does not verify it.
-func (i *Issuer) draftLeaf(template *x509.Certificate, pub crypto.PublicKey) (*x509.Certificate, error) {
-	spki, err := x509.MarshalPKIXPublicKey(pub)
-	if err != nil {
-		return nil, err
-	}
+func (i *Issuer) draftLeaf(template *x509.Certificate, spki []byte) (*x509.Certificate, error) {
 	tbs, err := i.leaf.tbs(template, spki)
 	if err != nil {
 		return nil, fmt.Errorf("building the certificate: %w", err)

@@ -66,7 +66,7 @@ func (p Profile) lifetime(d time.Duration) (time.Duration, error) {
 //	| AKI, SKI         | present                                          |
 //	| CRLDP, AIA       | as configured                                    |
 func leafTemplate(o Order, p Profile, now time.Time, lifetime time.Duration) (*x509.Certificate, error) {
-	ski, err := subjectKeyID(o.Request.key)
+	ski, err := subjectKeyIDOf(o.Request.spki)
 	if err != nil {
 		return nil, err
 	}

@@ -135,6 +135,7 @@ func challengeAttribute(nonce []byte) []byte {
 // who made it holds the key.
 type Request struct {
 	key    crypto.PublicKey
+	spki   []byte // SubjectPublicKeyInfo of key, as we write it
 	scheme *credentials.Scheme
 	names  Names
 	nonce  []byte
@@ -170,6 +171,9 @@ func ParseRequest(der []byte) (*Request, error) {
 	}
 	r := &Request{key: csr.PublicKey}
 	if r.scheme, err = credentials.SchemeOf(csr.PublicKey); err != nil {
+		return nil, credentials.Errorf(credentials.CodeCnfCurve, where, "%w", err)
+	}
+	if r.spki, err = x509.MarshalPKIXPublicKey(csr.PublicKey); err != nil {
 		return nil, credentials.Errorf(credentials.CodeCnfCurve, where, "%w", err)
 	}
 	if err := checkPossession(csr); err != nil {

@@ -40,6 +40,8 @@ type Intent struct {
 	Public     crypto.PublicKey // the certified key
 	IssuerName string           // subject of the issuer's certificate
 	Attachment any              // of the Order
+
+	spki []byte // SubjectPublicKeyInfo of Public, while it is prepared
 }
 
 // A Store keeps intents and certificates. A method returns only after what it

@@ -179,13 +179,20 @@ func (c *Client) Simple(ctx context.Context, code string, request []byte) (*Issu
 	if _, err := registry.ParseID(made.ID); err != nil {
 		made.ID = ""
 	}
-	var text strings.Builder
 	for _, cert := range chain {
 		made.Chain = append(made.Chain, cert.Raw)
-		pem.Encode(&text, &pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})
 	}
-	made.Credential = text.String()
+	made.Credential = ChainText(made.Chain)
 	return made, nil
+}
+
+// ChainText returns certificates in DER as PEM text, one after the other.
+func ChainText(chain [][]byte) string {
+	var text strings.Builder
+	for _, c := range chain {
+		pem.Encode(&text, &pem.Block{Type: "CERTIFICATE", Bytes: c}) // no header in it that could be wrong
+	}
+	return text.String()
 }
 
 // certs sends a request and reads the certificates in the answer.

@@ -65,7 +65,7 @@ type FinishRequest struct {
 type Issued struct {
 	ID          string    `json:"id"`
 	Type        string    `json:"type"`
-	Credential  string    `json:"credential"` // PEM chain, or token
+	Credential  string    `json:"credential"` // PEM chain, or token; an Issuer may leave it to Chain
 	Attestation string    `json:"attestation"`
 	NotAfter    time.Time `json:"not_after"`
 	Chain       [][]byte  `json:"-"` // a certificate and those above it but the root, DER

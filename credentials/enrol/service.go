@@ -174,7 +174,11 @@ func (s *Service) Finish(ctx context.Context, r *FinishRequest) (*Issued, error)
 		if _, err := s.Invitations.find(ctx, x.code); err != nil {
 			return nil, err
 		}
-		return s.issue(ctx, x.code, o)
+		made, err := s.issue(ctx, x.code, o)
+		if err == nil && made.Credential == "" {
+			made.Credential = ChainText(made.Chain)
+		}
+		return made, err
 	})
 }
 

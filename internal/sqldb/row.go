@@ -6,10 +6,15 @@ import (
 )
 
 // QueryRow runs one reading statement outside of a transaction, for look-ups on
-// a hot path. The statement stays prepared; query must be one of few texts.
+// a hot path. The statement stays prepared; query must be one of few texts. On
+// SQLite, where a look-up waits for no writer, ctx is asked before it alone: to watch
+// it the driver and package sql would start a goroutine each, which cost more.
 func (db *DB) QueryRow(ctx context.Context, query string, args ...any) *sql.Row {
 	if db.dialect == PostgreSQL { // pgx keeps statements by itself
 		return db.sql.QueryRowContext(ctx, db.rebind(query), args...)
+	}
+	if ctx.Err() == nil {
+		ctx = context.WithoutCancel(ctx)
 	}
 	s, err := db.prepared(ctx, query)
 	if err != nil { // the row says why
