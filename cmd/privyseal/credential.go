@@ -310,7 +310,7 @@ func rawChain(chain []*x509.Certificate) (all [][]byte) {
 
 // certify issues a certificate. It writes no text of it.
 func (ca *openedCA) certify(ctx context.Context, o *issueOptions, p possession) (*issued, error) {
-	note := registry.Attachment{ID: registry.NewID(), Attestation: p.level, Evidence: p.evidence, Along: p.along}
+	note := registry.Attachment{ID: registry.NewCertificateID(time.Now()), Attestation: p.level, Evidence: p.evidence, Along: p.along}
 	order := certs.Order{Request: p.request, Names: p.names, Nonce: p.nonce, Lifetime: o.lifetime, Attachment: note}
 	if ext, ok := p.level.Extension(); ok {
 		order.Extensions = append(order.Extensions, ext)

@@ -244,7 +244,7 @@ func (i *Issuer) check(in Intent, template *x509.Certificate) (*Prepared, error)
 	if err := i.checkValidity(template); err != nil {
 		return nil, err
 	}
-	template.SerialNumber = newSerial(func(b []byte) { rand.Read(b) })
+	template.SerialNumber = newSerial(i.now(), func(b []byte) { rand.Read(b) })
 	draft, err := i.draftOf(&in, template)
 	if err != nil {
 		return nil, err

@@ -123,11 +123,16 @@ func caTemplate(kind Kind, o CAOrder, pub any, now time.Time) (*x509.Certificate
 	return t, nil
 }
 
-// newSerial returns a serial number of 16 octets with 126 random bits; its
-// first bits are 01, so that it is positive and always of that length.
-func newSerial(random func([]byte)) *big.Int {
+// newSerial returns a serial number of 16 octets. Its first bits are 01, so that it
+// is positive and always of that length; then there are 46 bits with the time in
+// milliseconds, so that rows of certificates are written side by side, and 80 random
+// bits.
+func newSerial(now time.Time, random func([]byte)) *big.Int {
 	b := make([]byte, 16)
-	random(b)
-	b[0] = b[0]&0x3f | 0x40
+	random(b[6:])
+	at := uint64(now.UnixMilli())&(1<<46-1) | 1<<46
+	for i := range 6 {
+		b[i] = byte(at >> (8 * (5 - i)))
+	}
 	return new(big.Int).SetBytes(b)
 }

@@ -52,14 +52,27 @@ var (
 	ErrNotSuspending = errors.New("the credential's status list has one bit for each entry and cannot say suspended; revoke it")
 )
 
-// An ID names a credential: 16 random octets in lower-case hexadecimal. It is
-// the jti of an SD-JWT and, as octets, the cti of an SD-CWT.
+// An ID names a credential: 16 octets in lower-case hexadecimal, that nobody can
+// guess. It is the jti of an SD-JWT and, as octets, the cti of an SD-CWT.
 type ID string
 
-// NewID returns a fresh ID.
+// NewID returns a fresh ID of random octets.
 func NewID() ID {
 	b := make([]byte, 16)
 	rand.Read(b)
+	return ID(hex.EncodeToString(b))
+}
+
+// NewCertificateID returns a fresh ID for a certificate: it begins with the time in
+// milliseconds, which a certificate tells anyway, so that records are written side by
+// side, and has 80 random bits.
+func NewCertificateID(now time.Time) ID {
+	b := make([]byte, 16)
+	rand.Read(b)
+	at := now.UnixMilli()
+	for i := range 6 {
+		b[i] = byte(at >> (8 * (5 - i)))
+	}
 	return ID(hex.EncodeToString(b))
 }
 

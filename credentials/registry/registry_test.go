@@ -399,7 +399,7 @@ func TestIssuedIsFoundByIndex(t *testing.T) {
 	}
 	defer s.Close()
 	plan, err := s.PlanOfIssued(t.Context())
-	if err != nil || !strings.Contains(plan, "USING INDEX credential_serial") {
+	if err != nil || !strings.Contains(plan, "USING INDEX credential_order (prepared=?)") {
 		t.Errorf("SQLite finds the record so: %s (%v)", plan, err)
 	}
 }

@@ -108,9 +108,11 @@ func (s *Store) putCertificate(ctx context.Context, r *Record, along Along, put 
 	})
 }
 
-// certificateIssued says again that serial is not empty: the index has only such
-// rows, and SQLite would not use it otherwise.
-const certificateIssued = `UPDATE credential SET issued = coalesce(issued, ?), digest = ? WHERE issuer_key = ? AND serial = ? AND serial <> ''`
+// certificateIssued finds the record by the time at which it was written down, which
+// it has in common with the certificate. An index of serial numbers would be one more
+// page to write for each certificate.
+const certificateIssued = `UPDATE credential SET issued = coalesce(issued, ?), digest = ?
+	WHERE prepared = (SELECT prepared FROM certificate WHERE issuer = ? AND serial = ?) AND issuer_key = ? AND serial = ?`
 
 // PutCertificate implements certs.Store.
 func (s *Store) PutCertificate(ctx context.Context, issuer certs.KeyID, serial *big.Int, der []byte, at time.Time) error {
@@ -123,7 +125,7 @@ func (s *Store) PutCertificate(ctx context.Context, issuer certs.KeyID, serial *
 			return err
 		}
 		return tx.ExecOne(ctx, ErrUnknown, certificateIssued,
-			at.UnixMicro(), digest[:], issuer.String(), serial.Text(16))
+			at.UnixMicro(), digest[:], issuer[:], serial.Text(16), issuer.String(), serial.Text(16))
 	})
 }
 
@@ -131,7 +133,7 @@ func (s *Store) PutCertificate(ctx context.Context, issuer certs.KeyID, serial *
 func recordOf(in certs.Intent) (r *Record, along Along, err error) {
 	a, _ := in.Attachment.(Attachment)
 	if a.ID == "" {
-		a.ID = NewID()
+		a.ID = NewCertificateID(in.Prepared)
 	}
 	holder, err := thumbprint(in.Public)
 	if err != nil {
