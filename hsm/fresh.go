@@ -2,6 +2,7 @@ package hsm
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 )
@@ -19,13 +20,14 @@ type freshKeys struct {
 }
 
 // Looks come freshPause after a key was made, and take at most a freshShare-th of
-// the time.
+// the time. One that failed is made again after failedPause at the earliest.
 const (
-	freshPause = time.Second
-	freshShare = 20
+	freshPause  = time.Second
+	freshShare  = 20
+	failedPause = 10 * time.Second
 )
 
-// lookLimit bounds how long the making of keys waits for a look.
+// lookLimit bounds how long the making of keys waits for a look, and a look.
 const lookLimit = 10 * time.Second
 
 // lookLoad is what a look counts among the calls of a worker, so that calls go
@@ -76,12 +78,18 @@ func (f *freshKeys) makers() map[*link]bool {
 	return makers
 }
 
-// seen forgets all fresh keys, after a look.
-func (f *freshKeys) seen(took time.Duration) {
+// seen ends a look. After one that did not fail, all know the fresh keys.
+// Otherwise it says how long to wait for the next look.
+func (f *freshKeys) seen(took time.Duration, err error) time.Duration {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.took = took
+	if err != nil {
+		return max(failedPause, freshShare*took)
+	}
 	clear(f.by)
-	f.planned, f.took = false, took
+	f.planned = false
+	return 0
 }
 
 // made notes that a worker made a key, and plans for the others to see it.
@@ -110,23 +118,42 @@ func (w *workers) soon(pause time.Duration, f func(context.Context)) {
 
 // look has each worker find the keys that others made. No key is made meanwhile:
 // each would have SoftHSM read the folder of the token again in the middle of
-// it. What a worker did not find is searched for when it is used.
+// it. A worker that starts meanwhile finds them as it opens the token.
 func (t *sharedToken) look(ctx context.Context) {
 	begin := time.Now()
+	err := t.lookInAll(ctx)
+	if t.workers.tokenByNumber(t.number) != t {
+		return // closed
+	}
+	if pause := t.fresh.seen(time.Since(begin), err); pause > 0 {
+		t.workers.soon(pause, t.look)
+	}
+}
+
+func (t *sharedToken) lookInAll(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, lookLimit)
 	defer cancel()
-	if t.making.shut(ctx) == nil {
-		defer t.making.reopen()
+	if err := t.making.shut(ctx); err != nil {
+		return err
 	}
+	defer t.making.reopen()
 	makers := t.fresh.makers()
 	for _, one := range t.workers.all {
 		l := one.link.Load()
 		if l == nil || makers[l] && len(makers) == 1 {
 			continue
 		}
-		l.load.Add(lookLoad)
-		l.ask(ctx, t.workers.config.CallTimeout, askLook, t.number.bytes())
-		l.load.Add(-lookLoad)
+		if err := t.lookIn(ctx, l); err != nil && !errors.Is(err, ErrWorkerLost) {
+			return err
+		}
 	}
-	t.fresh.seen(time.Since(begin))
+	return nil
+}
+
+// lookIn may take a worker as long as opening the token, which is the same work.
+func (t *sharedToken) lookIn(ctx context.Context, l *link) error {
+	l.load.Add(lookLoad)
+	defer l.load.Add(-lookLoad)
+	_, err := result(l.ask(ctx, t.workers.config.StartTimeout, askLook, t.number.bytes()))
+	return err
 }
