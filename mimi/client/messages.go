@@ -39,9 +39,11 @@ type Message struct {
 	data     []byte // application_data
 	frank    *mimi.Frank
 	accepted uint64
+
+	mayReplace sql.NullBool // another's message, when this one came
 }
 
-const messageColumns = `n, id, accepted, sender, client_uri, epoch, level, issuer, data, frank, franked, quarantine, kind`
+const messageColumns = `n, id, accepted, sender, client_uri, epoch, level, issuer, data, frank, franked, quarantine, kind, may_replace`
 
 // scanMessage reads and opens one row.
 func (s *store) scanMessage(row interface{ Scan(...any) error }, uri mimi.URI) (*Message, error) {
@@ -49,7 +51,7 @@ func (s *store) scanMessage(row interface{ Scan(...any) error }, uri mimi.URI) (
 	var id, sealed, frank []byte
 	var accepted, epoch, level int64
 	var sender, client string
-	err := row.Scan(&m.n, &id, &accepted, &sender, &client, &epoch, &level, &m.Issuer, &sealed, &frank, &m.NotFranked, &m.Quarantine, &m.Kind)
+	err := row.Scan(&m.n, &id, &accepted, &sender, &client, &epoch, &level, &m.Issuer, &sealed, &frank, &m.NotFranked, &m.Quarantine, &m.Kind, &m.mayReplace)
 	if err != nil {
 		return nil, err
 	}
@@ -158,14 +160,31 @@ func (r *Room) Timeline(ctx context.Context) (*content.Timeline, error) {
 	if err != nil {
 		return nil, err
 	}
+	byID := make(map[content.MessageID]*Message, len(list))
+	for _, m := range list {
+		byID[m.ID] = m
+	}
 	t := content.NewTimeline()
-	t.MayReplace = func(sender string, e *content.Entry, deletes bool) bool { return r.mayReplace(ctx, sender, deletes) }
+	t.MayReplace = func(by, _ *content.Received) bool { return r.mightReplace(ctx, byID[by.ID]) }
 	for _, m := range list {
 		if err := t.Add(m.received); err != nil {
 			r.c.log.Debug("a message is not shown", "room", r.uri, "id", fmt.Sprintf("%x", m.ID), "err", err)
 		}
 	}
 	return t, nil
+}
+
+// mightReplace reports whether the sender of m, which replaces another's message,
+// might do that when m came; by its present role, where that was not noted.
+func (r *Room) mightReplace(ctx context.Context, m *Message) bool {
+	if m == nil || m.mayReplace.Valid {
+		return m != nil && m.mayReplace.Bool
+	}
+	if err := r.lock(ctx); err != nil {
+		return false
+	}
+	defer r.mu.Unlock()
+	return r.load(ctx) == nil && r.mayReplace(m.Sender, m.Content)
 }
 
 // Message returns one message.

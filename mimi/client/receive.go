@@ -31,6 +31,9 @@ type arrival struct {
 	frank    *mimi.Frank
 	received *content.Received
 	franked  string // why the frank does not verify; empty if it does
+	// mayReplace is set if its sender may, now, do to another's message what it
+	// does to the one that it replaces.
+	mayReplace bool
 }
 
 // notFranked says that the hub made no frank.
@@ -148,6 +151,7 @@ func (r *Room) takeContent(ctx context.Context, u *unit, a *arrival) error {
 			return err
 		}
 	}
+	a.mayReplace = r.mayReplace(a.from.User, a.received.Message)
 	if report := statusReport(&a.received.Message.Body); report != nil {
 		return r.takeStatus(ctx, u, a.from.User, report, a.accepted)
 	}
@@ -184,6 +188,18 @@ func (r *Room) messageNeeds(ctx context.Context, m *content.Message, sender mimi
 		return nil, err
 	}
 	return policy.MessageNeeds(m, sender, replaced, answered), nil
+}
+
+// mayReplace reports whether a user may do with another's message or reaction
+// what m does with the one that it replaces. It is judged when m comes: what a
+// moderator has deleted stays so when the moderator is none any more.
+func (r *Room) mayReplace(sender mimi.URI, m *content.Message) bool {
+	if m.Replaces == nil {
+		return false
+	}
+	others := &policy.Target{TopicID: m.TopicID, Reaction: m.Body.Disposition == content.Reaction}
+	_, err := policy.Authorize(r.state, &policy.Message{Sender: sender, Needs: policy.MessageNeeds(m, sender, others, nil)})
+	return err == nil
 }
 
 // target is what policy needs to know of a message that another refers to;
@@ -250,10 +266,10 @@ func (r *Room) fileMessage(ctx context.Context, u *unit, a *arrival) {
 	}
 	kind := kindOf(a.received.Message)
 	u.add(func(tx *sqldb.Tx) error {
-		_, err := tx.Exec(ctx, `INSERT INTO message (room, id, accepted, sender, client_uri, group_id, epoch, leaf, level, issuer, data, frank, franked, quarantine, kind)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (room, id) DO NOTHING`,
+		_, err := tx.Exec(ctx, `INSERT INTO message (room, id, accepted, sender, client_uri, group_id, epoch, leaf, level, issuer, data, frank, franked, quarantine, kind, may_replace)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (room, id) DO NOTHING`,
 			uri, id[:], int64(a.accepted), a.from.User.String(), a.from.Identity.Client.String(), group, int64(a.epoch), int64(a.leaf),
-			int64(a.from.Level), a.from.Issuer, r.c.store.seal.seal("message", id[:], a.data), frank, a.franked, a.from.Quarantine, kind)
+			int64(a.from.Level), a.from.Issuer, r.c.store.seal.seal("message", id[:], a.data), frank, a.franked, a.from.Quarantine, kind, a.mayReplace)
 		return err
 	})
 }
@@ -299,6 +315,7 @@ func (r *Room) sent(ctx context.Context, u *unit, o *outgoing, accepted uint64, 
 	if a.franked, err = r.checkFrank(ctx, a); err != nil {
 		return err
 	}
+	a.mayReplace = r.mayReplace(a.from.User, a.received.Message)
 	r.fileMessage(ctx, u, a)
 	return nil
 }

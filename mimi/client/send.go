@@ -339,24 +339,6 @@ func (r *Room) flushOne(ctx context.Context, o *outgoing) error {
 	return err
 }
 
-// mayReplace reports whether a user may edit or delete another's message.
-func (r *Room) mayReplace(ctx context.Context, sender string, deletes bool) bool {
-	if err := r.lock(ctx); err != nil {
-		return false
-	}
-	defer r.mu.Unlock()
-	user, err := mimi.ParseURI(sender)
-	if err != nil || r.load(ctx) != nil {
-		return false
-	}
-	needs := []policy.Capability{policy.CanDeleteOtherMessage} // as policy.MessageNeeds has it
-	if !deletes {
-		needs = append(needs, policy.CanEditOwnMessage)
-	}
-	_, err = policy.Authorize(r.state, &policy.Message{Sender: user, Needs: needs})
-	return err == nil
-}
-
 // Report tells the room what became of messages at this client, as the room's
 // policy allows.
 func (r *Room) Report(ctx context.Context, statuses []content.MessageStatus) error {

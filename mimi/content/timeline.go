@@ -15,9 +15,9 @@ import (
 // where two are equal. An edit, a deletion or a reaction that comes before its
 // target waits for it. A Timeline is not safe for concurrent use.
 type Timeline struct {
-	// MayReplace reports whether sender may edit or delete a message of
-	// another user, by the room's policy. Nil allows nobody.
-	MayReplace func(sender string, target *Entry, deletes bool) bool
+	// MayReplace reports whether r may edit or delete target, a message or a
+	// reaction of another user, by the room's policy. Nil allows nobody.
+	MayReplace func(r, target *Received) bool
 
 	entries map[MessageID]*Entry      // messages that stand for themselves, by their ID
 	seen    map[MessageID]bool        // every ID that was added
@@ -29,7 +29,35 @@ type Timeline struct {
 type Entry struct {
 	First     *Received   // the first version; its ID names the message in Replaces
 	Versions  []*Received // accepted edits and deletions, oldest first
-	Reactions []*Received // current reactions to any version, oldest first
+	Reactions []*Received // current reactions to any version, oldest first, each with the ID of its first version
+
+	reactions []*reaction // also those that were taken back
+}
+
+// A reaction is one reaction with its changes.
+type reaction struct {
+	first    *Received
+	versions []*Received // oldest first
+}
+
+// show fills in the reactions that stand.
+func (e *Entry) show() {
+	e.Reactions = e.Reactions[:0:0]
+	for _, x := range e.reactions {
+		now := x.first
+		if n := len(x.versions); n > 0 {
+			now = x.versions[n-1]
+		}
+		if now.Message.Body.IsNull() {
+			continue
+		}
+		if now != x.first {
+			changed := *now
+			changed.ID = x.first.ID // later changes name the first version
+			now = &changed
+		}
+		e.Reactions = append(e.Reactions, now)
+	}
 }
 
 // Current returns the newest version.
@@ -102,7 +130,7 @@ func (t *Timeline) settle(id MessageID) {
 // replace adds a version to a message, or changes or takes back a reaction.
 func (t *Timeline) replace(r *Received, target MessageID) error {
 	if e, ok := t.entries[target]; ok {
-		if err := t.checkReplace(r, e.First, e); err != nil {
+		if err := t.checkReplace(r, e.First); err != nil {
 			return err
 		}
 		e.Versions = insertSorted(e.Versions, r)
@@ -112,8 +140,8 @@ func (t *Timeline) replace(r *Received, target MessageID) error {
 	}
 	if at, ok := t.root[target]; ok {
 		if e := t.entries[at]; e != nil {
-			if i := slices.IndexFunc(e.Reactions, func(x *Received) bool { return x.ID == target }); i >= 0 {
-				return t.replaceReaction(r, e, i)
+			if i := slices.IndexFunc(e.reactions, func(x *reaction) bool { return x.first.ID == target }); i >= 0 {
+				return t.replaceReaction(r, at, e, e.reactions[i])
 			}
 		}
 		return refuse(CodeReplacesShape, "replaces", "names a later version, want the first")
@@ -122,34 +150,32 @@ func (t *Timeline) replace(r *Received, target MessageID) error {
 	return nil
 }
 
-func (t *Timeline) checkReplace(r, first *Received, e *Entry) error {
+func (t *Timeline) checkReplace(r, first *Received) error {
 	if compareReceived(r, first) <= 0 {
-		return refuse(CodeReplacesShape, "replaces", "the hub accepted the edit before the message")
+		return refuse(CodeReplacesShape, "replaces", "the hub accepted the change before the message")
 	}
-	deletes := r.Message.Body.IsNull()
-	if r.Derived.SenderURI != first.Derived.SenderURI &&
-		(t.MayReplace == nil || !t.MayReplace(r.Derived.SenderURI, e, deletes)) {
+	if r.Derived.SenderURI != first.Derived.SenderURI && (t.MayReplace == nil || !t.MayReplace(r, first)) {
 		return refuse(CodeUnauthorized, "replaces", "only the sender of a message may edit or delete it")
 	}
-	if !deletes && !bytes.Equal(r.Message.TopicID, first.Message.TopicID) {
+	if !r.Message.Body.IsNull() && !bytes.Equal(r.Message.TopicID, first.Message.TopicID) {
 		return refuse(CodeReplacesShape, "topicId", "an edit may change the body only")
 	}
 	return nil
 }
 
-// replaceReaction changes a reaction, or removes it where the body is null.
-func (t *Timeline) replaceReaction(r *Received, e *Entry, i int) error {
-	old := e.Reactions[i]
-	if r.Derived.SenderURI != old.Derived.SenderURI {
+// replaceReaction changes a reaction, or takes it back where the body is null.
+// Nobody changes what another feels.
+func (t *Timeline) replaceReaction(r *Received, at MessageID, e *Entry, x *reaction) error {
+	if err := t.checkReplace(r, x.first); err != nil {
+		return err
+	}
+	if r.Derived.SenderURI != x.first.Derived.SenderURI && !r.Message.Body.IsNull() {
 		return refuse(CodeUnauthorized, "replaces", "only its sender may change a reaction")
 	}
-	if r.Message.Body.IsNull() {
-		e.Reactions = slices.Delete(e.Reactions, i, i+1)
-		return nil
-	}
-	changed := *r
-	changed.ID = old.ID // later changes name the first version
-	e.Reactions[i] = &changed
+	x.versions = insertSorted(x.versions, r)
+	e.show()
+	t.root[r.ID] = at
+	t.settle(r.ID)
 	return nil
 }
 
@@ -165,7 +191,9 @@ func (t *Timeline) react(r *Received, target MessageID) error {
 		t.waiting[target] = append(t.waiting[target], r)
 		return nil
 	}
-	e.Reactions = insertSorted(e.Reactions, r)
+	i, _ := slices.BinarySearchFunc(e.reactions, r, func(x *reaction, r *Received) int { return compareReceived(x.first, r) })
+	e.reactions = slices.Insert(e.reactions, i, &reaction{first: r})
+	e.show()
 	t.root[r.ID] = at
 	t.settle(r.ID)
 	return nil

@@ -104,6 +104,9 @@ func pizza(t testing.TB) (*scene, []*content.Received) {
 	s.say("grin", said{who: cathy, text: ":D", replaces: "heart", inReplyTo: "fix", reaction: true})
 	s.say("plus", said{who: bob, text: "+1", inReplyTo: "offer", reaction: true})
 	s.say("unplus", said{who: bob, replaces: "plus", inReplyTo: "offer", reaction: true})
+	s.say("wow", said{who: alice, text: "wow", inReplyTo: "fix", reaction: true})
+	s.say("laugh", said{who: cathy, text: "LOL", replaces: "heart", inReplyTo: "fix", reaction: true})
+	s.say("again", said{who: bob, text: "+2", replaces: "plus", inReplyTo: "offer", reaction: true})
 	s.say("gone", said{who: bob, replaces: "yuck"})
 	s.say("ok", said{who: cathy, text: "fine", inReplyTo: "yuck"})
 	var all []*content.Received
@@ -114,7 +117,7 @@ func pizza(t testing.TB) (*scene, []*content.Received) {
 	return s, all
 }
 
-const pizzaShown = "alice-smith: Free Hawaiian pizza (edited) [:D]\n" +
+const pizzaShown = "alice-smith: Free Hawaiian pizza (edited) [LOL] [+2] [wow]\n" +
 	"bob-jones: (deleted)\n" +
 	"cathy-washington: fine\n"
 
@@ -187,7 +190,16 @@ func TestTimelineRefusals(t *testing.T) {
 	if got, want := show(tl), "alice-smith: mine! (edited) [+1]\n"; got != want {
 		t.Errorf("after the refusals the timeline is\n%s", got)
 	}
-	tl.MayReplace = func(sender string, _ *content.Entry, deletes bool) bool { return sender == cathy && deletes }
+	tl.MayReplace = func(r, _ *content.Received) bool { return r.Derived.SenderURI == cathy && r.Message.Body.IsNull() }
+	if err := add("another's reaction changed", said{who: cathy, text: "-1", replaces: "like", reaction: true}); !errors.Is(err, &content.Error{Code: content.CodeUnauthorized}) {
+		t.Errorf("a moderator changes a reaction: %v", err)
+	}
+	if err := add("another's reaction taken back", said{who: cathy, replaces: "like", reaction: true}); err != nil {
+		t.Errorf("a moderator takes a reaction back: %v", err)
+	}
+	if got, want := show(tl), "alice-smith: mine! (edited)\n"; got != want {
+		t.Errorf("after moderation the timeline is\n%s", got)
+	}
 	if err := add("moderation", said{who: cathy, replaces: "a"}); err != nil {
 		t.Errorf("a moderator's deletion: %v", err)
 	}
