@@ -139,11 +139,11 @@ func (b *batch) complete(o *op) {
 // finish takes a place in the order of entries.
 func (b *batch) finish(o *op) {
 	b.head.chain = nextChain(b.head.chain, commitmentOf(o.number, o.intent.octets, o.encoded))
-	var signature any
-	if o.sigHash != nil {
-		signature = o.sigHash
+	var answer []byte
+	if o.intent.idem.key != "" {
+		answer = o.outcome.Signature
 	}
-	b.entries = append(b.entries, []any{b.head.entries, o.number, signature, o.encoded, b.head.chain})
+	b.entries = append(b.entries, []any{b.head.entries, o.number, null(o.sigHash), o.encoded, b.head.chain, null(answer)})
 	b.head.entries++
 }
 

@@ -191,6 +191,23 @@ func TestIdempotencyKey(t *testing.T) {
 		if out := third.Replay(); out == nil || string(out.Signature) != "sig" || out.Device != "d" {
 			t.Errorf("the recorded outcome is %+v", out)
 		}
+		var damaged *journal.TamperError
+		for _, change := range []string{`UPDATE journal_entry SET answer = outcome WHERE answer IS NOT NULL`, `UPDATE journal_entry SET answer = NULL`} {
+			if err := j.Exec(ctx, change); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := j.Reserve(ctx, in); !errors.As(err, &damaged) {
+				t.Errorf("after %s: %v", change, err)
+			}
+		}
+		// As older releases kept it.
+		if err := j.Exec(ctx, `UPDATE journal_idempotency SET result = 'signed', signature = ?, device = 'old'`, []byte("sig")); err != nil {
+			t.Fatal(err)
+		}
+		fourth := must[*journal.Reservation](t)(j.Reserve(ctx, in))
+		if out := fourth.Replay(); out == nil || string(out.Signature) != "sig" || out.Device != "old" {
+			t.Errorf("the outcome that an older release recorded is %+v", out)
+		}
 		other := intent(rawRequest(t, "b"))
 		other.IdempotencyKey = "once"
 		if _, err := j.Reserve(ctx, other); !errors.Is(err, journal.ErrIdempotency) {

@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/privyseal/privyseal/internal/sqldb"
@@ -62,7 +63,7 @@ func (b *batch) store() error {
 	}
 	return errors.Join(
 		insert(b.ctx, b.tx, "journal_reservation (number, intent)", "(?, ?)", "", b.reservations),
-		insert(b.ctx, b.tx, "journal_entry (position, reservation, signature, outcome, chain)", "(?, ?, ?, ?, ?)", "", b.entries),
+		insert(b.ctx, b.tx, "journal_entry (position, reservation, signature, outcome, chain, answer)", "(?, ?, ?, ?, ?, ?)", "", b.entries),
 		b.storeMarks(), b.storeIdems(), b.storeHead())
 }
 
@@ -201,15 +202,17 @@ func (b *batch) scan(query string, args []any, row func(*sql.Rows) error) error 
 	return rows.Err()
 }
 
-// An idemRow is a row of journal_idempotency.
+// An idemRow is a row of journal_idempotency, with what the entry of its
+// reservation says.
 type idemRow struct {
 	bound       []byte
 	reservation int64
-	result      *string
+	result      *string // nil while it is under way
 	signature   []byte
 	device      *string
 
 	exists, dirty bool
+	damaged       error
 }
 
 // repeat returns the outcome to hand out again; neither, if the first attempt
@@ -218,6 +221,8 @@ func (r *idemRow) repeat(p *prepared) (*Outcome, error) {
 	switch {
 	case !bytes.Equal(r.bound, p.bound[:]):
 		return nil, ErrIdempotency
+	case r.damaged != nil:
+		return nil, r.damaged
 	case r.result == nil:
 		return nil, ErrInFlight
 	case Result(*r.result) != Signed:
@@ -234,34 +239,70 @@ func (r *idemRow) begin(p *prepared, number int64) {
 	*r = idemRow{bound: p.bound[:], reservation: number, exists: true, dirty: true}
 }
 
-// end keeps the outcome, unless a later attempt has the key by now.
+// end keeps the outcome for the rest of the batch, unless a later attempt has the
+// key by now.
 func (r *idemRow) end(number int64, out *Outcome) {
 	if !r.exists || r.reservation != number {
 		return
 	}
 	result := string(out.Result)
-	r.result, r.signature, r.device, r.dirty = &result, out.Signature, &out.Device, true
+	r.result, r.signature, r.device = &result, out.Signature, &out.Device
 }
 
+// loadIdems reads the rows of what is to be reserved, those of one caller
+// together.
 func (b *batch) loadIdems(ops []*op) error {
 	b.idems = make(map[idemKey]*idemRow)
+	keys := make(map[idemKey][]any) // of a tenant and caller
 	for _, o := range ops {
 		k := o.intent.idem
-		if k.key == "" || b.idems[k] != nil {
+		if o.kind != opReserve || k.key == "" || b.idems[k] != nil {
 			continue
 		}
-		r := &idemRow{exists: true}
-		err := b.tx.QueryRow(b.ctx, `SELECT bound, reservation, result, signature, device FROM journal_idempotency
-			WHERE tenant = ? AND caller = ? AND idem = ?`, k.tenant, k.caller, k.key).
-			Scan(&r.bound, &r.reservation, &r.result, &r.signature, &r.device)
-		switch {
-		case errors.Is(err, sql.ErrNoRows):
-			r = &idemRow{}
-		case err != nil:
+		b.idems[k] = &idemRow{}
+		of := idemKey{tenant: k.tenant, caller: k.caller}
+		keys[of] = append(keys[of], k.key)
+	}
+	for of, all := range keys {
+		err := chunks(all, func(part []any) error {
+			return b.scan(`SELECT i.idem, i.bound, i.reservation, i.result, i.signature, i.device, e.position, e.outcome, e.signature, e.answer
+				FROM journal_idempotency i LEFT JOIN journal_entry e ON e.reservation = i.reservation
+				WHERE i.tenant = ? AND i.caller = ? AND i.idem IN (`+list("?", len(part))+`)`,
+				append([]any{of.tenant, of.caller}, part...), func(r *sql.Rows) error { return b.scanIdem(r, of) })
+		})
+		if err != nil {
 			return fmt.Errorf("idempotency key: %w", err)
 		}
-		b.idems[k] = r
 	}
+	return nil
+}
+
+func (b *batch) scanIdem(rows *sql.Rows, k idemKey) error {
+	r := &idemRow{exists: true}
+	var position sql.NullInt64
+	var outcome, digest, answer []byte
+	err := rows.Scan(&k.key, &r.bound, &r.reservation, &r.result, &r.signature, &r.device, &position, &outcome, &digest, &answer)
+	if err != nil {
+		return err
+	}
+	if r.result == nil && position.Valid {
+		r.damaged = r.answer(outcome, digest, answer, uint64(position.Int64))
+	}
+	b.idems[k] = r
+	return nil
+}
+
+// answer takes the outcome from the entry at a position.
+func (r *idemRow) answer(outcome, digest, answer []byte, position uint64) error {
+	var o OutcomeRecord
+	if err := strict(outcome, &o); err != nil {
+		return &TamperError{Index: position, Reason: "its outcome is not one of ours"}
+	}
+	if o.Result == Signed && (digest != nil) != (answer != nil) || answer != nil && !bytes.Equal(sha(answer), digest) {
+		return &TamperError{Index: position, Reason: "what its idempotency key gives again is not what was signed"}
+	}
+	result := string(o.Result)
+	r.result, r.signature, r.device = &result, answer, &o.Device
 	return nil
 }
 
@@ -269,10 +310,11 @@ func (b *batch) storeIdems() error {
 	var rows [][]any
 	for k, r := range b.idems {
 		if r.dirty {
-			rows = append(rows, []any{k.tenant, k.caller, k.key, r.bound, r.reservation, r.result, null(r.signature), r.device})
+			rows = append(rows, []any{k.tenant, k.caller, k.key, r.bound, r.reservation})
 		}
 	}
-	return insert(b.ctx, b.tx, "journal_idempotency (tenant, caller, idem, bound, reservation, result, signature, device)",
-		"(?, ?, ?, ?, ?, ?, ?, ?)", ` ON CONFLICT (tenant, caller, idem) DO UPDATE SET bound = excluded.bound,
-		reservation = excluded.reservation, result = excluded.result, signature = excluded.signature, device = excluded.device`, rows)
+	slices.SortFunc(rows, func(a, b []any) int { return strings.Compare(a[2].(string), b[2].(string)) }) // neighbours one after another
+	return insert(b.ctx, b.tx, "journal_idempotency (tenant, caller, idem, bound, reservation)",
+		"(?, ?, ?, ?, ?)", ` ON CONFLICT (tenant, caller, idem) DO UPDATE SET bound = excluded.bound,
+		reservation = excluded.reservation, result = NULL, signature = NULL, device = NULL`, rows)
 }
