@@ -97,18 +97,11 @@ func (t *ratchetTree) width() NodeIndex {
 // changes, in their order. It checks the shape of what it is given and no more:
 // whether the result is the tree of an epoch is told by its hash.
 func PatchTree(tree []byte, changes ...[]byte) ([]byte, error) {
-	r := tlsvec.NewReader(tree)
-	var nodes [][]byte
-	r.Each(func(r *tlsvec.Reader) {
-		if nodes = append(nodes, readNode(r)); len(nodes) >= 2*maxLeaves {
-			r.Fail("tree has too many nodes")
-		}
-	})
-	if err := r.Done(); err != nil {
-		return nil, &ParseError{"ratchet_tree", err}
+	nodes, err := readNodes(tree)
+	if err != nil {
+		return nil, err
 	}
 	for _, c := range changes {
-		var err error
 		if nodes, err = patchNodes(nodes, c); err != nil {
 			return nil, err
 		}
@@ -125,6 +118,52 @@ func PatchTree(tree []byte, changes ...[]byte) ([]byte, error) {
 		out = append(out, n...)
 	}
 	return out, nil
+}
+
+// DiffTrees returns the changes by which PatchTree makes one encoded ratchet tree
+// of another, for who has no PublicGroup. It looks at the octets of each node, and
+// judges neither tree.
+func DiffTrees(was, now []byte) ([]byte, error) {
+	old, err := readNodes(was)
+	if err != nil {
+		return nil, err
+	}
+	nodes, err := readNodes(now)
+	if err != nil {
+		return nil, err
+	}
+	if len(nodes) == 0 || bytes.Equal(nodes[len(nodes)-1], encodedBlank) {
+		return nil, broken(RuleTreeLastBlank, "last node is blank")
+	}
+	var b tlsvec.Builder
+	b.Uint32(uint32(len(nodes)))
+	b.Nested(func(b *tlsvec.Builder) {
+		for x, n := range nodes {
+			before := encodedBlank
+			if x < len(old) {
+				before = old[x]
+			}
+			if !bytes.Equal(n, before) {
+				b.Uint32(uint32(x))
+				b.Raw(n)
+			}
+		}
+	})
+	return b.Bytes(), nil
+}
+
+// readNodes takes an encoded tree apart.
+func readNodes(tree []byte) (nodes [][]byte, err error) {
+	r := tlsvec.NewReader(tree)
+	r.Each(func(r *tlsvec.Reader) {
+		if nodes = append(nodes, readNode(r)); len(nodes) >= 2*maxLeaves {
+			r.Fail("tree has too many nodes")
+		}
+	})
+	if err := r.Done(); err != nil {
+		return nil, &ParseError{"ratchet_tree", err}
+	}
+	return nodes, nil
 }
 
 var encodedBlank = []byte{0}

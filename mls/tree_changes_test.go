@@ -27,6 +27,7 @@ func TestTreeChangesGoWithTheCommit(t *testing.T) {
 		must(0, hub.Merge(staged))
 		changes := hub.Current().TreeChanges(before)
 		wantBytes(t, "patched tree", must(PatchTree(tree, changes)), hub.Current().RatchetTree())
+		wantBytes(t, "difference of the trees", must(DiffTrees(tree, hub.Current().RatchetTree())), changes)
 		if len(changes) > whole/8 {
 			t.Errorf("a commit of %d proposals changes %d octets of a tree of %d", len(proposals), len(changes), whole)
 		}
@@ -90,6 +91,23 @@ func TestPatchTreeRefuses(t *testing.T) {
 	if out, err := PatchTree(tree); err != nil || !bytes.Equal(out, tree) {
 		t.Errorf("a tree without changes became another: %v", err)
 	}
+}
+
+// TestDiffTreesRefuses gives DiffTrees what is no tree.
+func TestDiffTreesRefuses(t *testing.T) {
+	alice, _ := largeRoom(t, P256AES128SHA256P256, 4)
+	tree := hubOf(t, alice).Current().RatchetTree()
+	for name, bad := range map[string][]byte{"nothing": {}, "no nodes": {0}, "a blank at the end": {1, 0}, "half a tree": tree[:len(tree)/2], "an octet more": append(bytes.Clone(tree), 0)} {
+		if out, err := DiffTrees(tree, bad); err == nil {
+			t.Errorf("%s as the new tree: %x", name, out)
+		}
+		if out, err := DiffTrees(bad, tree); err == nil && name != "no nodes" && name != "a blank at the end" {
+			t.Errorf("%s as the old tree: %x", name, out)
+		}
+	}
+	whole := must(DiffTrees([]byte{0}, tree))
+	wantBytes(t, "a tree from nothing", must(PatchTree([]byte{0}, whole)), tree)
+	wantBytes(t, "no difference", must(PatchTree(tree, must(DiffTrees(tree, tree)))), tree)
 }
 
 // TestTreeLeaves decodes the leaves of a tree that has blank ones.

@@ -1,12 +1,16 @@
 package provider_test
 
 import (
+	"bytes"
+	"context"
+	"crypto/sha256"
 	"fmt"
 	"slices"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/privyseal/privyseal/internal/sqldb"
 	"github.com/privyseal/privyseal/mimi"
 )
 
@@ -37,7 +41,10 @@ const benchAdds = 8
 // BenchmarkCommit has rooms of 10, 1,000 and 10,000 clients, each of a user of
 // its own, take turns in accepting commits of one member: one that refreshes its
 // leaf, and one that adds a client. It reports the CPU of the hub for each, its
-// growth over the room of 10, and what an addition takes on the disk.
+// growth over the room of 10, and what an addition takes on the disk; beside it, in
+// turn, what it takes to copy the octets of such an addition once and to store them
+// in one row of the same database ("bare"), and what two SHA-256 over the
+// GroupContext take ("hashes"): two signatures of a commit are over all of it.
 func BenchmarkCommit(b *testing.B) {
 	engines(b, func(b *testing.B, pg bool) {
 		w := newWorld(b, pg, "a.example")
@@ -49,6 +56,23 @@ func BenchmarkCommit(b *testing.B) {
 		cpu, wall := make(map[string][]time.Duration), make(map[string][]time.Duration)
 		disk := make(map[string][]float64)
 		next := 1 << 20
+		n := w.hubs["a.example"]
+		ok(b, n.db.Write(b.Context(), func(tx *sqldb.Tx) error {
+			kind := "BLOB"
+			if pg {
+				kind = "BYTEA"
+			}
+			_, err := tx.Exec(b.Context(), `CREATE TABLE bare (seq INTEGER PRIMARY KEY, data `+kind+` NOT NULL)`)
+			return err
+		}))
+		store := func(octets []byte) {
+			before := bytes.Clone(octets)
+			next++
+			ok(b, n.db.Batch(b.Context(), func(tx *sqldb.Tx) error {
+				_, err := tx.Exec(context.Background(), `INSERT INTO bare (seq, data) VALUES (?, ?)`, next, before)
+				return err
+			}))
+		}
 		for b.Loop() {
 			for i, c := range rooms {
 				measure := func(name string, u *mimi.HandshakeBundle) {
@@ -62,13 +86,29 @@ func BenchmarkCommit(b *testing.B) {
 					measure("refresh", c.commit())
 				}
 				before := c.node.size(b)
+				var octets [][]byte
 				for range benchAdds {
 					next++
 					_, user := clientNames("a.example", next)
-					measure("add", c.commit(c.adding(w.newcomers("a.example", next, 1), []mimi.URI{uri(b, user)})...))
+					u := c.commit(c.adding(w.newcomers("a.example", next, 1), []mimi.URI{uri(b, user)})...)
+					measure("add", u)
+					octets = append(octets, u.Marshal())
 				}
 				name := fmt.Sprintf("add-%d", sizes[i])
 				disk[name] = append(disk[name], float64(c.node.size(b)-before)/benchAdds)
+				alone := func(name string, f func()) {
+					name = fmt.Sprintf("%s-%d", name, sizes[i])
+					before, begin := cpuTime(), time.Now()
+					f()
+					cpu[name], wall[name] = append(cpu[name], cpuTime()-before), append(wall[name], time.Since(begin))
+				}
+				for _, one := range octets {
+					alone("bare", func() { store(one) })
+				}
+				gc := c.group.ContextBytes()
+				for range 5 {
+					alone("hashes", func() { sha256.Sum256(gc); sha256.Sum256(gc) })
+				}
 			}
 		}
 		for name, list := range cpu {
@@ -83,6 +123,9 @@ func BenchmarkCommit(b *testing.B) {
 			for _, n := range sizes[1:] {
 				b.ReportMetric(float64(quantile(cpu[fmt.Sprintf("%s-%d", what, n)], 0.5))/float64(small), fmt.Sprintf("%s-x-10-at-%d", what, n))
 			}
+		}
+		for _, n := range sizes {
+			b.ReportMetric(float64(quantile(cpu[fmt.Sprintf("add-%d", n)], 0.5))/float64(quantile(cpu[fmt.Sprintf("bare-%d", n)], 0.5)), fmt.Sprintf("add-x-bare-at-%d", n))
 		}
 		b.ReportMetric(0, "ns/op")
 	})

@@ -3,6 +3,7 @@ package provider_test
 import (
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/privyseal/privyseal/mimi"
 	"github.com/privyseal/privyseal/mimi/client"
@@ -114,4 +115,41 @@ func TestFollowerSaysWhatItDoesNotKnow(t *testing.T) {
 	if unknown() != 0 {
 		t.Error("after a Welcome, its provider does not know where it is")
 	}
+}
+
+// TestFollowerKeepsATreeOnce adds clients of a follower one after the other: each
+// Welcome has a whole tree, of which the follower stores what is new, and each
+// client gets its own.
+func TestFollowerKeepsATreeOnce(t *testing.T) {
+	onBoth(t, func(t *testing.T, pg bool) {
+		w := knownWorld(t, pg, "a.example", "b.example")
+		w.mods = append(w.mods, func(cfg *provider.Config) { cfg.Retention = time.Millisecond })
+		for _, host := range []string{"a.example", "b.example"} {
+			w.hubs[host] = w.start(host, w.source(), newHubKeys(t, w.ca, host))
+		}
+		b := w.hubs["b.example"]
+		alice := w.person("alice/phone@a.example")
+		r := alice.create(clubhouse)
+		add := func(name string) {
+			t.Helper()
+			p := w.person(name + "@b.example")
+			must[*client.Committed](t)(r.Add(t.Context(), p.User(), client.AddOptions{}))
+			p.until("it is in the room", func() bool { return p.status(clubhouse) == client.RoomMember })
+		}
+		for _, name := range []string{"bob/phone", "carol/phone", "dan/phone"} {
+			add(name)
+		}
+		if whole, all := b.number(t, `SELECT count(*) FROM room_tree WHERE seq = base`), b.number(t, `SELECT count(*) FROM room_tree`); whole != 1 || all != 3 {
+			t.Errorf("%d trees for three Welcomes, %d of them whole", all, whole)
+		}
+		if n := b.number(t, `SELECT count(*) FROM event WHERE kind = 4 AND tree <> 0`); n != 3 {
+			t.Errorf("%d of three Welcomes refer to a tree", n)
+		}
+		time.Sleep(2 * time.Millisecond) // until all is older than it is kept
+		ok(t, b.Purge(t.Context()))
+		if n := b.number(t, `SELECT count(*) FROM room_tree`); n != 0 {
+			t.Errorf("%d trees are there, and no Welcome", n)
+		}
+		add("erin/phone")
+	})
 }

@@ -179,7 +179,7 @@ func welcomedClients(ctx context.Context, tx *sqldb.Tx, m *mimi.MLSMessage) (cli
 // has was delivered before, in another body.
 func (s *Service) takeOneFanout(ctx context.Context, tx *sqldb.Tx, n *notification, m *mimi.FanoutMessage, seq int64, lastTS, epoch *int64) error {
 	e := &stored{Event: hub.Event{Kind: kindOf(m), Timestamp: m.Timestamp, Epoch: m.Message.Epoch, Fanout: mimi.Fanout{m}.Marshal()}}
-	e.hash = hashOf(e.Fanout)
+	e.hash = hashOf(e.Fanout) // with the tree, if it has one
 	var known int64
 	if err := tx.QueryRow(ctx, `SELECT count(*) FROM event WHERE room = ? AND hash = ?`, n.id, e.hash).Scan(&known); err != nil {
 		return err
@@ -192,6 +192,9 @@ func (s *Service) takeOneFanout(ctx context.Context, tx *sqldb.Tx, n *notificati
 	}
 	follows := int64(m.Timestamp) == *lastTS // a Welcome comes after its commit, if that is for us too
 	*lastTS = int64(m.Timestamp)
+	if err := keepTree(ctx, tx, n.id, seq, m, e); err != nil {
+		return err
+	}
 	if err := s.putEvent(ctx, tx, n.id, seq, e); err != nil {
 		return err
 	}

@@ -18,6 +18,7 @@ type chain struct {
 	whole   int    // its octets
 	changed int    // octets of all changes since
 	epoch   uint64 // of the newest, which hub.Room has marked
+	last    int64  // seq of the newest
 }
 
 // minChanged are octets of changes for which no tree is stored anew, however
@@ -45,9 +46,9 @@ func (e *entry) nextTree() *treeWrite {
 // with is the chain after a tree was stored at seq.
 func (c chain) with(w *treeWrite, seq int64) chain {
 	if w.whole {
-		return chain{seq, len(w.data), 0, w.epoch}
+		return chain{seq, len(w.data), 0, w.epoch, seq}
 	}
-	return chain{c.base, c.whole, c.changed + len(w.data), w.epoch}
+	return chain{c.base, c.whole, c.changed + len(w.data), w.epoch, seq}
 }
 
 func putTree(ctx context.Context, tx *sqldb.Tx, room, seq, base int64, w *treeWrite) error {
@@ -72,7 +73,7 @@ func readChain(ctx context.Context, tx *sqldb.Tx, room int64) (c chain, err erro
 		if err := rows.Scan(&seq, &base, &epoch, &size); err != nil {
 			return c, err
 		}
-		c.base, c.epoch = base, uint64(epoch)
+		c.base, c.epoch, c.last = base, uint64(epoch), seq
 		if seq == base {
 			c.whole, c.changed = size, 0
 		} else {
@@ -107,6 +108,48 @@ func readTree(ctx context.Context, tx *sqldb.Tx, room, seq int64) ([]byte, error
 		return parts[0], nil
 	}
 	return mls.PatchTree(parts[0], parts[1:]...)
+}
+
+// keepTree stores the tree of a Welcome that another hub sent, if it is one, beside
+// it: in a large room it is nearly that of the Welcome before, and only what
+// differs is stored.
+func keepTree(ctx context.Context, tx *sqldb.Tx, room, seq int64, m *mimi.FanoutMessage, e *stored) error {
+	if e.Kind != hub.EventWelcome || m.RatchetTree == nil || m.RatchetTree.Representation != mls.TreeFull {
+		return nil
+	}
+	tree := m.RatchetTree.Tree
+	if _, err := mls.DiffTrees(tree, tree); err != nil {
+		return nil // the newcomer will see it, too, and say so
+	}
+	w := &treeWrite{tree, true, 0} // the epoch of a Welcome is encrypted
+	c, err := readChain(ctx, tx, room)
+	if err != nil {
+		return err
+	}
+	if c.base != 0 {
+		before, err := readTree(ctx, tx, room, c.last)
+		if err != nil {
+			return err
+		}
+		if changes, err := mls.DiffTrees(before, tree); err == nil && c.changed+len(changes) <= max(minChanged, c.whole/2) {
+			w.data, w.whole = changes, false
+		}
+	}
+	bare := *m
+	bare.RatchetTree = nil
+	e.Fanout, e.tree = mimi.Fanout{&bare}.Marshal(), seq
+	return putTree(ctx, tx, room, seq, c.base, w)
+}
+
+// dropFollowedTrees deletes the trees of rooms of other hubs of which no Welcome
+// is kept.
+func dropFollowedTrees(ctx context.Context, tx *sqldb.Tx) error {
+	if _, err := advance(ctx, tx, 0); err != nil { // who takes a Welcome has it, and builds on a tree
+		return err
+	}
+	_, err := tx.Exec(ctx, `DELETE FROM room_tree WHERE room IN (SELECT r.id FROM room r WHERE r.hub <> '')
+		AND NOT EXISTS (SELECT 1 FROM event e WHERE e.room = room_tree.room AND e.tree <> 0)`)
+	return err
 }
 
 // completed returns the body of a Welcome with its tree.
@@ -159,7 +202,7 @@ func (s *Service) dropTrees(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var failures []error
+	failures := []error{s.db.Batch(ctx, func(tx *sqldb.Tx) error { return dropFollowedTrees(context.WithoutCancel(ctx), tx) })}
 	for _, b := range list {
 		failures = append(failures, s.db.Batch(ctx, func(tx *sqldb.Tx) error {
 			_, err := tx.Exec(context.WithoutCancel(ctx), `DELETE FROM room_tree WHERE room = ? AND seq < ?`, b.room, b.first)
