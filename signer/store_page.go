@@ -14,8 +14,12 @@ const afterIDs = "~"
 // are no more when it returns fewer than most.
 func (s *KeyStore) KeysPage(ctx context.Context, prefix string, after KeyID, most int) ([]*Key, error) {
 	id := s.db.Dialect().Bytewise("id")
-	page := `k.id IN (SELECT id FROM keys WHERE ` + id + ` >= ? AND ` + id + ` < ? AND ` + id + ` > ? ORDER BY ` + id + ` LIMIT ?)`
-	keys, err := s.load(ctx, page, prefix, prefix+afterIDs, string(after), most)
+	from, bound := prefix, ` >= ?`
+	if string(after) >= prefix { // one bound, or SQLite reads again what came before
+		from, bound = string(after), ` > ?`
+	}
+	page := `k.id IN (SELECT id FROM keys WHERE ` + id + bound + ` AND ` + id + ` < ? ORDER BY ` + id + ` LIMIT ?)`
+	keys, err := s.load(ctx, page, from, prefix+afterIDs, most)
 	slices.SortFunc(keys, func(a, b *Key) int { return strings.Compare(string(a.ID), string(b.ID)) })
 	return keys, err
 }

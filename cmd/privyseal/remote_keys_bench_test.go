@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -40,14 +42,18 @@ func BenchmarkRemoteKeys(b *testing.B) {
 	}
 	have := 1
 	for _, keys := range sizes {
+		before := withWorkersCPU(b)
 		making, first := x.fill(b, have, keys)
+		makingCPU := withWorkersCPU(b) - before
 		x.load.Keys = keys
+		had := have
 		have = keys
 		b.Run(fmt.Sprint(keys), func(b *testing.B) {
 			f := make(figures)
 			if making > 0 {
 				f.add("ms-to-make-a-key", making)
 				f.add("ms-to-make-one-of-first", first)
+				f.add("cpu-ms-to-make-a-key", milliseconds(makingCPU)/float64(keys-had))
 			}
 			one, all := x.load, x.load
 			all.Count = max(1024, keys)
@@ -55,10 +61,12 @@ func BenchmarkRemoteKeys(b *testing.B) {
 			r, _ := x.remote(b, all)
 			f.add("ms-first-use", r.Seconds*1000*float64(all.Callers)/float64(all.Count))
 			for b.Loop() {
-				r, _ := x.remote(b, one)
-				many, _ := x.remote(b, all)
+				r, oneCPU := x.signing(b, one)
+				many, manyCPU := x.signing(b, all)
 				f.add("sign/s", float64(all.Count)/many.Seconds)
+				f.add("cpu-µs/sign", float64(manyCPU.Microseconds())/float64(all.Count))
 				f.add("x-time-of-one-key", many.Seconds/r.Seconds)
+				f.add("x-cpu-of-one-key", manyCPU.Seconds()/oneCPU.Seconds())
 				f.add("p50-ms", many.P50)
 				f.add("p99-ms", many.P99)
 				begin := time.Now()
@@ -78,7 +86,9 @@ func BenchmarkRemoteKeys(b *testing.B) {
 				}
 				f.add("ms-look-at-health", milliseconds(time.Since(begin)))
 				f.add("MB-workers", workersMemory(b))
+				ended := endedCPU(b)
 				f.add("s-open", x.open(b).Seconds())
+				f.add("cpu-s-open-workers", (endedCPU(b) - ended).Seconds())
 			}
 			f.report(b)
 		})
@@ -123,6 +133,19 @@ func (b *remoteBench) fill(t testing.TB, have, want int) (each, first float64) {
 	return milliseconds(took[0]+took[1]) / float64(counts[0]+counts[1]), milliseconds(took[0]) / float64(counts[0])
 }
 
+// signing runs the load, and returns the processor time of the service and its
+// workers without that of the callers' asking for each key first.
+func (b *remoteBench) signing(t testing.TB, l load) (loaded, time.Duration) {
+	t.Helper()
+	asking := l
+	asking.Count = 1
+	begin := withWorkersCPU(t)
+	b.remote(t, asking)
+	asked := withWorkersCPU(t)
+	r, _ := b.remote(t, l)
+	return r, withWorkersCPU(t) - asked - (asked - begin)
+}
+
 // open starts what serve starts for its devices, beside the service, until it has
 // signed, and ends it.
 func (b *remoteBench) open(t testing.TB) time.Duration {
@@ -144,23 +167,54 @@ func (b *remoteBench) open(t testing.TB) time.Duration {
 	return time.Since(begin)
 }
 
-// workersMemory is what the living workers of this process, which has no other
-// children now, have resident, in MB.
-func workersMemory(t testing.TB) float64 {
+// workerPIDs lists the workers of this process, which has no other children when
+// it is called.
+func workerPIDs(t testing.TB) (pids []int) {
 	t.Helper()
 	lists, err := filepath.Glob("/proc/self/task/*/children")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var pages int
 	for _, list := range lists {
 		text, _ := os.ReadFile(list)
-		for pid := range strings.FieldsSeq(string(text)) {
-			var size, resident int
-			statm, _ := os.ReadFile(filepath.Join("/proc", pid, "statm"))
-			fmt.Sscan(string(statm), &size, &resident)
-			pages += resident
+		for field := range strings.FieldsSeq(string(text)) {
+			if pid, err := strconv.Atoi(field); err == nil {
+				pids = append(pids, pid)
+			}
 		}
 	}
+	return pids
+}
+
+// workersMemory is what the workers have resident, in MB.
+func workersMemory(t testing.TB) float64 {
+	t.Helper()
+	var pages int
+	for _, pid := range workerPIDs(t) {
+		var size, resident int
+		statm, _ := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+		fmt.Sscan(string(statm), &size, &resident)
+		pages += resident
+	}
 	return float64(pages) * float64(os.Getpagesize()) / 1e6
+}
+
+// withWorkersCPU is the processor time of this process and of its workers.
+func withWorkersCPU(t testing.TB) time.Duration {
+	t.Helper()
+	cpu := cpuTime()
+	for _, pid := range workerPIDs(t) {
+		cpu += processCPU(t, pid)
+	}
+	return cpu
+}
+
+// endedCPU is the processor time of the children that have ended.
+func endedCPU(t testing.TB) time.Duration {
+	t.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_CHILDREN, &u); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
