@@ -95,9 +95,12 @@ func (r *Room) Fetch(ctx context.Context, id content.MessageID, opts FetchOption
 	if err != nil {
 		return nil, fmt.Errorf("client: message %s: %w", id, err)
 	}
-	part := assetIn(&m.Content.Body, opts.Part)
+	part, disposition := assetIn(&m.Content.Body, opts.Part)
 	if part == nil {
 		return nil, fmt.Errorf("%w: message %s", ErrNoAsset, id)
+	}
+	if err := r.mayFetch(ctx, policy.DownloadNeeds(disposition, part)); err != nil {
+		return nil, err
 	}
 	p, err := r.assetPolicy(ctx)
 	if err != nil {
@@ -151,14 +154,28 @@ func (r *Room) fetchLater(ctx context.Context, id content.MessageID, within time
 }
 
 // assetIn returns the part with an index if it is an asset, or the first asset
-// for index 0; nil if there is none.
-func assetIn(body *content.NestedPart, index int) *content.ExternalPart {
+// for index 0, and what it is for; nil if there is none.
+func assetIn(body *content.NestedPart, index int) (*content.ExternalPart, content.Disposition) {
 	for i, part := range body.Walk() {
 		if asset, ok := part.Content.(*content.ExternalPart); ok && (index == 0 || index == i) {
-			return asset
+			return asset, part.Disposition
 		}
 	}
-	return nil
+	return nil, 0
+}
+
+// mayFetch judges by the role of this user, which nobody else can.
+func (r *Room) mayFetch(ctx context.Context, needs policy.Capability) error {
+	if err := r.lock(ctx); err != nil {
+		return err
+	}
+	defer r.mu.Unlock()
+	if err := r.load(ctx); err != nil {
+		return err
+	}
+	own := policy.Actor{Sender: policy.Member, Leaf: uint32(r.group.OwnLeaf())}
+	_, err := policy.Authorize(r.state, &policy.Deed{Actor: own, Needs: []policy.Capability{needs}})
+	return err
 }
 
 func howToFetch(p *policy.AssetPolicy, by *policy.DownloadPrivacyType) (policy.DownloadPrivacyType, error) {

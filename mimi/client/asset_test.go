@@ -2,6 +2,7 @@ package client_test
 
 import (
 	"errors"
+	"slices"
 	"testing"
 
 	"github.com/privyseal/privyseal/mimi"
@@ -30,6 +31,25 @@ func TestAsset(t *testing.T) {
 	if _, err := bob.room(clubhouse).Fetch(t.Context(), sent.ID, client.FetchOptions{}); !errors.Is(err, content.ErrAssetHash) {
 		t.Errorf("a spoilt asset: %v", err)
 	}
+}
+
+// Who may not download attachments does not, though the message is there.
+func TestDownloadNeedsACapability(t *testing.T) {
+	h := clienttest.NewHub(t, "a.example", "b.example")
+	alice, bob := newPerson(t, h, "alice/phone@a.example"), newPerson(t, h, "bob/tablet@b.example")
+	roles := policy.CooperativeRoles()
+	member := roles.Role(2)
+	member.Capabilities = slices.DeleteFunc(member.Capabilities, func(c policy.Capability) bool { return c == policy.CanDownloadAttachment })
+	r := must[*client.Room](t)(alice.CreateRoom(t.Context(), uri(t, clubhouse), client.RoomOptions{Roles: roles}))
+	must[any](t)(r.Add(t.Context(), bob.User(), client.AddOptions{Role: 2}))
+	bob.sync()
+	sent := must[*client.Sent](t)(r.Attach(t.Context(), picture()))
+	bob.sync()
+	var refusal *policy.Refusal
+	if _, err := bob.room(clubhouse).Fetch(t.Context(), sent.ID, client.FetchOptions{}); !errors.As(err, &refusal) || refusal.Capability != policy.CanDownloadAttachment {
+		t.Errorf("bob: %v", err)
+	}
+	must[*client.Attachment](t)(r.Fetch(t.Context(), sent.ID, client.FetchOptions{}))
 }
 
 // What the room's asset policy forbids is neither uploaded nor fetched.

@@ -94,19 +94,32 @@ func (n *needs) answer(m *content.Message, target *Target) {
 	}
 }
 
-// uploads are the capabilities for assets that are rendered, by the first part
-// of their media type.
-var uploads = map[string]Capability{"image": CanUploadImage, "audio": CanUploadAudio, "video": CanUploadVideo}
+// uploads and downloads are the capabilities for assets that are rendered, by the
+// first part of their media type.
+var (
+	uploads   = map[string]Capability{"image": CanUploadImage, "audio": CanUploadAudio, "video": CanUploadVideo}
+	downloads = map[string]Capability{"image": CanDownloadImage, "audio": CanDownloadAudio, "video": CanDownloadVideo}
+)
+
+// transfer finds the capability for the asset of a part.
+func transfer(of map[string]Capability, attachment Capability, d content.Disposition, asset *content.ExternalPart) Capability {
+	top, _, _ := strings.Cut(strings.ToLower(asset.ContentType), "/")
+	if c, ok := of[top]; ok && d.Effective() != content.Attachment {
+		return c
+	}
+	return attachment
+}
+
+// DownloadNeeds returns the capability that it takes to download the asset of a
+// part. It is for clients to enforce upon themselves.
+func DownloadNeeds(d content.Disposition, asset *content.ExternalPart) Capability {
+	return transfer(downloads, CanDownloadAttachment, d, asset)
+}
 
 func (n *needs) part(p *content.NestedPart) {
 	switch c := p.Content.(type) {
 	case *content.ExternalPart:
-		top, _, _ := strings.Cut(strings.ToLower(c.ContentType), "/")
-		upload, ok := uploads[top]
-		if !ok || p.Disposition.Effective() == content.Attachment {
-			upload = CanUploadAttachment
-		}
-		n.add(upload)
+		n.add(transfer(uploads, CanUploadAttachment, p.Disposition, c))
 	case *content.SinglePart:
 		if strings.HasPrefix(strings.ToLower(c.ContentType), "text/") && hasLink(c.Content) {
 			n.add(CanSendLink)

@@ -59,3 +59,20 @@ func TestMessageNeeds(t *testing.T) {
 		}
 	}
 }
+
+func TestDownloadNeeds(t *testing.T) {
+	for _, c := range []struct {
+		part content.NestedPart
+		want policy.Capability
+	}{
+		{asset(content.Render, "image/png"), policy.CanDownloadImage},
+		{asset(content.Inline, "Audio/opus"), policy.CanDownloadAudio},
+		{asset(content.Disposition(77), "video/mp4"), policy.CanDownloadVideo}, // unknown: rendered
+		{asset(content.Attachment, "video/mp4"), policy.CanDownloadAttachment},
+		{asset(content.Render, "application/pdf"), policy.CanDownloadAttachment},
+	} {
+		if got := policy.DownloadNeeds(c.part.Disposition, c.part.Content.(*content.ExternalPart)); got != c.want {
+			t.Errorf("%d %s: %s, want %s", c.part.Disposition, c.part.Content.(*content.ExternalPart).ContentType, got, c.want)
+		}
+	}
+}
