@@ -114,7 +114,7 @@ func (in *Intent) prepare(now time.Time, node string) (*prepared, error) {
 	p.digest = sha256.Sum256(input)
 	r.Digest, r.Claims = hex.EncodeToString(p.digest[:]), claimRecords(p.claims)
 	var err error
-	if p.octets, err = r.encode(); err != nil {
+	if p.octets, err = encode(r); err != nil {
 		return nil, fmt.Errorf("%w: the summary is not JSON", ErrUsage)
 	}
 	if len(p.octets) > MaxEntry-maxOutcome {

@@ -79,6 +79,6 @@ func (o *Outcome) encode(now time.Time, salt []byte) (octets, digest []byte, err
 		d := sha256.Sum256(o.Signature)
 		digest, r.Signature = d[:], hex.EncodeToString(d[:])
 	}
-	octets, err = r.encode()
+	octets, err = encode(&r)
 	return octets, digest, err
 }
