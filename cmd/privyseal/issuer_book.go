@@ -148,7 +148,7 @@ func (w *wiring) addCA(ctx context.Context, i *issuance, name string, ca *CASect
 	if err != nil {
 		return err
 	}
-	responder, err := certs.NewResponder(certs.OCSPConfig{CA: chain[0], Key: key, Store: i.book.Certificates()})
+	responder, err := certs.NewResponder(certs.OCSPConfig{CA: chain[0], Key: key, Store: i.book.Certificates(), Answers: i.book.Certificates()})
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package certs
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/x509"
@@ -50,14 +51,16 @@ type OCSPConfig struct {
 	Key         crypto.Signer     // the CA's, or that of Certificate
 	Certificate *x509.Certificate // of a delegated responder, or nil
 	Store       CRLStore
+	Answers     OCSPAnswers      // keeps what Presign signs; nil keeps it in memory
 	Validity    time.Duration    // of a response; 0 means one hour
 	Now         func() time.Time // nil means time.Now
 }
 
 // A Responder answers OCSP requests about the certificates of one CA from the
 // Store. Answers without a nonce are signed once and kept until four fifths of
-// their validity or until the status changes; an answer with a nonce is signed
-// for it alone. It is safe for concurrent use if its Key is.
+// their validity or until the status changes, and where the key is away then,
+// until their end; an answer with a nonce is signed for it alone. It is safe for
+// concurrent use if its Key is.
 type Responder struct {
 	c      OCSPConfig
 	scheme *credentials.Scheme
@@ -70,8 +73,10 @@ type Responder struct {
 
 type keptAnswer struct {
 	der    []byte
-	status string // what it says
-	until  time.Time
+	status string    // what it says
+	half   time.Time // from when on Presign signs anew
+	until  time.Time // from when on whoever asks has it signed anew
+	end    time.Time // its nextUpdate
 }
 
 // maxKept bounds the answers that are kept; beyond it all are dropped.
@@ -128,43 +133,98 @@ func (r *Responder) Respond(ctx context.Context, request []byte) ([]byte, error)
 	if err != nil && !errors.Is(err, ErrNoIntent) {
 		return ocspFailure(ocspInternalError), fmt.Errorf("OCSP status of serial %s: %w", serialText(id.serial), err)
 	}
-	der, err := r.answer(ctx, id, record, nonce)
+	der, err := r.answer(ctx, id, record, nonce, nil)
 	if err != nil {
 		return ocspFailure(ocspInternalError), err
 	}
 	return der, nil
 }
 
-// answer signs an answer or takes one that is kept.
-func (r *Responder) answer(ctx context.Context, id certID, record *Record, nonce []byte) ([]byte, error) {
+// answer signs an answer or takes one that is kept. One that is signed and kept is
+// added to made, unless that is nil.
+func (r *Responder) answer(ctx context.Context, id certID, record *Record, nonce []byte, made *[]OCSPAnswer) ([]byte, error) {
 	now := r.c.Now().UTC().Truncate(time.Second)
 	if d := r.c.Certificate; d != nil && now.After(d.NotAfter) {
 		return nil, fmt.Errorf("the OCSP responder's certificate ended %s; make a new one", d.NotAfter.Format(time.RFC3339))
 	}
 	status := certStatus(record)
 	name := id.hash.String() + " " + serialText(id.serial)
+	var kept keptAnswer
 	if nonce == nil {
-		r.mu.Lock()
-		kept, ok := r.kept[name]
-		r.mu.Unlock()
-		if ok && kept.status == string(status) && now.Before(kept.until) {
+		kept = r.atHand(ctx, name, id, status, now)
+		due := kept.until
+		if made != nil {
+			due = kept.half
+		}
+		if now.Before(due) {
 			return kept.der, nil
 		}
 	}
-	der, err := r.sign(ctx, r.responseData(id, status, nonce, now))
-	if err != nil {
+	signature, der, err := r.sign(ctx, r.responseData(id, status, nonce, now, r.c.Validity))
+	switch {
+	case err != nil && made == nil && now.Before(kept.end):
+		return kept.der, nil // the key is away, of which Presign tells, and this still holds
+	case err != nil:
 		return nil, fmt.Errorf("OCSP answer for serial %s: %w", serialText(id.serial), err)
 	}
 	if nonce == nil && record != nil {
-		r.keep(name, keptAnswer{der: der, status: string(status), until: now.Add(r.c.Validity * 4 / 5)})
+		r.keep(name, newKeptAnswer(der, status, now, r.c.Validity))
+		if made != nil {
+			*made = append(*made, OCSPAnswer{Issuer: r.id, Serial: serialText(id.serial), Hash: id.hash.String(), Responder: r.hash, Status: status, Produced: now, Validity: r.c.Validity, Signature: signature})
+		}
 	}
 	return der, nil
 }
 
+func newKeptAnswer(der, status []byte, produced time.Time, validity time.Duration) keptAnswer {
+	return keptAnswer{der: der, status: string(status), half: produced.Add(validity / 2), until: produced.Add(validity * 4 / 5), end: produced.Add(validity)}
+}
+
+// atHand returns the answer that says this status, from memory or as it was
+// stored by an earlier or another process; the zero value if there is none.
+func (r *Responder) atHand(ctx context.Context, name string, id certID, status []byte, now time.Time) (none keptAnswer) {
+	r.mu.Lock()
+	kept := r.kept[name]
+	r.mu.Unlock()
+	if kept.status != string(status) {
+		kept = none
+	}
+	if r.c.Answers == nil || now.Before(kept.until) {
+		return kept
+	}
+	stored, err := r.c.Answers.OCSPAnswer(ctx, r.id, serialText(id.serial), id.hash.String())
+	if err != nil || stored.Produced.After(now) || !bytes.Equal(stored.Status, status) || !bytes.Equal(stored.Responder, r.hash) {
+		return kept // it is signed anew
+	}
+	data := r.responseData(id, status, nil, stored.Produced, stored.Validity)
+	if !r.scheme.Verify(r.c.Key.Public(), data, stored.Signature) {
+		return kept
+	}
+	der, err := r.assemble(data, stored.Signature)
+	if again := newKeptAnswer(der, status, stored.Produced, stored.Validity); err == nil && kept.end.Before(again.end) {
+		r.keep(name, again)
+		return again
+	}
+	return kept
+}
+
 // Presign has answers to requests without a nonce ready for certificates, so
 // that they are served while the key is away. Requests that name the issuer by
-// SHA-1, as nearly all do, are provided for.
+// SHA-1, as nearly all do, are provided for. What is signed is stored, in one step,
+// also where the key fails in between.
 func (r *Responder) Presign(ctx context.Context, serials ...*big.Int) error {
+	var made []OCSPAnswer
+	err := r.presign(ctx, serials, &made)
+	if len(made) == 0 || r.c.Answers == nil {
+		return err
+	}
+	if putErr := r.c.Answers.PutOCSPAnswers(context.WithoutCancel(ctx), made, r.c.Now()); putErr != nil {
+		err = errors.Join(err, fmt.Errorf("keeping OCSP answers: %w", putErr))
+	}
+	return err
+}
+
+func (r *Responder) presign(ctx context.Context, serials []*big.Int, made *[]OCSPAnswer) error {
 	for _, serial := range serials {
 		id, err := newCertID(r.c.CA, oidSHA1, serial)
 		if err != nil {
@@ -174,7 +234,7 @@ func (r *Responder) Presign(ctx context.Context, serials ...*big.Int) error {
 		if err != nil {
 			return fmt.Errorf("OCSP status of serial %s: %w", serialText(serial), err)
 		}
-		if _, err := r.answer(ctx, id, record, nil); err != nil {
+		if _, err := r.answer(ctx, id, record, nil, made); err != nil {
 			return err
 		}
 	}
@@ -235,7 +295,7 @@ func certStatus(record *Record) []byte {
 //	SingleResponse ::= SEQUENCE {
 //	     certID CertID, certStatus CertStatus, thisUpdate GeneralizedTime,
 //	     nextUpdate [0] EXPLICIT GeneralizedTime OPTIONAL, … }
-func (r *Responder) responseData(id certID, status, nonce []byte, now time.Time) []byte {
+func (r *Responder) responseData(id certID, status, nonce []byte, now time.Time, validity time.Duration) []byte {
 	var b cryptobyte.Builder
 	b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
 		b.AddASN1(context2, func(b *cryptobyte.Builder) { b.AddASN1OctetString(r.hash) })
@@ -245,7 +305,7 @@ func (r *Responder) responseData(id certID, status, nonce []byte, now time.Time)
 				id.add(b)
 				b.AddBytes(status)
 				b.AddASN1GeneralizedTime(now)
-				b.AddASN1(context0, func(b *cryptobyte.Builder) { b.AddASN1GeneralizedTime(now.Add(r.c.Validity)) })
+				b.AddASN1(context0, func(b *cryptobyte.Builder) { b.AddASN1GeneralizedTime(now.Add(validity)) })
 			})
 		})
 		addNonce(b, context1, nonce)
@@ -259,15 +319,20 @@ func (r *Responder) responseData(id certID, status, nonce []byte, now time.Time)
 //	     tbsResponseData ResponseData, signatureAlgorithm AlgorithmIdentifier,
 //	     signature BIT STRING, certs [0] EXPLICIT SEQUENCE OF Certificate OPTIONAL }
 //
-// after reading it back as a client does.
-func (r *Responder) sign(ctx context.Context, data []byte) ([]byte, error) {
-	sig, err := r.scheme.SignContext(ctx, r.c.Key, data)
-	if err != nil {
-		return nil, err
+// after the signature was verified as a client does.
+func (r *Responder) sign(ctx context.Context, data []byte) (sig, der []byte, err error) {
+	if sig, err = r.scheme.SignContext(ctx, r.c.Key, data); err != nil {
+		return nil, nil, err
 	}
 	if !r.scheme.Verify(r.c.Key.Public(), data, sig) {
-		return nil, ErrBadSignature
+		return nil, nil, ErrBadSignature
 	}
+	der, err = r.assemble(data, sig)
+	return sig, der, err
+}
+
+// assemble joins ResponseData with its signature.
+func (r *Responder) assemble(data, sig []byte) ([]byte, error) {
 	var b cryptobyte.Builder
 	b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
 		b.AddBytes(data)

@@ -104,7 +104,7 @@ func openBook(ctx context.Context, source string, k keys, root, ca *x509.Certifi
 	if err != nil {
 		return nil, err
 	}
-	if b.responder, err = certs.NewResponder(certs.OCSPConfig{CA: b.caCert, Key: awaySigner{k.ca, &b.away}, Store: b.Certificates()}); err != nil {
+	if b.responder, err = certs.NewResponder(certs.OCSPConfig{CA: b.caCert, Key: awaySigner{k.ca, &b.away}, Store: b.Certificates(), Answers: b.Certificates()}); err != nil {
 		return nil, err
 	}
 	b.list = &statuslist.Publisher{Store: b.StatusLists(), URI: listURL, Issuer: issURL, Key: k.status, Size: 1024}

@@ -237,8 +237,8 @@ func (p *Publisher) publishNow(ctx context.Context, place string, d dueChanges, 
 // the CA of a place.
 func aheadPlace(place string) string { return "ocsp " + place }
 
-// answerAhead signs the OCSP answers of a CA ahead: after a start at once, since
-// they are in memory, then after changes and before they end.
+// answerAhead signs the OCSP answers of a CA ahead: after a start at once, unless
+// they were kept, then after changes and before they end.
 func (p *Publisher) answerAhead(ctx context.Context, ca *CA) error {
 	place := aheadPlace(caPlace(ca.Issuer.ID()))
 	now := p.Now()
