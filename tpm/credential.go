@@ -1,6 +1,7 @@
 package tpm
 
 import (
+	"bytes"
 	"crypto/rand"
 	"crypto/subtle"
 	"fmt"
@@ -41,6 +42,23 @@ func NewChallenge(ekPublic, akPublic []byte) (*Challenge, *Credential, error) {
 		return nil, nil, err
 	}
 	return &Challenge{AKName: ak.name, answer: secret}, c, nil
+}
+
+// Answer returns the right answer, for who keeps a challenge between processes and
+// seals it: whoever has it can answer without a TPM. [ResumeChallenge] takes it.
+func (c *Challenge) Answer() []byte { return bytes.Clone(c.answer) }
+
+// ResumeChallenge returns a challenge that was made before, for an attestation key
+// (TPMT_PUBLIC).
+func ResumeChallenge(akPublic, answer []byte) (*Challenge, error) {
+	ak, err := readAK(akPublic)
+	if err != nil {
+		return nil, err
+	}
+	if len(answer) != challengeSize {
+		return nil, fmt.Errorf("tpm: an answer of %d octets, want %d", len(answer), challengeSize)
+	}
+	return &Challenge{AKName: ak.name, answer: bytes.Clone(answer)}, nil
 }
 
 // Check reports whether an answer is the right one, in constant time.

@@ -22,6 +22,7 @@ import (
 	"github.com/privyseal/privyseal/credentials/certs"
 	"github.com/privyseal/privyseal/credentials/enrol"
 	"github.com/privyseal/privyseal/credentials/registry"
+	"github.com/privyseal/privyseal/internal/pgtest"
 	problems "github.com/privyseal/privyseal/internal/problem"
 	"github.com/privyseal/privyseal/signer"
 	"github.com/privyseal/privyseal/tpm"
@@ -166,6 +167,7 @@ func TestEnrol(t *testing.T) {
 	t.Run("statement", x.statement)
 	t.Run("without attestation", x.simple)
 	t.Run("bodies", x.bodies)
+	t.Run("another node", x.anotherNode)
 }
 
 type enrolTest struct {
@@ -189,6 +191,69 @@ func (x *enrolTest) good(t *testing.T) {
 		}
 		x.check(t, c.device, made, c.level)
 	}
+}
+
+// ordered is an issuer that only says what it was asked for.
+type ordered struct{ enrol.Order }
+
+func (o *ordered) Issue(_ context.Context, order enrol.Order) (*enrol.Issued, error) {
+	o.Order = order
+	return &enrol.Issued{ID: "x", Attestation: order.Level.String()}, nil
+}
+
+// anotherNode has a TPM begin at one node and finish at another, which knows of
+// it what is sealed in their database.
+func (x *enrolTest) anotherNode(t *testing.T) {
+	policy, err := loadEKPolicy(x.issuer.wiring.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := must(pgtest.Start())
+	defer server.Close()
+	book := must(registry.Open(t.Context(), must(server.NewDatabase(t.Context()))))
+	defer book.Close()
+	store := must(enrol.NewStore(t.Context(), book, nil))
+	var made ordered
+	node := func(p enrol.Endorser) *enrol.Service {
+		return must(enrol.New(enrol.Config{Invitations: store, Issuer: &made, Audience: x.issuer.url, TPMs: p}))
+	}
+	names := must(certs.DeviceNames(enrolClient, enrolUser))
+	begin := func(least credentials.AttestationLevel) (*enrol.Challenge, *enrol.FinishRequest) {
+		code, _, err := store.Invite(t.Context(), enrol.Invitation{Names: names, Type: registry.X509, Lifetime: time.Hour, Least: least}, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := must(node(policy).Begin(t.Context(), &enrol.BeginRequest{Code: code.Reveal(), TPM: must(x.certified.introduce(t.Context()))}))
+		return c, x.answer(t, x.certified, c)
+	}
+	refuses := func(err error, want enrol.Reason) {
+		t.Helper()
+		if !errors.Is(err, &enrol.Error{Reason: want}) {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+	c, f := begin(credentials.AttestationCertified)
+	f.Answer = activated(t, x.certified, c)
+	if _, err := node(policy).Finish(t.Context(), f); err != nil || made.Level != credentials.AttestationCertified {
+		t.Fatalf("level %v, %v", made.Level, err)
+	}
+	if kept := must(tpm.ParseEvidence(made.Evidence)); string(kept.EK) != string(x.certified.ek.Public) {
+		t.Errorf("kept evidence names endorsement key %x", kept.EK)
+	}
+	_, f = begin(credentials.AttestationCertified)
+	f.Answer = guess()
+	_, err = node(policy).Finish(t.Context(), f)
+	refuses(err, enrol.ReasonActivation)
+
+	// The node that finishes judges by what it believes itself.
+	c, f = begin(credentials.AttestationListed)
+	f.Answer = activated(t, x.certified, c)
+	_, err = node(&ekPolicy{}).Finish(t.Context(), f)
+	refuses(err, enrol.ReasonEndorsement)
+	c, f = begin(credentials.AttestationCertified)
+	f.Answer = activated(t, x.certified, c)
+	_, err = node(&ekPolicy{listed: map[[sha256.Size]byte]bool{sha256.Sum256(x.certified.ek.Public): true}}).Finish(t.Context(), f)
+	refuses(err, enrol.ReasonLevel)
 }
 
 // check looks at what was issued and at what the book says of it.

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"crypto"
+	"encoding/json"
 	"errors"
 
 	"github.com/privyseal/privyseal/credentials"
@@ -23,12 +24,40 @@ func (p *ekPolicy) Believe(t *enrol.TPM) (enrol.Believed, error) {
 	return &believedTPM{t, level, challenge, credential}, nil
 }
 
+// tpmState is what is kept of a TPM between the two steps of an enrolment.
+type tpmState struct {
+	TPM    *enrol.TPM `json:"tpm"`
+	Answer []byte     `json:"answer"`
+}
+
+// State implements enrol.Resumable.
+func (b *believedTPM) State() ([]byte, error) {
+	return json.Marshal(tpmState{b.tpm, b.challenge.Answer()})
+}
+
+// Resume implements enrol.Resumer.
+func (p *ekPolicy) Resume(state []byte) (enrol.Believed, error) {
+	var s tpmState
+	if err := json.Unmarshal(state, &s); err != nil || s.TPM == nil {
+		return nil, errors.New("not the state of an enrolment")
+	}
+	level, err := p.judge(s.TPM.EK, s.TPM.EKCertificates)
+	if err != nil {
+		return nil, err
+	}
+	challenge, err := tpm.ResumeChallenge(s.TPM.AK, s.Answer)
+	if err != nil {
+		return nil, err
+	}
+	return &believedTPM{s.TPM, level, challenge, nil}, nil
+}
+
 // A believedTPM is a remote TPM whose endorsement key is believed.
 type believedTPM struct {
 	tpm        *enrol.TPM
 	level      credentials.AttestationLevel
 	challenge  *tpm.Challenge
-	credential *tpm.Credential
+	credential *tpm.Credential // nil once the enrolment was resumed: it has been sent
 }
 
 func (b *believedTPM) Level() credentials.AttestationLevel { return b.level }

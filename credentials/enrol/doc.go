@@ -16,5 +16,7 @@
 // A session is good for one attempt and for a few minutes, and an account has
 // one at a time. A code is spent when its device has proven itself, in the commit that
 // writes the credential down, so that a failed attempt costs only the session.
-// Sessions are in memory: after a restart a device begins anew.
+// Where the invitations are in PostgreSQL, sessions are there too, sealed, and any
+// node finishes what another has begun. On SQLite they are in memory: after a
+// restart a device begins anew.
 package enrol

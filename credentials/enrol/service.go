@@ -62,7 +62,7 @@ type Config struct {
 	TPMs        Endorser           // nil takes no TPM
 	Appliances  []crypto.PublicKey // whose statements are believed
 	Lifetime    time.Duration      // of a session; default five minutes
-	Most        int                // sessions open at once; default 1,000
+	Most        int                // sessions open at once in this process, on SQLite; default 1,000
 	// CACerts returns the certificates of the CA that issues and of those above
 	// it, for devices that have none yet. nil where no certificates are issued.
 	CACerts func(context.Context) ([]*x509.Certificate, error)
@@ -71,10 +71,11 @@ type Config struct {
 	Report func(error)
 }
 
-// A Service enrols devices. It is safe for concurrent use.
+// A Service enrols devices. It is safe for concurrent use. Where the invitations
+// are in PostgreSQL, any node that has them finishes what another has begun.
 type Service struct {
 	Config
-	sessions *sessions
+	sessions sessionStore
 	codes    codesInHand
 }
 
@@ -98,7 +99,13 @@ func New(c Config) (*Service, error) {
 	if c.Report == nil {
 		c.Report = func(error) {}
 	}
-	return &Service{Config: c, sessions: newSessions(c.Most)}, nil
+	s := &Service{Config: c, sessions: newSessions(c.Most)}
+	if c.Invitations.db.Dialect() == sqldb.PostgreSQL {
+		shared := &sharedSessions{store: c.Invitations}
+		shared.resumer, _ = c.TPMs.(Resumer)
+		s.sessions = shared
+	}
+	return s, nil
 }
 
 // Begin opens a session for the device with the code. Who has no code costs one
@@ -118,7 +125,7 @@ func (s *Service) Begin(ctx context.Context, r *BeginRequest) (*Challenge, error
 	if x.believed, err = s.believe(r.TPM, in.Least); err != nil {
 		return nil, err
 	}
-	if err := s.sessions.put(x, now); err != nil {
+	if err := s.sessions.put(ctx, x, now); err != nil {
 		return nil, err
 	}
 	return s.challenge(x), nil
@@ -162,7 +169,10 @@ func (s *Service) challenge(x *session) *Challenge {
 // the credential, also if the device does not wait for it. The code is looked up once
 // more, since others may have used it after Begin.
 func (s *Service) Finish(ctx context.Context, r *FinishRequest) (*Issued, error) {
-	x := s.sessions.take(r.Session, s.Now())
+	x, err := s.sessions.take(ctx, r.Session, s.Now())
+	if err != nil {
+		return nil, err
+	}
 	if x == nil {
 		return nil, refuse(ReasonSession, "the session was never opened, has ended or was used; begin again")
 	}

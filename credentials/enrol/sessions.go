@@ -1,6 +1,7 @@
 package enrol
 
 import (
+	"context"
 	"crypto/rand"
 	"sync"
 	"time"
@@ -18,8 +19,8 @@ type session struct {
 	ends       time.Time
 }
 
-// sessions are those that are open, at most one of each code and so many in
-// all.
+// sessions are those that are open in this process, at most one of each code and
+// so many in all.
 type sessions struct {
 	most int
 
@@ -35,8 +36,14 @@ func newSessions(most int) *sessions {
 // errBusy is returned while too many sessions are open.
 var errBusy = problem.New(503, "busy", "too many enrolments are under way").After(30 * time.Second)
 
+// A sessionStore keeps sessions between their two steps.
+type sessionStore interface {
+	put(ctx context.Context, x *session, now time.Time) error
+	take(ctx context.Context, id string, now time.Time) (*session, error)
+}
+
 // put opens a session, which ends the one that the code had.
-func (s *sessions) put(x *session, now time.Time) error {
+func (s *sessions) put(_ context.Context, x *session, now time.Time) error {
 	x.id = rand.Text()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -53,15 +60,15 @@ func (s *sessions) put(x *session, now time.Time) error {
 
 // take ends a session and returns it, or nil. It is good once, whatever comes
 // of it.
-func (s *sessions) take(id string, now time.Time) *session {
+func (s *sessions) take(_ context.Context, id string, now time.Time) (*session, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	x := s.open[id]
 	s.drop(id)
 	if x == nil || !now.Before(x.ends) {
-		return nil
+		return nil, nil
 	}
-	return x
+	return x, nil
 }
 
 // drop forgets a session. The caller holds mu.
