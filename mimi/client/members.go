@@ -183,7 +183,7 @@ func (r *Room) checkMaterial(ctx context.Context, user mimi.URI, m *mimi.ClientK
 	if leaves := r.leavesOf(ctx, func(c mimi.URI) bool { return c == m.ClientURI }, user); len(leaves) > 0 {
 		return "it is in the room"
 	}
-	return ""
+	return r.onlyAsserted(ctx, v)
 }
 
 // leavesOf lists the leaves of a user's clients that match.

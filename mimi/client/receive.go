@@ -92,13 +92,36 @@ func (r *Room) who(ctx context.Context, node *mls.LeafNode) (*Verdict, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = r.c.checkPin(ctx, v.Identity, identity.FingerprintOf(node.SignatureKey))
-	if err == nil || ours(err) {
-		return v, err
+	why := r.onlyAsserted(ctx, v)
+	if err := r.c.checkPin(ctx, v.Identity, identity.FingerprintOf(node.SignatureKey)); ours(err) {
+		return nil, err
+	} else if err != nil {
+		why = err.Error()
+	}
+	if why == "" {
+		return v, nil
 	}
 	doubted := *v
-	doubted.Quarantine = err.Error()
+	doubted.Quarantine = why
 	return &doubted, nil
+}
+
+// onlyAsserted says that a leaf is only said to be of a user whom an issuer has
+// proven by another leaf of the group; it is empty if that is not so.
+func (r *Room) onlyAsserted(ctx context.Context, v *Verdict) string {
+	if v.Proven() {
+		return ""
+	}
+	for _, i := range r.state.LeavesOf(v.User) {
+		node := r.group.Member(mls.LeafIndex(i))
+		if node == nil {
+			continue
+		}
+		if other, err := r.c.verdicts.in(r.uri).of(ctx, node); err == nil && other.Proven() {
+			return fmt.Sprintf("%s is proven by an issuer, and %s is only said to be of it", v.User, v.Identity.Client)
+		}
+	}
+	return ""
 }
 
 // accept files a message by its media type.

@@ -163,8 +163,12 @@ func (r *Room) mayWrite(ctx context.Context, m *content.Message) error {
 		if err != nil {
 			return err
 		}
-		if v.Quarantine != "" && v.Identity.Client != r.c.URI() {
-			return fmt.Errorf("%w: %s: %s", ErrQuarantined, v.Identity.Client, v.Quarantine)
+		why := v.Quarantine
+		if why == "" {
+			why = r.onlyAsserted(ctx, v)
+		}
+		if why != "" && v.Identity.Client != r.c.URI() {
+			return fmt.Errorf("%w: %s: %s", ErrQuarantined, v.Identity.Client, why)
 		}
 	}
 	var needs []policy.Capability

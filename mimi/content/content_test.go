@@ -216,6 +216,7 @@ func TestRefusals(t *testing.T) {
 		{"nested key 2^53", 5, ext(private, ext(dcbor.NewUint(1<<53), zero)), content.CodeExtensionKey},
 		{"bignum that fits", 5, ext(private, dcbor.NewTag(2, dcbor.NewBytes(make([]byte, 8)))), content.CodeNotDeterministic},
 		{"bignum with a leading zero", 5, ext(private, dcbor.NewTag(2, dcbor.NewBytes(make([]byte, 9)))), content.CodeNotDeterministic},
+		{"extension value of more than 4096 octets", 5, ext(private, dcbor.NewBytes(make([]byte, 70_000))), ""}, // -08 has no bound
 		{"bignum of text", 5, ext(private, dcbor.NewTag(3, dcbor.NewText("x"))), content.CodeExtensionValue},
 		{"bignum", 5, ext(private, dcbor.NewTag(2, dcbor.NewBytes(bytes.Repeat([]byte{1}, 9)))), ""},
 		{"disposition unknown", 6, part(255, single()...), ""},

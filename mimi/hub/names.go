@@ -120,7 +120,8 @@ func (n *names) bound(ctx context.Context, leaf *mls.LeafNode) (mimi.RoleIndex, 
 
 // within checks that nobody gets a role, or comes with one, that trust does not
 // allow without proof of who it is: those whose role changes with all their
-// clients, and the users of leaves that come. State is that before the effect.
+// clients, and the users of leaves that come. Nobody joins a user who is proven by
+// an assertion. State is that before the effect.
 func (n *names) within(ctx context.Context, e *policy.Effect, came []*mls.LeafNode) error {
 	role := make(map[mimi.URI]mimi.RoleIndex)
 	for _, p := range e.Roles() {
@@ -133,12 +134,23 @@ func (n *names) within(ctx context.Context, e *policy.Effect, came []*mls.LeafNo
 			}
 		}
 	}
+	proven := make(map[mimi.URI]bool) // users of leaves that come
+	for _, leaf := range came {
+		v, err := n.verdict(ctx, leaf)
+		if err != nil {
+			return err
+		}
+		proven[v.Identity.User] = proven[v.Identity.User] || v.Identity.Proven()
+	}
 	for _, leaf := range came {
 		v, err := n.verdict(ctx, leaf)
 		if err != nil {
 			return err
 		}
 		user := v.Identity.User
+		if err := n.noAssertion(v.Identity, proven[user]); err != nil {
+			return err
+		}
 		r, ok := role[user]
 		if !ok {
 			r = n.room.state.RoleOf(user)
@@ -148,6 +160,22 @@ func (n *names) within(ctx context.Context, e *policy.Effect, came []*mls.LeafNo
 		}
 	}
 	return nil
+}
+
+// noAssertion refuses a leaf that is only said to be of a user whom an issuer has
+// proven, by a leaf in the group or by one that comes with it.
+func (n *names) noAssertion(id *identity.Identity, proven bool) error {
+	if id.Proven() {
+		return nil
+	}
+	for _, i := range n.room.state.LeavesOf(id.User) {
+		m := n.room.members[i]
+		proven = proven || m.proven()
+	}
+	if !proven {
+		return nil
+	}
+	return &CredentialError{credentials.Errorf(credentials.CodeIdentityDowngrade, "leaf", "%s is proven by an issuer, and the leaf of %s is only %s", id.User, id.Client, id.Level)}
 }
 
 func (n *names) mayHave(ctx context.Context, leaf *mls.LeafNode, user mimi.URI, role mimi.RoleIndex) error {

@@ -607,6 +607,35 @@ func TestBasicMaxRole(t *testing.T) {
 	must[*client.Sent](t)(eves.Text(t.Context(), "hello"))
 }
 
+// Nobody joins a user whom an issuer has proven by saying that it is one of its
+// clients, neither by an Add nor by an external commit.
+func TestAssertionJoinsNobodyProven(t *testing.T) {
+	w := knownWorld(t, false, "a.example")
+	dir := t.TempDir()
+	basic := map[string]any{"mode": "allow", "basic_max_role": 9}
+	_, w.eval = identitytest.Open(t, identitytest.WriteConfig(t, dir, map[string]any{"basic": basic}, w.ca.Entry(t, dir, "test", "a.example")), nil)
+	w.mods = append(w.mods, func(c *provider.Config) { c.AdmitBasic, c.OpenRegistration = true, true })
+	w.hubs["a.example"] = w.start("a.example", w.source(), newHubKeys(t, w.ca, "a.example"))
+	asserted := func(name string) *person {
+		return w.person(name+"@a.example", func(c *client.Config) {
+			c.Custody.Credential = mls.BasicCredential([]byte("mimi://a.example/d/" + name))
+		})
+	}
+	alice, laptop := w.person("alice/phone@a.example"), asserted("alice/laptop")
+	r := must[*client.Room](t)(alice.CreateRoom(t.Context(), uri(t, clubhouse), client.RoomOptions{}))
+	if _, err := r.AddOwnClients(t.Context()); err == nil {
+		t.Error("a client that is only asserted was added to one that is proven")
+	}
+	if _, err := laptop.Join(t.Context(), uri(t, clubhouse), client.JoinOptions{}); err == nil {
+		t.Error("a client that is only asserted has joined one that is proven")
+	}
+	if n := w.size(clubhouse); n != 1 {
+		t.Errorf("%d clients are in the room", n)
+	}
+	eve := asserted("eve/phone")
+	must[*client.Committed](t)(r.Add(t.Context(), eve.User(), client.AddOptions{Role: 2})) // as there is nobody of that name
+}
+
 // In a room of SemiPrivateMessages members and the hub follow what happens, also
 // over a restart, and a follower passes on what it cannot read.
 func TestSemiPrivateRoom(t *testing.T) {
