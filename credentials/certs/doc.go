@@ -38,5 +38,8 @@
 //
 // # What it does not do
 //
-// It fetches nothing, and it issues no certificates for TLS servers.
+// It fetches nothing, and it issues no certificates for TLS servers. A Responder
+// answers about one certificate a request, which is how RFC 5019 section 2.1.1 has
+// clients ask; one about several is malformedRequest, and openssl ocsp makes such
+// a request if it is given several -cert.
 package certs
