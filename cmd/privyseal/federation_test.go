@@ -300,6 +300,12 @@ func (f *federation) testRooms(t *testing.T) {
 	says(t, f.client(0, "alice", "room", "list"), team+"  member  epoch ", "1 participants  Team", clubA+"  member")
 	says(t, f.client(0, "bob", "room", "list", "--json"), `"status": "left"`, `"room": "`+team+`"`)
 	says(t, f.client(0, "bob", "room", "senders", team), "status      left")
+	f.alone("alice", func() {
+		for _, args := range [][]string{{"room", "senders", team}, {"room", "show", team}, {"members", team}, {"room", "list"}} {
+			says(t, f.client(0, "alice", args...), "the provider does not answer", team[:len("mimi://a.example")])
+		}
+		f.client(exitRemote, "alice", "recv", team)
+	})
 	f.client(0, "bob", "join", team)
 	f.listed("alice", team, "mimi://a.example, mimi://b.example")
 
@@ -313,6 +319,26 @@ func (f *federation) testRooms(t *testing.T) {
 	f.client(0, "alice", "room", "fix", team)
 	says(t, f.client(0, "alice", "room", "show", team, "--json"), `"fixed_membership": true`)
 	says(t, f.client(3, "alice", "remove", team, bob), "fixed-membership")
+}
+
+// alone runs a function while a client's provider does not answer.
+func (f *federation) alone(name string, do func()) {
+	f.t.Helper()
+	path := filepath.Join(clientsDir(f.home.config), name, clientRecordFile)
+	record := must(os.ReadFile(path))
+	away := bytes.ReplaceAll(record, []byte("https://"+f.hosts["a.example"].addr["clients"]), []byte("https://127.0.0.1:1"))
+	if bytes.Equal(away, record) {
+		f.t.Fatalf("%s does not name the provider", path)
+	}
+	if err := os.WriteFile(path, away, 0o600); err != nil {
+		f.t.Fatal(err)
+	}
+	defer func() {
+		if err := os.WriteFile(path, record, 0o600); err != nil {
+			f.t.Fatal(err)
+		}
+	}()
+	do()
 }
 
 // listed has a client take in, and commit, what others propose until these
