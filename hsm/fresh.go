@@ -27,9 +27,6 @@ const (
 	failedPause = 10 * time.Second
 )
 
-// lookLimit bounds how long the making of keys waits for a look, and a look.
-const lookLimit = 10 * time.Second
-
 // lookLoad is what a look counts among the calls of a worker, so that calls go
 // to another.
 const lookLoad = 1 << 16
@@ -118,7 +115,8 @@ func (w *workers) soon(pause time.Duration, f func(context.Context)) {
 
 // look has each worker find the keys that others made. No key is made meanwhile:
 // each would have SoftHSM read the folder of the token again in the middle of
-// it. A worker that starts meanwhile finds them as it opens the token.
+// it; for as long as one call may take. A worker that starts meanwhile finds them
+// as it opens the token.
 func (t *sharedToken) look(ctx context.Context) {
 	begin := time.Now()
 	err := t.lookInAll(ctx)
@@ -131,7 +129,7 @@ func (t *sharedToken) look(ctx context.Context) {
 }
 
 func (t *sharedToken) lookInAll(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, lookLimit)
+	ctx, cancel := context.WithTimeout(ctx, t.workers.config.CallTimeout)
 	defer cancel()
 	if err := t.making.shut(ctx); err != nil {
 		return err
