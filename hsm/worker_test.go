@@ -229,6 +229,7 @@ func TestWorkersMeetAWrongPINLater(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "logins")
 	m := hsmtest.SoftHSM(t)
 	_, key := openKey(t, m, hsmtest.Workers(3), env(mischiefEnv+"=logins:"+file))
+	waitFor(t, "every worker to log in", func() bool { return logins(t, file) == 3 })
 	if err := os.WriteFile(m.PINFile, []byte("88888888\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -105,7 +105,6 @@ func TestReserveAllCanceled(t *testing.T) {
 				t.Errorf("%d: %v", i, r.Err)
 			}
 		}
-		j.SetFault(func(bool) error { return nil })
 		// The mark of what was not signed is taken back.
 		if err := sign(t.Context(), j, intent(commit(t, "g", 1, "b")), "b"); err != nil {
 			t.Errorf("another Commit: %v", err)
