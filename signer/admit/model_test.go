@@ -44,7 +44,6 @@ type arrival struct {
 // answered. A journal takes 3 ms before and after the device, for any number of
 // requests together.
 func offer(t *testing.T, g *admit.Gate, d *modelDevice, rate float64, lasts time.Duration) []arrival {
-	const journal = 3 * time.Millisecond
 	var mu sync.Mutex // guards all
 	var all []arrival
 	var wg sync.WaitGroup
@@ -52,19 +51,7 @@ func offer(t *testing.T, g *admit.Gate, d *modelDevice, rate float64, lasts time
 	begin := time.Now()
 	for time.Since(begin) < lasts {
 		wg.Go(func() {
-			came := time.Now()
-			leave, err := g.Enter(t.Context(), "a", "x")
-			a := arrival{at: came.Sub(begin), shed: err != nil}
-			if err == nil {
-				entered := time.Now()
-				time.Sleep(journal)
-				d.work()
-				time.Sleep(journal)
-				a.inside = time.Since(entered)
-				g.Served(a.inside)
-				leave()
-			}
-			a.took = time.Since(came)
+			a, _ := visit(t, g, d, begin)
 			mu.Lock()
 			defer mu.Unlock()
 			all = append(all, a)
@@ -73,6 +60,25 @@ func offer(t *testing.T, g *admit.Gate, d *modelDevice, rate float64, lasts time
 	}
 	wg.Wait()
 	return all
+}
+
+// visit is one request to the device, with the journal before and after it.
+func visit(t *testing.T, g *admit.Gate, d *modelDevice, begin time.Time) (arrival, error) {
+	const journal = 3 * time.Millisecond
+	came := time.Now()
+	leave, err := g.Enter(t.Context(), "a", "x")
+	a := arrival{at: came.Sub(begin), shed: err != nil}
+	if err == nil {
+		entered := time.Now()
+		time.Sleep(journal)
+		d.work()
+		time.Sleep(journal)
+		a.inside = time.Since(entered)
+		g.Served(a.inside)
+		leave()
+	}
+	a.took = time.Since(came)
+	return a, err
 }
 
 // figures are what came of the arrivals within a time.
@@ -182,7 +188,6 @@ func TestLimitFollowsChange(t *testing.T) {
 // and returns what came of it. Until cold has passed, everything takes ten times
 // as long: connections, statements and keys are used for the first time.
 func wave(t *testing.T, g *admit.Gate, d *modelDevice, callers int, cold, lasts time.Duration) []arrival {
-	const journal = 3 * time.Millisecond
 	var mu sync.Mutex // guards all
 	var all []arrival
 	var wg sync.WaitGroup
@@ -198,19 +203,7 @@ func wave(t *testing.T, g *admit.Gate, d *modelDevice, callers int, cold, lasts 
 		wg.Go(func() {
 			time.Sleep(late)
 			for time.Since(begin) < lasts {
-				came := time.Now()
-				leave, err := g.Enter(t.Context(), "a", "x")
-				a := arrival{at: came.Sub(begin), shed: err != nil}
-				if err == nil {
-					entered := time.Now()
-					time.Sleep(journal)
-					d.work()
-					time.Sleep(journal)
-					a.inside = time.Since(entered)
-					g.Served(a.inside)
-					leave()
-				}
-				a.took = time.Since(came)
+				a, err := visit(t, g, d, begin)
 				mu.Lock()
 				all = append(all, a)
 				mu.Unlock()
