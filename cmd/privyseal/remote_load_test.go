@@ -131,15 +131,21 @@ func (l load) run() error {
 	if l.Rate > 0 {
 		return l.open(identity)
 	}
-	took := make([][]time.Duration, l.Callers)
+	return closed(l.Callers, l.Count, func(n int64) error { return l.call(c, keys[int(n)%l.Keys], n) })
+}
+
+// closed has callers make count calls, each caller its next when it has the answer, and
+// prints what they took.
+func closed(callers, count int, call func(n int64) error) error {
+	took := make([][]time.Duration, callers)
 	var next, failed atomic.Int64
 	var wg sync.WaitGroup
 	before, begin := cpuTime(), time.Now()
-	for i := range l.Callers {
+	for i := range callers {
 		wg.Go(func() {
-			for n := next.Add(1); n <= int64(l.Count); n = next.Add(1) {
+			for n := next.Add(1); n <= int64(count); n = next.Add(1) {
 				start := time.Now()
-				if err := l.call(c, keys[int(n)%l.Keys], n); err != nil {
+				if err := call(n); err != nil {
 					failed.Add(1)
 					fmt.Fprintln(os.Stderr, err)
 				}

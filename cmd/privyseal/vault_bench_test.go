@@ -18,8 +18,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -352,32 +350,14 @@ func (l *vaultLoad) run() error {
 		return err
 	}
 	c := &http.Client{Timeout: time.Minute, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 256}}
-	took := make([][]time.Duration, l.Callers)
-	var next, failed atomic.Int64
-	var wg sync.WaitGroup
-	before, begin := cpuTime(), time.Now()
-	for i := range l.Callers {
-		wg.Go(func() {
-			for n := next.Add(1); n <= int64(l.Count); n = next.Add(1) {
-				var messages [][]byte
-				for k := range max(1, l.Batch) {
-					messages = append(messages, loadMessage(n<<16|int64(k)))
-				}
-				start := time.Now()
-				if _, err := l.sign(c, messages); err != nil {
-					failed.Add(1)
-					fmt.Fprintln(os.Stderr, err)
-				}
-				took[i] = append(took[i], time.Since(start))
-			}
-		})
-	}
-	wg.Wait()
-	r := loaded{Seconds: time.Since(begin).Seconds(), CPU: (cpuTime() - before).Seconds(), Failed: failed.Load()}
-	all := slices.Concat(took...)
-	slices.Sort(all)
-	r.P50, r.P99 = milliseconds(all[len(all)/2]), milliseconds(all[len(all)*99/100])
-	return json.NewEncoder(os.Stdout).Encode(r)
+	return closed(l.Callers, l.Count, func(n int64) error {
+		var messages [][]byte
+		for k := range max(1, l.Batch) {
+			messages = append(messages, loadMessage(n<<16|int64(k)))
+		}
+		_, err := l.sign(c, messages)
+		return err
+	})
 }
 
 // sign asks for one signature, or for several in a batch.
