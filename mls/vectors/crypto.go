@@ -22,6 +22,9 @@ func treeMath(c *check, v *treeMathVector) {
 	if !c.ok("n_leaves", err) {
 		return
 	}
+	if v.NNodes != 2*v.NLeaves-1 {
+		c.fail("%d leaves with %d nodes are no full binary tree", v.NLeaves, v.NNodes)
+	}
 	if shape.Nodes() != v.NNodes || uint32(shape.Root()) != v.Root {
 		c.fail("%d leaves: %d nodes with root %d, want %d with root %d", v.NLeaves, shape.Nodes(), shape.Root(), v.NNodes, v.Root)
 		return
@@ -102,6 +105,9 @@ type cryptoBasicsVector struct {
 }
 
 func cryptoBasics(c *check, p mls.Primitives, v *cryptoBasicsVector) {
+	c.length("expand_with_label: secret", v.ExpandWithLabel.Secret, p)
+	c.length("derive_secret: secret", v.DeriveSecret.Secret, p)
+	c.length("derive_tree_secret: secret", v.DeriveTreeSecret.Secret, p)
 	c.equal("ref_hash", p.RefHash(v.RefHash.Label, v.RefHash.Value), v.RefHash.Out)
 	e := &v.ExpandWithLabel
 	c.value("expand_with_label", e.Out)(p.ExpandWithLabel(e.Secret, e.Label, e.Context, e.Length))
@@ -167,6 +173,8 @@ type generationsKeys struct {
 }
 
 func secretTree(c *check, p mls.Primitives, v *secretTreeVector) {
+	c.length("sender_data_secret", v.SenderData.Secret, p)
+	c.length("encryption_secret", v.EncryptionSecret, p)
 	key, nonce := p.SenderDataKey(v.SenderData.Secret, v.SenderData.Ciphertext)
 	c.equal("sender_data key", key, v.SenderData.Key)
 	c.equal("sender_data nonce", nonce, v.SenderData.Nonce)
@@ -175,6 +183,9 @@ func secretTree(c *check, p mls.Primitives, v *secretTreeVector) {
 		return
 	}
 	for l, generations := range v.Leaves {
+		if len(generations) == 0 {
+			c.fail("leaf %d has no generation", l)
+		}
 		for i := range generations {
 			g := &generations[i]
 			checkGeneration(c, tree, mls.LeafIndex(l), mls.ContentCommit, g.Generation, g.HandshakeKey, g.HandshakeNonce)
@@ -221,6 +232,7 @@ type transcriptVector struct {
 }
 
 func transcriptHashes(c *check, p mls.Primitives, v *transcriptVector) {
+	c.length("confirmation_key", v.ConfirmationKey, p)
 	a, err := mls.ParseAuthenticatedContent(v.AuthenticatedContent)
 	if !c.ok("authenticated_content", err) {
 		return

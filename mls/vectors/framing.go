@@ -3,6 +3,7 @@ package vectors
 import (
 	"context"
 	"crypto"
+	"fmt"
 
 	"github.com/privyseal/privyseal/mls"
 )
@@ -43,6 +44,9 @@ type protection struct {
 const protectionLeaves, protectionSender = 2, 1
 
 func messageProtection(c *check, p mls.Primitives, v *messageProtectionVector) {
+	c.length("encryption_secret", v.EncryptionSecret, p)
+	c.length("sender_data_secret", v.SenderDataSecret, p)
+	c.length("membership_key", v.MembershipKey, p)
 	signer, err := SignatureKey(p.CipherSuite(), v.SignaturePriv)
 	if !c.ok("signature_priv", err) {
 		return
@@ -158,16 +162,17 @@ func messages(c *check, v *messagesVector) {
 		name string
 		raw  []byte
 		wire mls.WireFormat
+		kind mls.ContentType // of a PublicMessage
 	}{
-		{"mls_welcome", v.Welcome, mls.WireWelcome},
-		{"mls_group_info", v.GroupInfo, mls.WireGroupInfo},
-		{"mls_key_package", v.KeyPackage, mls.WireKeyPackage},
-		{"public_message_application", v.PublicApplication, mls.WirePublicMessage},
-		{"public_message_proposal", v.PublicProposal, mls.WirePublicMessage},
-		{"public_message_commit", v.PublicCommit, mls.WirePublicMessage},
-		{"private_message", v.PrivateMessage, mls.WirePrivateMessage},
+		{"mls_welcome", v.Welcome, mls.WireWelcome, 0},
+		{"mls_group_info", v.GroupInfo, mls.WireGroupInfo, 0},
+		{"mls_key_package", v.KeyPackage, mls.WireKeyPackage, 0},
+		{"public_message_application", v.PublicApplication, mls.WirePublicMessage, mls.ContentApplication},
+		{"public_message_proposal", v.PublicProposal, mls.WirePublicMessage, mls.ContentProposal},
+		{"public_message_commit", v.PublicCommit, mls.WirePublicMessage, mls.ContentCommit},
+		{"private_message", v.PrivateMessage, mls.WirePrivateMessage, 0},
 	} {
-		c.value(m.name, m.raw)(reencodeMessage(m.raw, m.wire))
+		c.value(m.name, m.raw)(reencodeMessage(m.raw, m.wire, m.kind))
 	}
 	for _, m := range []struct {
 		name string
@@ -197,10 +202,15 @@ func messages(c *check, v *messagesVector) {
 	}
 }
 
-func reencodeMessage(raw []byte, w mls.WireFormat) ([]byte, error) {
+func reencodeMessage(raw []byte, w mls.WireFormat, kind mls.ContentType) ([]byte, error) {
 	m, err := mls.ParseMessage(raw)
-	if err != nil || m.WireFormat != w {
+	switch {
+	case err != nil:
 		return nil, err
+	case m.WireFormat != w:
+		return nil, fmt.Errorf("wire format %d, want %d", m.WireFormat, w)
+	case w == mls.WirePublicMessage && m.PublicMessage.Content.ContentType != kind:
+		return nil, fmt.Errorf("content type %d, want %d", m.PublicMessage.Content.ContentType, kind)
 	}
 	return m.Bytes(), nil
 }

@@ -37,6 +37,7 @@ type keyScheduleRow struct {
 
 func keySchedule(c *check, p mls.Primitives, v *keyScheduleVector) {
 	init := []byte(v.InitialInitSecret)
+	c.length("initial_init_secret", init, p)
 	if len(v.Epochs) == 0 {
 		c.fail("no epochs")
 	}

@@ -111,6 +111,9 @@ func treeKEM(c *check, p mls.Primitives, v *treeKEMVector) {
 	if !k.readKeys(p, v) {
 		return
 	}
+	if len(v.UpdatePaths) == 0 {
+		k.fail("no update_paths")
+	}
 	for i := range v.UpdatePaths {
 		k.given(&v.UpdatePaths[i])
 		k.own(v.UpdatePaths[i].Sender)
@@ -120,6 +123,10 @@ func treeKEM(c *check, p mls.Primitives, v *treeKEMVector) {
 func (k *treeKEMCheck) readKeys(p mls.Primitives, v *treeKEMVector) bool {
 	for i := range v.LeavesPrivate {
 		l := &v.LeavesPrivate[i]
+		if k.members[l.Index] != nil {
+			k.fail("leaves_private has leaf %d twice", l.Index)
+			return false
+		}
 		priv, err := HPKEKey(p.CipherSuite(), l.EncryptionPriv)
 		if !k.ok("encryption_priv", err) {
 			return false
@@ -132,11 +139,20 @@ func (k *treeKEMCheck) readKeys(p mls.Primitives, v *treeKEMVector) bool {
 		}
 		k.checkSigner(l.Index)
 		for _, s := range l.PathSecrets {
+			k.length("path_secrets", s.PathSecret, p)
 			k.ok("path_secrets", k.tree.AddPathSecret(k.members[l.Index], s.Node, s.PathSecret))
+		}
+	}
+	for l := range k.leaves() {
+		if k.tree.Leaf(l) != nil && k.members[l] == nil {
+			k.fail("leaves_private lacks leaf %d", l)
 		}
 	}
 	return true
 }
+
+// leaves is how many leaves the tree has, with blank ones.
+func (k *treeKEMCheck) leaves() mls.LeafIndex { return mls.LeafIndex(k.tree.Nodes()+1) / 2 }
 
 // checkSigner checks that a signature key is its leaf's.
 func (k *treeKEMCheck) checkSigner(l mls.LeafIndex) {
@@ -149,6 +165,15 @@ func (k *treeKEMCheck) checkSigner(l mls.LeafIndex) {
 
 // given processes the vector's UpdatePath as every member.
 func (k *treeKEMCheck) given(u *updatePathVector) {
+	if len(u.PathSecrets) != int(k.leaves()) {
+		k.fail("%d path_secrets for %d leaves", len(u.PathSecrets), k.leaves())
+		return
+	}
+	for l, s := range u.PathSecrets {
+		if l := mls.LeafIndex(l); s != nil && (l == u.Sender || k.members[l] == nil) {
+			k.fail("path_secrets has one for leaf %d, which needs none", l)
+		}
+	}
 	path, err := mls.ParseUpdatePath(u.UpdatePath)
 	if !k.ok("update_path", err) {
 		return
@@ -188,7 +213,7 @@ func (k *treeKEMCheck) follow(sender mls.LeafIndex, path *mls.UpdatePath, commit
 		if secrets == nil {
 			continue
 		}
-		if int(l) >= len(secrets) || secrets[l] == nil {
+		if secrets[l] == nil {
 			k.fail("path_secrets lacks leaf %d", l)
 			continue
 		}

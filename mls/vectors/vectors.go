@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"reflect"
 	"runtime"
 	"slices"
 	"strings"
@@ -176,6 +177,20 @@ func (c *check) ok(what string, err error) bool {
 	return err == nil
 }
 
+// decode reads a case, which must have every member of its format.
+func (c *check) decode(raw json.RawMessage, to any, opts Options) bool {
+	return c.ok("decoding", decodeJSON(raw, to, opts)) &&
+		c.ok("decoding", requireMembers(raw, reflect.TypeOf(to).Elem()))
+}
+
+// length checks that a secret is as long as the suite's hash: HMAC does not
+// tell one from the same with zeros behind.
+func (c *check) length(what string, secret []byte, p mls.Primitives) {
+	if len(secret) != p.HashLength() {
+		c.fail("%s has %d octets, not %d", what, len(secret), p.HashLength())
+	}
+}
+
 func (c *check) equal(what string, got, want []byte) {
 	if !bytes.Equal(got, want) {
 		c.fail("%s: got %s, want %s", what, short(got), short(want))
@@ -227,8 +242,7 @@ func decodeJSON(b []byte, to any, opts Options) error {
 
 func noSuite[T any](run func(*check, *T)) reader {
 	return func(c *check, raw json.RawMessage, opts Options) {
-		v := new(T)
-		if c.ok("decoding", decodeJSON(raw, v, opts)) {
+		if v := new(T); c.decode(raw, v, opts) {
 			run(c, v)
 		}
 	}
@@ -252,7 +266,7 @@ func withSuite[T any](run func(*check, mls.Primitives, *T)) reader {
 		}
 		p, err := mls.NewPrimitives(head.CipherSuite)
 		v := new(T)
-		if c.ok("cipher suite", err) && c.ok("decoding", decodeJSON(raw, v, opts)) {
+		if c.ok("cipher suite", err) && c.decode(raw, v, opts) {
 			run(c, p, v)
 		}
 	}

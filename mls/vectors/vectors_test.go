@@ -120,10 +120,13 @@ var unchecked = map[string]bool{
 	"tree-operations/cipher_suite":       true,
 	"tree-operations/proposal":           true, // of the KeyPackage's signature, which the tree leaves out
 	"tree-operations/proposal_sender":    true, // of an Add
+	// an optional of the format
+	"passive-client-handling-commit/ratchet_tree left out": true,
+	"passive-client-welcome/ratchet_tree left out":         true,
 }
 
 // TestEveryMemberIsChecked flips one bit of each value of a case of every
-// format: each must be noticed.
+// format, and leaves out each member, one at a time: each must be noticed.
 func TestEveryMemberIsChecked(t *testing.T) {
 	for _, f := range moduleFiles {
 		t.Run(f.name, func(t *testing.T) { testMembers(t, f.name, readModuleFile(t, f.name)) })
@@ -150,7 +153,7 @@ func testMembers(t *testing.T, name string, raw []byte) {
 		}
 		r, err := vectors.Check(format, one, vectors.Options{})
 		if err == nil && r.Failed == 0 && !unchecked[name+path] {
-			t.Errorf("%s: a changed value passes", path)
+			t.Errorf("%s: a case that was changed there passes", path)
 		}
 	})
 	if tried == 0 {
@@ -163,8 +166,11 @@ func testMembers(t *testing.T, name string, raw []byte) {
 func mutate(v any, path string, try func(path string)) {
 	switch v := v.(type) {
 	case map[string]any:
-		for k := range v {
-			mutateAt(v[k], path+"/"+k, func(x any) { v[k] = x }, try)
+		for k, old := range v {
+			delete(v, k)
+			try(path + "/" + k + " left out")
+			v[k] = old
+			mutateAt(old, path+"/"+k, func(x any) { v[k] = x }, try)
 		}
 	case []any:
 		for _, i := range []int{0, len(v) / 2, len(v) - 1} {
@@ -237,7 +243,7 @@ func TestBadFiles(t *testing.T) {
 		format, _ := vectors.Format(f.name)
 		for _, suite := range []int{1, 5} {
 			r, err := vectors.Check(format, fmt.Appendf(nil, `[{"cipher_suite":%d}]`, suite), vectors.Options{})
-			if err == nil && r.Passed > 0 && f.name != "psk_secret" {
+			if err == nil && r.Passed > 0 {
 				t.Errorf("%s: an empty case of suite %d passes", f.name, suite)
 			}
 		}
