@@ -8,9 +8,12 @@ import (
 // ExternalJoinOptions vary an external commit (section 12.4.3.2).
 type ExternalJoinOptions struct {
 	RatchetTree []byte // if the GroupInfo does not carry it
-	// Resync removes this client's old leaf, found by its credential.
-	Resync bool
-	PSKs   []*PreSharedKey
+	// Resync removes this client's old leaf: OldLeaf or, if that is nil, the one
+	// that has its signature key or else its credential. A client whose key and
+	// credential are both new names the leaf, as the application knows it.
+	Resync  bool
+	OldLeaf *LeafIndex
+	PSKs    []*PreSharedKey
 	// Proposals are AppDataUpdates and AppEphemerals, committed by value.
 	Proposals []Proposal
 	// Pending are the PublicMessages of pending proposals that came with the
@@ -67,9 +70,9 @@ func (c *Client) JoinExternal(ctx context.Context, info *GroupInfo, opts Externa
 func (c *Client) externalProposals(p *publicState, init *ExternalInit, opts *ExternalJoinOptions) ([]Proposal, error) {
 	list := []Proposal{init}
 	if opts.Resync {
-		old, ok := c.ownLeafIn(p.tree)
-		if !ok {
-			return nil, broken(RuleExternalRemoveOnce, "no leaf of the group has this client's credential")
+		old, err := c.oldLeaf(p.tree, opts.OldLeaf)
+		if err != nil {
+			return nil, err
 		}
 		list = append(list, &Remove{old})
 	}
@@ -77,6 +80,20 @@ func (c *Client) externalProposals(p *publicState, init *ExternalInit, opts *Ext
 		list = append(list, psk)
 	}
 	return append(list, opts.Proposals...), nil
+}
+
+// oldLeaf returns the leaf that a resync removes.
+func (c *Client) oldLeaf(t *ratchetTree, named *LeafIndex) (LeafIndex, error) {
+	if named == nil {
+		if found, ok := c.ownLeafIn(t); ok {
+			return found, nil
+		}
+		return 0, broken(RuleExternalRemoveOnce, "no leaf of the group has this client's credential")
+	}
+	if t.leaf(*named) == nil {
+		return 0, broken(RuleExternalRemoveOnce, "leaf %d is not in the group", *named)
+	}
+	return *named, nil
 }
 
 // ownLeafIn finds a leaf of this client: first by signature key, then by

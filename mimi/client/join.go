@@ -101,6 +101,9 @@ func (r *Room) enter(ctx context.Context, u *unit, w *mls.StagedWelcome, accepte
 	if err := room.Check(gc.Extensions); err != nil {
 		return err
 	}
+	if err := state.OneLeafEach(); err != nil {
+		return err
+	}
 	if state.Room() != r.uri {
 		return fmt.Errorf("client: the Welcome is to the group of %s, and came for %s", state.Room(), r.uri)
 	}
@@ -263,7 +266,9 @@ func (r *Room) joinExternally(ctx context.Context, u *unit, a *mimi.GroupInfoRat
 	}
 	o := mls.ExternalJoinOptions{
 		RatchetTree: a.RatchetTree.Tree, Proposals: proposals, GroupInfo: &mls.GroupInfoOptions{ExternalPub: true},
-		Resync: r.ownLeaf(ctx, a),
+	}
+	if old, ok := r.ownLeaf(ctx, a); ok {
+		o.Resync, o.OldLeaf = true, &old
 	}
 	for _, p := range a.PendingProposals {
 		o.Pending = append(o.Pending, p.Proposal.Bytes())
@@ -281,7 +286,11 @@ func (r *Room) joinExternally(ctx context.Context, u *unit, a *mimi.GroupInfoRat
 	if err != nil {
 		return err
 	}
-	if _, err := r.c.stateOf(ctx, r.uri, g); err != nil {
+	s, err := r.c.stateOf(ctx, r.uri, g)
+	if err != nil {
+		return err
+	}
+	if err := s.OneLeafEach(); err != nil {
 		return err
 	}
 	if r.request, err = externalBundle(j); err != nil {
@@ -346,19 +355,20 @@ func (c *Client) roleOffered(d mls.AppDataDictionary) (mimi.RoleIndex, error) {
 	return 0, errors.New("client: the room offers no role to those who have none; ask a participant to be added")
 }
 
-// ownLeaf reports whether a leaf of this client is in the tree already.
-func (r *Room) ownLeaf(ctx context.Context, a *mimi.GroupInfoRatchetTree) bool {
+// ownLeaf returns the leaf of this client that is in the tree already, if there
+// is one. Its key and credential may be others than the client has now.
+func (r *Room) ownLeaf(ctx context.Context, a *mimi.GroupInfoRatchetTree) (mls.LeafIndex, bool) {
 	p, err := mls.NewPublicGroup(ctx, a.GroupInfo, a.RatchetTree, mls.PublicConfig{Components: room.Components(), Judge: r.c.verdicts.judgeMLS})
 	if err != nil {
-		return false // JoinExternal says what is wrong
+		return 0, false // JoinExternal says what is wrong
 	}
 	for m := range p.Current().Members() {
 		v, err := r.c.verdicts.in(r.uri).of(ctx, m.Node)
 		if err == nil && v.Identity.Client == r.c.URI() {
-			return true
+			return m.Leaf, true
 		}
 	}
-	return false
+	return 0, false
 }
 
 func externalBundle(j *mls.ExternalJoin) ([]byte, error) {

@@ -80,7 +80,29 @@ func (r *Room) AddOwnClients(ctx context.Context) (*Committed, error) {
 	if err != nil {
 		return nil, err
 	}
-	return r.commit(ctx, func(context.Context) (*intent, error) { return &intent{proposals: adds}, nil })
+	return r.commit(ctx, func(ctx context.Context) (*intent, error) {
+		left, err := r.notIn(ctx, adds)
+		if err != nil || len(left) == 0 {
+			return nil, err
+		}
+		return &intent{proposals: left}, nil
+	})
+}
+
+// notIn are the additions of clients that another of the user's has not added
+// meanwhile.
+func (r *Room) notIn(ctx context.Context, adds []mls.Proposal) ([]mls.Proposal, error) {
+	var left []mls.Proposal
+	for _, p := range adds {
+		v, err := r.c.verdicts.in(r.uri).of(ctx, p.(*mls.Add).KeyPackage.LeafNode)
+		if err != nil {
+			return nil, err
+		}
+		if len(r.leavesOf(ctx, func(c mimi.URI) bool { return c == v.Identity.Client }, v.User)) == 0 {
+			left = append(left, p)
+		}
+	}
+	return left, nil
 }
 
 // roleToGive is the role for a newcomer.

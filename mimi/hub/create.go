@@ -112,6 +112,9 @@ func (r *Room) found(ctx context.Context, from From) (*Outcome, error) {
 	if err := r.newState(ctx, n); err != nil {
 		return nil, err
 	}
+	if err := r.state.OneLeafEach(); err != nil {
+		return nil, err
+	}
 	out := &Outcome{Suite: r.suite()}
 	for m := range r.group.Current().Members() {
 		v, err := n.evaluate(ctx, m.Node) // again: now the operational policy is known

@@ -85,7 +85,9 @@ func (s *State) Apply(e *Effect) error {
 		s.dropLeaf(leaf)
 	}
 	for _, l := range e.updated {
+		s.seat(s.leaves[l.Index].URI, -1)
 		s.leaves[l.Index] = l.Client
+		s.seat(l.URI, 1)
 	}
 	s.applyList(e)
 	for _, c := range e.joined {

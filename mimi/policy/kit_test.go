@@ -181,6 +181,14 @@ func (k *kit) proposals(by policy.Actor, script string) (list []policy.Proposed)
 	return list
 }
 
+// plainly are the proposals of a script without who makes them.
+func (k *kit) plainly(by, script string) (list []policy.Proposal) {
+	for _, p := range k.proposals(k.actor(by), script) {
+		list = append(list, p.Proposal)
+	}
+	return list
+}
+
 func (k *kit) proposal(by policy.Actor, token string, u *mimi.ParticipantListUpdate) []policy.Proposal {
 	plain := map[string]policy.Proposal{
 		"self": policy.SelfRemove{}, "reinit": policy.ReInit{}, "psk": policy.PreSharedKey{}, "gce": policy.GroupContextExtensions{},

@@ -79,11 +79,12 @@ const (
 	CheckMaxUsers        Check = "max-users"
 	CheckPseudonym       Check = "pseudonym"
 	CheckStrangerLeaf    Check = "leaf-without-participant"
-	CheckInactiveRole    Check = "inactive-role"     // a leaf of a user whose role has no clients
-	CheckUserTwice       Check = "user-twice"        // two changes of one user
-	CheckComponentTwice  Check = "component-twice"   // two updates of one component
-	CheckRolesWithList   Check = "roles-with-list"   // roles_list with a participant list change
-	CheckPreauthWithList Check = "preauth-with-list" // preauth_list with more than removals
+	CheckInactiveRole    Check = "inactive-role"      // a leaf of a user whose role has no clients
+	CheckDuplicate       Check = "identity-duplicate" // two leaves of one client
+	CheckUserTwice       Check = "user-twice"         // two changes of one user
+	CheckComponentTwice  Check = "component-twice"    // two updates of one component
+	CheckRolesWithList   Check = "roles-with-list"    // roles_list with a participant list change
+	CheckPreauthWithList Check = "preauth-with-list"  // preauth_list with more than removals
 )
 
 // A Refusal says which row and check refused an action.

@@ -19,6 +19,7 @@ func (j *judge) room() *Refusal {
 		j.baseLimits(),
 		j.newBase(),
 		j.leaves(),
+		j.oneLeafEach(),
 		j.together(),
 	)
 }
@@ -255,6 +256,37 @@ func (j *judge) leaves() *Refusal {
 		}
 		if role == nil || role.clientless() {
 			return constraint(CheckInactiveRole, t.now(), "%s would have clients with role %d", t.user, t.now())
+		}
+	}
+	return nil
+}
+
+// oneLeafEach checks that no leaf comes of a client that has one and keeps it.
+// One that goes in the same commit makes room for it, as when a client that has
+// lost its state joins anew.
+func (j *judge) oneLeafEach() *Refusal {
+	e := j.effect
+	if len(e.joined)+len(e.updated) == 0 {
+		return nil
+	}
+	change := make(map[mimi.URI]int)
+	came := slices.Clone(e.joined)
+	for _, leaf := range e.dropped {
+		change[j.s.leaves[leaf].URI]--
+	}
+	for _, l := range e.updated {
+		if old := j.s.leaves[l.Index].URI; old != l.URI {
+			change[old]--
+			came = append(came, l.Client)
+		}
+	}
+	for _, c := range came {
+		change[c.URI]++
+	}
+	for _, c := range came {
+		if refusal := duplicate(c.URI, j.s.seats[c.URI]+change[c.URI]); refusal != nil {
+			refusal.User = c.User
+			return refusal
 		}
 	}
 	return nil

@@ -40,6 +40,86 @@ func TestBaseLimits(t *testing.T) {
 	}
 }
 
+// A client has one leaf after a commit. What goes in it makes room for what comes,
+// whoever proposes which; and a client is the same under another user's name.
+func TestOneLeafEach(t *testing.T) {
+	open := &policy.BaseRoomPolicy{MultiDevice: true, PseudonymsAllowed: true}
+	kit := func(config policy.Config) *kit {
+		return newKit(t, config, "ann:2/2 bob:2 ada:3", policy.CooperativeRoles(), open)
+	}
+	same := func(of string, n int, user string) policy.Proposal {
+		return policy.Add{Client: policy.Client{User: uri(user), URI: clientOf(of, n).URI}}
+	}
+	for _, config := range []policy.Config{{}, {Member: true}, {HubRemoves: true}} {
+		k := kit(config)
+		k.expectAll([]expectation{
+			{"~ann#1: init", "Z identity-duplicate"}, {"~ann#1: init drop:ann#1", "ok 2"}, {"~ann#5: init", "ok 2"},
+			{"~ann#1: init drop:ann#0", "2 own-leaf"},
+		})
+		ann, second := k.actor("ann"), k.actor("ann#1")
+		for name, c := range map[string]struct {
+			list []policy.Proposal
+			want string
+		}{
+			"added again":               {[]policy.Proposal{same("ann", 1, "ann")}, "Z identity-duplicate"},
+			"added twice":               {[]policy.Proposal{same("ann", 7, "ann"), same("ann", 7, "ann")}, "Z identity-duplicate"},
+			"removed and added":         {[]policy.Proposal{same("ann", 1, "ann"), policy.Remove{Leaf: second.Leaf}}, "ok 2 5"},
+			"removed, and added twice":  {[]policy.Proposal{same("ann", 1, "ann"), policy.Remove{Leaf: second.Leaf}, same("ann", 1, "ann")}, "Z identity-duplicate"},
+			"of another user":           {append(k.plainly("ann", "+anon1:2"), same("ann", 1, "anon1")), "Z identity-duplicate"},
+			"of two who come":           {append(k.plainly("ann", "+anon1:2 +eve:2"), same("eve", 1, "anon1"), same("eve", 1, "eve")), "Z identity-duplicate"},
+			"updated to one's own":      {[]policy.Proposal{policy.Update{Client: clientOf("ann", 0)}}, "ok 12"},
+			"updated to another of own": {[]policy.Proposal{policy.Update{Client: clientOf("ann", 1)}}, "Z identity-duplicate"},
+			"updated to one that goes":  {[]policy.Proposal{policy.Update{Client: clientOf("ann", 1)}, policy.Remove{Leaf: second.Leaf}}, "ok 5 12"},
+		} {
+			var list []policy.Proposed
+			for _, p := range c.list {
+				list = append(list, policy.Proposed{By: ann, Proposal: p})
+			}
+			if got := verdictOf(policy.Authorize(k.s, &policy.Bundle{Proposals: list})); got != c.want {
+				t.Errorf("%s: %s, want %s", name, got, c.want)
+			}
+		}
+		leaves := &policy.Commit{Committer: k.actor("ada"), Proposals: []policy.Proposed{
+			{By: second, Proposal: policy.SelfRemove{}}, {By: k.actor("+ann#1"), Proposal: same("ann", 1, "ann")},
+		}}
+		if got := verdictOf(policy.Authorize(k.s, leaves)); got != "ok 12 5 2" {
+			t.Errorf("one goes and proposes itself: %s", got)
+		}
+		path := &policy.Commit{Committer: ann, Path: clientOf("ann", 1)}
+		if got := verdictOf(policy.Authorize(k.s, path)); got != "Z identity-duplicate" {
+			t.Errorf("a path to another client's name: %s", got)
+		}
+		// What was carried out counts.
+		k.apply("~ann#1: init drop:ann#1")
+		k.expectAll([]expectation{{"~ann#1: init", "Z identity-duplicate"}, {"ann: drop:ann#1", "ok 5"}})
+		k.apply("ann: drop:ann#1")
+		k.expect("~ann#1: init", "ok 2")
+		if err := k.s.OneLeafEach(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// A room in which a client has two leaves already can be put right, and is none
+// to come into.
+func TestTwoLeavesOfOneClient(t *testing.T) {
+	room := drawRoom("ann:2/2 bob:2", policy.CooperativeRoles())
+	room.Leaves[1].URI = room.Leaves[0].URI
+	s, err := policy.NewState(policy.Config{}, room)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := &kit{t: t, s: s}
+	if got := verdictOf(nil, s.OneLeafEach()); got != "Z identity-duplicate" {
+		t.Errorf("the room is %s", got)
+	}
+	k.expectAll([]expectation{{"bob: +eve:2 add:eve", "ok 1"}, {"~ann#0: init drop:ann#1", "Z identity-duplicate"}, {"ann: drop:ann#1", "ok 5"}})
+	k.apply("ann: drop:ann#1")
+	if err := s.OneLeafEach(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestNewBasePolicy(t *testing.T) {
 	for name, c := range map[string]struct {
 		base policy.BaseRoomPolicy

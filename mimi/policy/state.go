@@ -4,7 +4,9 @@ import (
 	"container/heap"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 
 	"github.com/privyseal/privyseal/mimi"
 )
@@ -69,8 +71,9 @@ type State struct {
 
 	roster roster
 	leaves map[uint32]Client
-	free   leafHeap // holes among the leaves
-	next   uint32   // first leaf that was never used
+	seats  map[mimi.URI]int // leaves of each client
+	free   leafHeap         // holes among the leaves
+	next   uint32           // first leaf that was never used
 	counts map[mimi.RoleIndex]count
 	users  int // participants who are not banned
 }
@@ -99,7 +102,7 @@ func NewState(config Config, room Room) (*State, error) {
 	}
 	s := &State{
 		config: config, room: room.URI,
-		values: make(map[ComponentID][]byte), leaves: make(map[uint32]Client), counts: make(map[mimi.RoleIndex]count),
+		values: make(map[ComponentID][]byte), leaves: make(map[uint32]Client), seats: make(map[mimi.URI]int), counts: make(map[mimi.RoleIndex]count),
 	}
 	if err := s.loadComponents(room.Components); err != nil {
 		return nil, err
@@ -242,6 +245,16 @@ func (s *State) addLeaf(l Leaf) {
 	}
 	e.leaves = append(e.leaves, l.Index)
 	s.leaves[l.Index] = l.Client
+	s.seat(l.URI, 1)
+}
+
+// seat adds to the number of leaves of a client.
+func (s *State) seat(client mimi.URI, n int) {
+	if n += s.seats[client]; n > 0 {
+		s.seats[client] = n
+	} else {
+		delete(s.seats, client)
+	}
 }
 
 func (s *State) dropLeaf(i uint32) {
@@ -250,6 +263,7 @@ func (s *State) dropLeaf(i uint32) {
 	if len(e.leaves) == 0 {
 		s.recount(e.pair.Role, 0, -1)
 	}
+	s.seat(s.leaves[i].URI, -1)
 	delete(s.leaves, i)
 	heap.Push(&s.free, i)
 }
@@ -310,6 +324,29 @@ func (s *State) LeavesOf(user mimi.URI) []uint32 {
 func (s *State) Client(leaf uint32) (Client, bool) {
 	c, ok := s.leaves[leaf]
 	return c, ok
+}
+
+// OneLeafEach refuses a room in which a client has more than one leaf
+// (CheckDuplicate). A State is made of such a room too, so that who is in it can
+// still put it right: Authorize only lets no such leaf come.
+func (s *State) OneLeafEach() error {
+	if len(s.seats) == len(s.leaves) {
+		return nil
+	}
+	for _, client := range slices.SortedFunc(maps.Keys(s.seats), func(a, b mimi.URI) int { return strings.Compare(a.String(), b.String()) }) {
+		if refusal := duplicate(client, s.seats[client]); refusal != nil {
+			return refusal
+		}
+	}
+	return nil
+}
+
+// duplicate refuses that a client has more than one leaf.
+func duplicate(client mimi.URI, leaves int) *Refusal {
+	if leaves <= 1 || client.IsZero() {
+		return nil
+	}
+	return constraint(CheckDuplicate, 0, "%s would have %d leaves in the group, and a client has one", client, leaves)
 }
 
 // Counts returns how many participants have a role, and how many of them have

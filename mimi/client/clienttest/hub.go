@@ -137,6 +137,12 @@ func (h *Hub) ClientTLS(tb testing.TB) *tls.Config {
 // ServerCertificate is the certificate of the hub's server in DER.
 func (h *Hub) ServerCertificate() []byte { return h.server.Certificate().Raw }
 
+// WrapEvaluator has the hub believe what f makes of its Evaluator. No room may
+// be there yet.
+func (h *Hub) WrapEvaluator(f func(hub.Evaluator) hub.Evaluator) {
+	h.config.Evaluator = f(h.config.Evaluator)
+}
+
 // Room gives a test the hub's view of a room. No request may be under way.
 func (h *Hub) Room(uri mimi.URI) *hub.Room {
 	h.mu.Lock()
