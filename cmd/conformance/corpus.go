@@ -99,21 +99,60 @@ func openInput(name string, stdin io.Reader) (*input, error) {
 	return &input{z, f}, nil
 }
 
+// A corpusDocument is what stands around cases.
+type corpusDocument struct {
+	Format   json.RawMessage              `json:"format"`
+	Defaults map[string]json.RawMessage   `json:"defaults"`
+	Keys     map[string]json.RawMessage   `json:"keys"`
+	Cases    []map[string]json.RawMessage `json:"cases"`
+}
+
+// parseCorpus reads a file of cases: an object that has them, a list of them, one
+// alone, or several of these one after the other.
 func parseCorpus(raw []byte) ([]*corpusCase, error) {
-	var file struct {
-		Format   json.RawMessage              `json:"format"`
-		Defaults map[string]json.RawMessage   `json:"defaults"`
-		Keys     map[string]json.RawMessage   `json:"keys"`
-		Cases    []map[string]json.RawMessage `json:"cases"`
+	var cases []*corpusCase
+	values := json.NewDecoder(bytes.NewReader(raw))
+	for {
+		var value json.RawMessage
+		if err := values.Decode(&value); err == io.EOF && cases != nil {
+			return cases, nil
+		} else if err != nil {
+			return nil, err
+		}
+		file, err := readCorpus(value)
+		if err != nil {
+			return nil, err
+		}
+		if n := len(cases) + len(file.Cases); len(file.Cases) == 0 || n > maxCorpusCases {
+			return nil, fmt.Errorf("%d cases, want 1 to %d", n, maxCorpusCases)
+		}
+		cases = file.appendTo(cases)
 	}
-	if err := json.Unmarshal(raw, &file); err != nil {
+}
+
+func readCorpus(value json.RawMessage) (*corpusDocument, error) {
+	file := new(corpusDocument)
+	if value[0] == '[' {
+		return file, json.Unmarshal(value, &file.Cases)
+	}
+	if err := json.Unmarshal(value, file); err != nil {
 		return nil, err
 	}
-	if len(file.Cases) == 0 || len(file.Cases) > maxCorpusCases {
-		return nil, fmt.Errorf("%d cases, want 1 to %d", len(file.Cases), maxCorpusCases)
+	if file.Cases != nil {
+		return file, nil
 	}
-	cases := make([]*corpusCase, len(file.Cases))
-	for i, own := range file.Cases {
+	var alone map[string]json.RawMessage
+	if err := json.Unmarshal(value, &alone); err != nil {
+		return nil, err
+	}
+	if alone["actions"] != nil || alone["token"] != nil {
+		file.Cases = append(file.Cases, alone)
+	}
+	return file, nil
+}
+
+func (file *corpusDocument) appendTo(cases []*corpusCase) []*corpusCase {
+	for _, own := range file.Cases {
 		members := make(map[string]json.RawMessage, len(own)+len(file.Defaults)+1)
 		if file.Format != nil {
 			members["format"] = file.Format
@@ -121,12 +160,14 @@ func parseCorpus(raw []byte) ([]*corpusCase, error) {
 		maps.Copy(members, file.Defaults)
 		maps.Copy(members, own)
 		c := &corpusCase{members: members, keys: file.Keys}
-		if c.ID, _ = c.text("id"); c.ID == "" {
-			c.ID = fmt.Sprintf("#%d", i)
+		var id looseText
+		if c.decode("id", &id); id == "" {
+			id = looseText(fmt.Sprintf("#%d", len(cases)))
 		}
-		cases[i] = c
+		c.ID = string(id)
+		cases = append(cases, c)
 	}
-	return cases, nil
+	return cases
 }
 
 // raw returns the member's JSON. A member that is null is absent, so that a

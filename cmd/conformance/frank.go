@@ -9,44 +9,53 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/privyseal/privyseal/mimi"
+	"github.com/privyseal/privyseal/mimi/content"
 	"github.com/privyseal/privyseal/mls"
 )
 
 // maxFrankLine is the longest line that is read, in octets.
 const maxFrankLine = 8 << 20
 
-// A frankCase is the values of one frank. Octets are in hexadecimal; members
-// that are not named here are ignored.
+// A frankCase is the values of one frank. Members that are not named here are
+// ignored.
 type frankCase struct {
-	ID string `json:"id"` // the number of the line if there is none
+	ID looseText `json:"id"` // the number of the line if there is none
 
-	SenderURI         string          `json:"sender_uri"` // as the message says
-	RoomURI           string          `json:"room_uri"`   // as the message says
-	AcceptedTimestamp uint64          `json:"accepted_timestamp"`
-	Salt              string          `json:"salt"`             // 16 octets
-	ApplicationData   string          `json:"application_data"` // what MLS encrypts, with its framing
-	FrankingTag       string          `json:"franking_tag"`     // of the authenticated data
-	ServerFrank       string          `json:"server_frank"`
-	CipherSuite       mls.CipherSuite `json:"ciphersuite"` // of the frank
-	Signature         string          `json:"signature"`
-	AgentKey          string          `json:"franking_public_key"`
+	SenderURI         string     `json:"sender_uri"` // as the message says
+	RoomURI           string     `json:"room_uri"`   // as the message says
+	AcceptedTimestamp looseUint  `json:"accepted_timestamp"`
+	Salt              string     `json:"salt"`             // 16 octets
+	ApplicationData   string     `json:"application_data"` // what MLS encrypts, with its framing
+	FrankingTag       string     `json:"franking_tag"`     // of the authenticated data
+	ServerFrank       string     `json:"server_frank"`
+	CipherSuite       looseSuite `json:"ciphersuite"` // of the frank
+	Signature         string     `json:"signature"`
+	AgentKey          string     `json:"franking_public_key"`
+
+	// The names that the draft has for the same.
+	DraftSuite     looseSuite `json:"franking_signature_ciphersuite"`
+	DraftSignature string     `json:"franking_integrity_signature"`
+	DraftKey       string     `json:"franking_signature_key"`
+	Frank          string     `json:"frank"` // the struct: server_frank, cipher suite and signature
 
 	// What the receiver knows; the default is what fits the values above.
-	GroupSuite  mls.CipherSuite `json:"group_ciphersuite"`
-	LeafUserURI string          `json:"leaf_user_uri"`
-	GroupRoom   string          `json:"group_room_uri"`
-	AgentDomain string          `json:"agent_domain"`
+	GroupSuite  looseSuite `json:"group_ciphersuite"`
+	LeafUserURI string     `json:"leaf_user_uri"`
+	GroupRoom   string     `json:"group_room_uri"`
+	AgentDomain string     `json:"agent_domain"`
 
 	// With the hub's key the frank is also judged as in a report of abuse.
-	HubKey        string `json:"hub_key"`
-	HubKeyFrom    uint64 `json:"hub_key_from"` // in force from this time
-	HubKeyTo      uint64 `json:"hub_key_to"`   // until before this time, if not 0
-	AllegedAbuser string `json:"alleged_abuser_uri"`
+	HubKey        string    `json:"hub_key"`
+	HubKeyFrom    looseUint `json:"hub_key_from"` // in force from this time
+	HubKeyTo      looseUint `json:"hub_key_to"`   // until before this time, if not 0
+	AllegedAbuser string    `json:"alleged_abuser_uri"`
 
-	Expect string `json:"expect"` // accept, refuse or nothing
-	Reason string `json:"reason"` // of a refusal, or nothing
+	Expect  looseVerdict `json:"expect"`  // or nothing
+	Verdict looseVerdict `json:"verdict"` // the same
+	Reason  string       `json:"reason"`  // of a refusal, or nothing
 }
 
 // errFrankCase reports values that are no frank at all.
@@ -116,10 +125,19 @@ func (j *frankJudge) file(name string, stdin io.Reader) error {
 func (j *frankJudge) line(n int, line []byte, err error) {
 	var c frankCase
 	if !errors.Is(err, errLongLine) {
-		err = json.Unmarshal(line, &c)
+		if err = json.Unmarshal(line, &c); err != nil {
+			var named struct {
+				ID looseText `json:"id"`
+			}
+			json.Unmarshal(line, &named) // it may be good so far
+			c.ID = named.ID
+		}
 	}
 	if c.ID == "" {
-		c.ID = fmt.Sprint(n)
+		c.ID = looseText(fmt.Sprint(n))
+	}
+	if err == nil {
+		err = c.settle()
 	}
 	if err != nil {
 		j.failed++
@@ -129,9 +147,72 @@ func (j *frankJudge) line(n int, line []byte, err error) {
 	j.one(&c)
 }
 
+// settle brings what has several names under one, and takes from the message what
+// it says of itself.
+func (c *frankCase) settle() error {
+	if c.Expect == "" {
+		c.Expect = c.Verdict
+	}
+	if c.Reason != "" && c.Reason != "malformed" && !strings.HasPrefix(c.Reason, "frank-") {
+		c.Reason = "frank-" + c.Reason
+	}
+	if c.CipherSuite == 0 {
+		c.CipherSuite = c.DraftSuite
+	}
+	for _, v := range []struct{ to, from *string }{{&c.Signature, &c.DraftSignature}, {&c.AgentKey, &c.DraftKey}} {
+		if *v.to == "" {
+			*v.to = *v.from
+		}
+	}
+	if err := c.openFrank(); err != nil {
+		return err
+	}
+	if c.Salt == "" && c.SenderURI == "" && c.RoomURI == "" {
+		return c.openContent()
+	}
+	return nil
+}
+
+// openFrank takes the values of the struct Frank apart.
+func (c *frankCase) openFrank() error {
+	if c.Frank == "" {
+		return nil
+	}
+	b, err := looseOctets(c.Frank, -1)
+	if err != nil {
+		return fmt.Errorf("frank: %w", err)
+	}
+	f, err := mimi.ParseFrank(b)
+	if err != nil {
+		return fmt.Errorf("frank: %w", err)
+	}
+	c.ServerFrank, c.CipherSuite, c.Signature = hex.EncodeToString(f.ServerFrank[:]), looseSuite(f.CipherSuite), hex.EncodeToString(f.IntegritySignature)
+	return nil
+}
+
+// openContent reads salt, sender and room out of the message, framed or not.
+func (c *frankCase) openContent() error {
+	data, err := looseOctets(c.ApplicationData, -1)
+	if err != nil {
+		return nil // which is a verdict
+	}
+	encoded := data
+	m, err := content.Parse(encoded)
+	if f, framing := mls.ParseApplicationFraming(data); err != nil && framing == nil {
+		m, err = content.Parse(f.Content)
+	}
+	if err != nil {
+		return nil
+	}
+	c.Salt = hex.EncodeToString(m.Salt[:])
+	c.SenderURI, _ = m.Extensions.SenderURI()
+	c.RoomURI, _ = m.Extensions.RoomURI()
+	return nil
+}
+
 func (j *frankJudge) one(c *frankCase) {
 	j.expected = j.expected || c.Expect != ""
-	if c.CipherSuite != 0 && !c.CipherSuite.Supported() {
+	if c.CipherSuite != 0 && !mls.CipherSuite(c.CipherSuite).Supported() {
 		fmt.Fprintf(j.stdout, "%s skip\n", c.ID)
 		j.skipped++
 		return
@@ -141,9 +222,9 @@ func (j *frankJudge) one(c *frankCase) {
 	switch {
 	case c.Expect == "":
 		j.refused = j.refused || got == "refuse"
-	case c.Expect != got || c.Reason != "" && c.Reason != why:
+	case string(c.Expect) != got || c.Reason != "" && c.Reason != why:
 		j.failed++
-		fmt.Fprintf(j.stdout, "FAIL %s want=%s got=%s\n", c.ID, withReason(c.Expect, c.Reason), withReason(got, why))
+		fmt.Fprintf(j.stdout, "FAIL %s want=%s got=%s\n", c.ID, withReason(string(c.Expect), c.Reason), withReason(got, why))
 	default:
 		j.passed++
 	}
@@ -188,13 +269,13 @@ func (c *frankCase) report(m *mimi.FrankedMessage) error {
 	if r.err != nil {
 		return r.err
 	}
-	to := c.HubKeyTo
+	to := uint64(c.HubKeyTo)
 	if to == 0 {
 		to = mimi.MaxTimestamp
 	}
 	var keys mimi.FrankingKeys
-	keys.AddMAC(c.HubKeyFrom, to, mimi.SoftwareMAC(key))
-	keys.AddSignatureKey(0, mimi.MaxTimestamp, c.CipherSuite, m.AgentKey)
+	keys.AddMAC(uint64(c.HubKeyFrom), to, mimi.SoftwareMAC(key))
+	keys.AddSignatureKey(0, mimi.MaxTimestamp, mls.CipherSuite(c.CipherSuite), m.AgentKey)
 	return keys.VerifyReport(context.Background(), &mimi.FrankReport{
 		Content: m.Content, Frank: m.Frank, AcceptedTimestamp: m.AcceptedTimestamp, RoomURI: m.RoomURI, AllegedAbuser: abuser,
 	})
@@ -211,9 +292,9 @@ func (c *frankCase) message() (*mimi.FrankedMessage, error) {
 			SenderURI:       r.uri("sender_uri", c.SenderURI, ""),
 			RoomURI:         r.uri("room_uri", c.RoomURI, ""),
 		},
-		Frank:             &mimi.Frank{CipherSuite: c.CipherSuite, IntegritySignature: r.octets("signature", c.Signature, -1)},
-		AcceptedTimestamp: c.AcceptedTimestamp,
-		GroupSuite:        c.GroupSuite,
+		Frank:             &mimi.Frank{CipherSuite: mls.CipherSuite(c.CipherSuite), IntegritySignature: r.octets("signature", c.Signature, -1)},
+		AcceptedTimestamp: uint64(c.AcceptedTimestamp),
+		GroupSuite:        mls.CipherSuite(c.GroupSuite),
 		AgentKey:          r.octets("franking_public_key", c.AgentKey, -1),
 		AgentDomain:       c.AgentDomain,
 		LeafUserURI:       r.uri("leaf_user_uri", c.LeafUserURI, c.SenderURI),
@@ -223,7 +304,7 @@ func (c *frankCase) message() (*mimi.FrankedMessage, error) {
 	copy(m.Tag[:], r.octets("franking_tag", c.FrankingTag, mimi.FrankingTagSize))
 	copy(m.Frank.ServerFrank[:], r.octets("server_frank", c.ServerFrank, mimi.ServerFrankSize))
 	if m.GroupSuite == 0 {
-		m.GroupSuite = c.CipherSuite
+		m.GroupSuite = mls.CipherSuite(c.CipherSuite)
 	}
 	if m.AgentDomain == "" {
 		m.AgentDomain = m.RoomURI.Host()
@@ -235,10 +316,7 @@ func (c *frankCase) message() (*mimi.FrankedMessage, error) {
 type frankReader struct{ err error }
 
 func (r *frankReader) octets(name, s string, want int) []byte {
-	b, err := hex.DecodeString(s)
-	if err == nil && want >= 0 && len(b) != want {
-		err = fmt.Errorf("%d octets, want %d", len(b), want)
-	}
+	b, err := looseOctets(s, want)
 	r.fail(name, err)
 	return b
 }

@@ -3,12 +3,16 @@ package main
 import (
 	"bytes"
 	"compress/gzip"
+	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/privyseal/privyseal/mls"
 )
 
 // goodFrank is computed from original.cbor of draft-ietf-mimi-content-08 with
@@ -140,5 +144,68 @@ func TestFrankInputs(t *testing.T) {
 	}
 	if got := run([]string{"frank", "--no-such-flag"}, nil, &stdout, &stderr); got != exitUsage {
 		t.Errorf("a flag: exit status %d, want %d", got, exitUsage)
+	}
+}
+
+// A frank is read in every form that means the same.
+func TestFrankForms(t *testing.T) {
+	good := goodFrank()
+	hexOf := func(name string) string { return good[name].(string) }
+	octets := func(name string) []byte {
+		b, err := hex.DecodeString(hexOf(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	base64s := map[string]any{}
+	for _, name := range []string{"salt", "application_data", "franking_tag", "server_frank", "signature", "franking_public_key", "hub_key"} {
+		base64s[name] = base64.StdEncoding.EncodeToString(octets(name))
+	}
+	urls := map[string]any{"salt": base64.RawURLEncoding.EncodeToString(octets("salt")), "signature": "base64:" + base64.RawURLEncoding.EncodeToString(octets("signature"))}
+	encoded := hexOf("server_frank") + "0001" + "4040" + hexOf("signature")
+	for name, change := range map[string]map[string]any{
+		"numbers as text":    {"accepted_timestamp": "1644387225019", "ciphersuite": "0x0001", "id": 7},
+		"a suite's name":     {"ciphersuite": "MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519"},
+		"upper case":         {"salt": strings.ToUpper(hexOf("salt"))},
+		"0x and spaces":      {"salt": "0x" + hexOf("salt"), "franking_tag": hexOf("franking_tag")[:20] + " \n" + hexOf("franking_tag")[20:]},
+		"base64":             base64s,
+		"base64url":          urls,
+		"the draft's names":  {"ciphersuite": nil, "franking_signature_ciphersuite": 1, "signature": nil, "franking_integrity_signature": hexOf("signature"), "franking_public_key": nil, "franking_signature_key": hexOf("franking_public_key")},
+		"the struct":         {"ciphersuite": nil, "signature": nil, "server_frank": nil, "frank": encoded},
+		"out of the content": {"salt": nil, "sender_uri": nil, "room_uri": nil},
+		"a verdict":          {"expect": nil, "verdict": true},
+		"unknown members":    {"comment": []int{1}, "context": map[string]any{}},
+	} {
+		var stdout, stderr bytes.Buffer
+		status := run([]string{"frank"}, strings.NewReader(frankLine(t, change)), &stdout, &stderr)
+		if status != exitOK || !strings.HasSuffix(stdout.String(), " accept\n1 passed, 0 failed, 0 skipped\n") {
+			t.Errorf("%s: status %d\n%s%s", name, status, &stdout, &stderr)
+		}
+	}
+	// A framed message says as much of itself, and has another tag.
+	framed := (&mls.ApplicationFraming{MediaType: mls.MediaType{Type: "application/mimi-content"}, Content: octets("application_data")}).Bytes()
+	change := map[string]any{"salt": nil, "sender_uri": nil, "room_uri": nil, "application_data": hex.EncodeToString(framed), "expect": "invalid", "reason": "tag"}
+	var stdout, stderr bytes.Buffer
+	if status := run([]string{"frank"}, strings.NewReader(frankLine(t, change)), &stdout, &stderr); status != exitOK {
+		t.Errorf("framed: %s%s", &stdout, &stderr)
+	}
+	for name, change := range map[string]map[string]any{
+		"a slip in hexadecimal": {"signature": "zzzz"}, "half an octet": {"franking_public_key": "abc"},
+		"base64 of another length": {"franking_tag": base64.StdEncoding.EncodeToString(octets("signature"))}, "bad base64": {"signature": "base64:***"},
+	} {
+		change["expect"], change["reason"] = "refuse", "malformed"
+		stdout.Reset()
+		if status := run([]string{"frank"}, strings.NewReader(frankLine(t, change)), &stdout, &stderr); status != exitOK {
+			t.Errorf("%s: %s", name, &stdout)
+		}
+	}
+	for name, change := range map[string]map[string]any{
+		"an odd verdict": {"expect": "maybe"}, "an odd suite": {"ciphersuite": "MLS_0"}, "an odd time": {"accepted_timestamp": "noon"}, "half a struct": {"frank": encoded[:40]},
+	} {
+		stdout.Reset()
+		if status := run([]string{"frank"}, strings.NewReader(frankLine(t, change)), &stdout, &stderr); status != exitFailed || !strings.HasPrefix(stdout.String(), "FAIL original want=readable got=unread (") {
+			t.Errorf("%s: status %d, %s", name, status, &stdout)
+		}
 	}
 }

@@ -15,6 +15,10 @@ import (
 // runPolicy judges actions in rooms (draft-ietf-mimi-room-policy-03), as
 // help/policy.txt says.
 func runPolicy(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	var all bool // verdicts are told, and not those alone that differ
+	if len(args) > 0 && args[0] == "-v" {
+		all, args = true, args[1:]
+	}
 	files, ok := corpusFiles("policy", args, stderr)
 	if !ok {
 		return exitUsage
@@ -28,7 +32,7 @@ func runPolicy(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 			continue
 		}
 		for _, c := range cases {
-			t.judgePolicy(c, stdout)
+			t.judgePolicy(c, all, stdout)
 		}
 	}
 	fmt.Fprintf(stdout, "%d passed, %d failed, %d skipped\n", t.passed, t.failed, t.skipped)
@@ -38,8 +42,12 @@ func runPolicy(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	return exitOK
 }
 
-func (t *tally) judgePolicy(c *corpusCase, stdout io.Writer) {
-	failures, err := judgePolicyCase(c)
+func (t *tally) judgePolicy(c *corpusCase, all bool, stdout io.Writer) {
+	told := io.Discard
+	if all {
+		told = stdout
+	}
+	failures, err := judgePolicyCase(c, told)
 	if err != nil {
 		failures = []string{fmt.Sprintf("FAIL %s want=readable got=unread (%v)", c.ID, err)}
 	}
@@ -53,8 +61,9 @@ func (t *tally) judgePolicy(c *corpusCase, stdout io.Writer) {
 	}
 }
 
-// judgePolicyCase returns a line for each action whose verdict differs.
-func judgePolicyCase(c *corpusCase) ([]string, error) {
+// judgePolicyCase returns a line for each action whose verdict differs, and tells
+// the verdict of each.
+func judgePolicyCase(c *corpusCase, told io.Writer) ([]string, error) {
 	var room policyRoom
 	var actions []policyAction
 	p := &policyCase{credentials: make(map[string][]policyCredential)}
@@ -72,7 +81,10 @@ func judgePolicyCase(c *corpusCase) ([]string, error) {
 	}
 	var failures []string
 	for i := range actions {
-		line, err := p.judge(&actions[i])
+		line, verdict, err := p.judge(&actions[i])
+		if err == nil {
+			fmt.Fprintf(told, "%s#%d %s\n", c.ID, i, verdict)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("action %d: %w", i, err)
 		}
@@ -101,54 +113,81 @@ type policyAction struct {
 		Role  mimi.RoleIndex `json:"role"`
 	} `json:"code"`
 	Path  policyClient `json:"path"`
-	Needs []string     `json:"needs"`
+	Needs []looseText  `json:"needs"`
 
-	Expect string   `json:"expect"`
-	Rows   []string `json:"rows"`
-	Row    string   `json:"row"`
-	Check  string   `json:"check"`
+	Expect  looseVerdict `json:"expect"`
+	Verdict looseVerdict `json:"verdict"` // the same
+	Rows    []looseText  `json:"rows"`
+	Row     looseText    `json:"row"`
+	Check   string       `json:"check"`
 }
 
 // judge judges one action, carries it out if it is accepted, and returns what
-// differs.
-func (p *policyCase) judge(a *policyAction) (string, error) {
-	if a.Expect == "" {
-		a.Expect = "accept"
-	}
-	if a.Expect != "accept" && a.Expect != "refuse" {
-		return "", fmt.Errorf("expect is %q, want accept or refuse", a.Expect)
-	}
+// differs, and the whole verdict.
+func (p *policyCase) judge(a *policyAction) (differs, verdict string, err error) {
+	a.settle()
 	action, err := p.action(a)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	effect, err := policy.Authorize(p.state, action)
 	var refusal *policy.Refusal
 	if err != nil && !errors.As(err, &refusal) {
-		return "", err
+		return "", "", err
 	}
 	if err == nil {
 		if err := p.state.Apply(effect); err != nil {
-			return "", err
+			return "", "", err
 		}
-	}
-	want, got := a.want(), a.got(effect, refusal)
-	if want == got {
-		return "", nil
 	}
 	why := "accepted"
 	if refusal != nil {
 		why = refusal.Error()
+		verdict = verdictText("refuse", string(refusal.Row), string(refusal.Check)) + " (" + why + ")"
+	} else {
+		verdict = verdictText("accept", rowsText(effect))
 	}
-	return fmt.Sprintf("want=%s got=%s (%s)", want, got, why), nil
+	want, got := a.want(), a.got(effect, refusal)
+	if want != got {
+		differs = fmt.Sprintf("want=%s got=%s (%s)", want, got, why)
+	}
+	return differs, verdict, nil
+}
+
+// settle brings what has several names under one.
+func (a *policyAction) settle() {
+	for _, v := range []looseVerdict{a.Verdict, "accept"} {
+		if a.Expect == "" {
+			a.Expect = v
+		}
+	}
+	a.Row = looseText(strings.ToUpper(string(a.Row)))
+	for i, r := range a.Rows {
+		a.Rows[i] = looseText(strings.ToUpper(string(r)))
+	}
+	if a.Row != "" && a.Expect == "accept" && len(a.Rows) == 0 {
+		a.Rows = []looseText{a.Row}
+	}
+}
+
+func rowsText(effect *policy.Effect) string {
+	var rows []string
+	for _, r := range effect.Rows() {
+		rows = append(rows, string(r))
+	}
+	return strings.Join(rows, ",")
 }
 
 // want returns the verdict that is asked for, as far as it is.
 func (a *policyAction) want() string {
 	if a.Expect == "accept" {
-		return verdictText("accept", strings.Join(a.Rows, ","))
+		var rows []string
+		for _, r := range a.Rows {
+			rows = append(rows, string(r))
+		}
+		return verdictText("accept", strings.Join(rows, ","))
 	}
-	return verdictText("refuse", a.Row, a.Check)
+	return verdictText("refuse", string(a.Row), a.Check)
 }
 
 // got returns the verdict in the detail in which it is asked for.
@@ -163,14 +202,10 @@ func (a *policyAction) got(effect *policy.Effect, refusal *policy.Refusal) strin
 		}
 		return verdictText("refuse", row, check)
 	}
-	var rows []string
-	for _, r := range effect.Rows() {
-		rows = append(rows, string(r))
-	}
 	if a.Expect == "accept" && len(a.Rows) == 0 {
-		rows = nil
+		return "accept"
 	}
-	return verdictText("accept", strings.Join(rows, ","))
+	return verdictText("accept", rowsText(effect))
 }
 
 func verdictText(parts ...string) string {

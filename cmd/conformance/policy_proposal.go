@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 
@@ -23,7 +22,7 @@ type policyProposal struct {
 	policyClient
 	Leaf *uint32 `json:"leaf"`
 
-	Component       string          `json:"component"`
+	Component       looseText       `json:"component"`
 	Value           string          `json:"value"`
 	RemoveComponent bool            `json:"remove_component"`
 	Roles           json.RawMessage `json:"roles"`
@@ -76,7 +75,7 @@ func (p *policyCase) proposal(q *policyProposal) (policy.Proposal, error) {
 	case "app_data_update":
 		return p.componentUpdate(q)
 	case "app_ephemeral":
-		id, err := componentID(q.Component)
+		id, err := componentID(string(q.Component))
 		return policy.AppEphemeral{Component: id}, err
 	case "custom":
 		return policy.Unknown{Type: q.Number}, nil
@@ -118,7 +117,7 @@ func (p *policyCase) participants(q *policyProposal) policy.Proposal {
 }
 
 func (p *policyCase) componentUpdate(q *policyProposal) (policy.Proposal, error) {
-	id, err := componentID(q.Component)
+	id, err := componentID(string(q.Component))
 	if err != nil {
 		return nil, err
 	}
@@ -137,7 +136,7 @@ func (p *policyCase) componentUpdate(q *policyProposal) (policy.Proposal, error)
 		}
 		update.Update = data.Marshal()
 	default:
-		update.Update, err = hex.DecodeString(q.Value)
+		update.Update, err = looseOctets(q.Value, -1)
 	}
 	return update, err
 }

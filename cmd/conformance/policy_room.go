@@ -2,12 +2,11 @@ package main
 
 import (
 	"crypto/x509"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
+	"strings"
 
 	"github.com/privyseal/privyseal/mimi"
 	"github.com/privyseal/privyseal/mimi/policy"
@@ -48,34 +47,79 @@ type policyOps struct {
 }
 
 type policyRole struct {
-	Index               mimi.RoleIndex       `json:"role_index"`
-	Name                string               `json:"role_name"`
-	Description         string               `json:"role_description"`
-	Capabilities        []string             `json:"role_capabilities"`
-	MinimumParticipants uint32               `json:"minimum_participants_constraint"`
-	MaximumParticipants *uint32              `json:"maximum_participants_constraint"`
-	MinimumActive       uint32               `json:"minimum_active_participants_constraint"`
-	MaximumActive       *uint32              `json:"maximum_active_participants_constraint"`
-	Changes             [][2]json.RawMessage `json:"authorized_role_changes"`
+	Index               mimi.RoleIndex `json:"role_index"`
+	Name                string         `json:"role_name"`
+	Description         string         `json:"role_description"`
+	Capabilities        []looseText    `json:"role_capabilities"`
+	MinimumParticipants uint32         `json:"minimum_participants_constraint"`
+	MaximumParticipants *uint32        `json:"maximum_participants_constraint"`
+	MinimumActive       uint32         `json:"minimum_active_participants_constraint"`
+	MaximumActive       *uint32        `json:"maximum_active_participants_constraint"`
+	Changes             []policyChange `json:"authorized_role_changes"`
+}
+
+// A policyChange is a pair of a role and those that it may be changed to, or the
+// draft's struct.
+type policyChange struct {
+	From    mimi.RoleIndex   `json:"from_role_index"`
+	Targets []mimi.RoleIndex `json:"target_role_indexes"`
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (c *policyChange) UnmarshalJSON(b []byte) error {
+	if len(b) == 0 || b[0] != '[' {
+		type plain policyChange
+		return json.Unmarshal(b, (*plain)(c))
+	}
+	var pair []json.RawMessage
+	if err := json.Unmarshal(b, &pair); err != nil {
+		return err
+	}
+	if len(pair) != 2 {
+		return fmt.Errorf("a role change of %d items, want a role and a list of roles", len(pair))
+	}
+	return errors.Join(json.Unmarshal(pair[0], &c.From), json.Unmarshal(pair[1], &c.Targets))
 }
 
 type policyEntry struct {
 	Claimset []struct {
-		CredentialType uint16 `json:"credential_type"`
-		ID             string `json:"id"`
-		IDHex          string `json:"id_hex"`
-		Value          string `json:"value"`
-		ValueHex       string `json:"value_hex"`
+		CredentialType policyCredentialType `json:"credential_type"`
+		ID             string               `json:"id"`
+		IDHex          string               `json:"id_hex"`
+		Value          string               `json:"value"`
+		ValueHex       string               `json:"value_hex"`
 	} `json:"claimset"`
 	Role mimi.RoleIndex `json:"role"`
 }
 
 // A policyCredential is what a verified credential says.
 type policyCredential struct {
-	Type uint16          `json:"type"`
-	JWT  json.RawMessage `json:"jwt"`
-	CWT  string          `json:"cwt"`
-	X509 string          `json:"x509"`
+	Type policyCredentialType `json:"type"`
+	JWT  json.RawMessage      `json:"jwt"`
+	CWT  string               `json:"cwt"`
+	X509 string               `json:"x509"`
+}
+
+// A policyCredentialType is a credential type by its number or a name of it.
+type policyCredentialType uint16
+
+var credentialTypes = map[string]policyCredentialType{
+	"basic": 1, "x509": 2, "multi": 3, "weak-multi": 4, "cwt": 5, "sd-cwt": 5, "jwt": 6, "sd-jwt": 6,
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (t *policyCredentialType) UnmarshalJSON(b []byte) error {
+	var s looseText
+	if err := s.UnmarshalJSON(b); err != nil {
+		return err
+	}
+	if known, ok := credentialTypes[strings.ReplaceAll(strings.ToLower(string(s)), "_", "-")]; ok {
+		*t = known
+		return nil
+	}
+	n, err := parseUint(string(s), 16)
+	*t = policyCredentialType(n)
+	return err
 }
 
 // A policyClient is the identity of a client.
@@ -142,7 +186,7 @@ func (r *policyRoom) values(roles *policy.RoleData) (map[policy.ComponentID][]by
 		if err != nil {
 			return nil, err
 		}
-		if values[id], err = hex.DecodeString(text); err != nil {
+		if values[id], err = looseOctets(text, -1); err != nil {
 			return nil, fmt.Errorf("component %s: %w", name, err)
 		}
 	}
@@ -159,12 +203,17 @@ func (b *policyBase) data() *policy.BaseRoomPolicy {
 	}
 }
 
+// componentID returns the component of a number or of a name.
 func componentID(name string) (policy.ComponentID, error) {
-	n, err := strconv.ParseUint(name, 0, 16)
-	if err != nil {
-		return 0, fmt.Errorf("component %q: %w", name, err)
+	if n, err := parseUint(name, 16); err == nil {
+		return policy.ComponentID(n), nil
 	}
-	return policy.ComponentID(n), nil
+	for id := policy.ComponentAppComponents; id < 0x0080; id++ {
+		if id.String() == strings.ToLower(name) {
+			return id, nil
+		}
+	}
+	return 0, fmt.Errorf("no component %q", name)
 }
 
 // readRoles reads the name of an example or a list of roles.
@@ -208,20 +257,16 @@ func (r *policyRole) role() (policy.Role, error) {
 		return role, err
 	}
 	for _, c := range r.Changes {
-		var change policy.SingleSourceRoleChangeTargets
-		if err := errors.Join(json.Unmarshal(c[0], &change.From), json.Unmarshal(c[1], &change.Targets)); err != nil {
-			return role, err
-		}
-		role.AuthorizedRoleChanges = append(role.AuthorizedRoleChanges, change)
+		role.AuthorizedRoleChanges = append(role.AuthorizedRoleChanges, policy.SingleSourceRoleChangeTargets{From: c.From, Targets: c.Targets})
 	}
 	return role, nil
 }
 
-func capabilities(names []string) (list []policy.Capability, _ error) {
+func capabilities(names []looseText) (list []policy.Capability, _ error) {
 	for _, name := range names {
-		c, ok := policy.ParseCapability(name)
+		c, ok := policy.ParseCapability(string(name))
 		if !ok {
-			n, err := strconv.ParseUint(name, 0, 16)
+			n, err := parseUint(string(name), 16)
 			if err != nil {
 				return nil, fmt.Errorf("no capability %q", name)
 			}
@@ -249,7 +294,7 @@ func preauthData(entries []policyEntry, roles *policy.RoleData) (*policy.PreAuth
 			if err != nil {
 				return nil, fmt.Errorf("preauth %d: %w", i, err)
 			}
-			entry.Claimset = append(entry.Claimset, policy.Claim{CredentialType: c.CredentialType, ID: id, Value: value})
+			entry.Claimset = append(entry.Claimset, policy.Claim{CredentialType: uint16(c.CredentialType), ID: id, Value: value})
 		}
 		data.PreauthorizedEntries = append(data.PreauthorizedEntries, entry)
 	}
@@ -260,21 +305,21 @@ func textOrHex(text, hexadecimal string) ([]byte, error) {
 	if hexadecimal == "" {
 		return []byte(text), nil
 	}
-	return hex.DecodeString(hexadecimal)
+	return looseOctets(hexadecimal, -1)
 }
 
 func (c *policyCredential) credential() (policy.Credential, error) {
 	switch {
 	case c.JWT != nil:
-		return policy.NewJWT(c.Type, "", c.JWT)
+		return policy.NewJWT(uint16(c.Type), "", c.JWT)
 	case c.CWT != "":
-		claims, err := hex.DecodeString(c.CWT)
+		claims, err := looseOctets(c.CWT, -1)
 		if err != nil {
 			return nil, err
 		}
-		return policy.NewCWT(c.Type, "", claims)
+		return policy.NewCWT(uint16(c.Type), "", claims)
 	case c.X509 != "":
-		der, err := hex.DecodeString(c.X509)
+		der, err := looseOctets(c.X509, -1)
 		if err != nil {
 			return nil, err
 		}

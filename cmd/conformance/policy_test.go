@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -102,5 +104,64 @@ func TestPolicyUsage(t *testing.T) {
 	status, lines := policyLines(t, filepath.Join(t.TempDir(), "none.json"))
 	if status != exitFailed || lines[0] != "0 passed, 1 failed, 0 skipped" {
 		t.Errorf("no file: status %d, %v", status, lines)
+	}
+}
+
+// The help names every row and every check that a verdict may have.
+func TestPolicyHelpIsWhole(t *testing.T) {
+	source, err := os.ReadFile("../../mimi/policy/refusal.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var text bytes.Buffer
+	if status := run([]string{"policy", "--help"}, nil, &text, &text); status != exitOK {
+		t.Fatalf("status %d", status)
+	}
+	names := regexp.MustCompile(`(Row|Check) = "([^"]+)"`).FindAllSubmatch(source, -1)
+	if len(names) < 50 {
+		t.Fatalf("%d rows and checks were found", len(names))
+	}
+	for _, m := range names {
+		if !regexp.MustCompile(`(?m)^(  |.{46})` + string(m[2]) + ` `).Match(text.Bytes()) {
+			t.Errorf("%s %q is not in the help", m[1], m[2])
+		}
+	}
+}
+
+// One case is read in every form that means the same.
+func TestPolicyForms(t *testing.T) {
+	room := func(roles, more string) string {
+		return `"room":{"uri":"mimi://a.example/r/x","roles":` + roles + more + `,"participants":[{"user":"mimi://a.example/u/ann","role":2,"clients":["mimi://a.example/d/ann/1"]}]}`
+	}
+	pairs := `[{"role_index":0,"role_name":"none"},{"role_index":2,"role_name":"user","role_capabilities":["canAddParticipant"],"authorized_role_changes":[[0,[2]]]}]`
+	structs := `[{"role_index":0,"role_name":"none"},{"role_index":2,"role_name":"user","role_capabilities":[0],"authorized_role_changes":[{"from_role_index":0,"target_role_indexes":[2]}]}]`
+	act := `"actions":[{"kind":"bundle","by":"mimi://a.example/d/ann/1","proposals":[{"type":"participants","add":[{"user":"mimi://b.example/u/bob","role":2}]}],"verdict":"valid","rows":[1]},
+		{"kind":"message","by":"mimi://a.example/u/ann","expect":"deny","row":13,"check":"capability"}]`
+	for name, text := range map[string]string{
+		"a case alone":     `{"id":7,` + room(pairs, "") + `,` + act + `}`,
+		"a list":           `[{"id":7,` + room(structs, "") + `,` + act + `}]`,
+		"a file":           `{"cases":[{"id":7,` + room(structs, `,"components":{"message_expiration_policy":"02"}`) + `,` + act + `}]}`,
+		"components":       `{"id":7,` + room(pairs, `,"components":{"0x0030":"0x02"}`) + `,` + act + `}`,
+		"unknown members":  `{"id":7,"comment":{},` + room(pairs, `,"note":[1]`) + `,` + act + `}`,
+		"lines of objects": `{"id":7,` + room(pairs, "") + `,` + act + `}` + "\n",
+	} {
+		status, lines := policyLines(t, "-v", writePolicy(t, text))
+		want := []string{
+			"7#0 accept/1",
+			"7#1 refuse/13/capability (policy: refused by row 13, check capability (canSendMessage): mimi://a.example/u/ann acts)",
+			"1 passed, 0 failed, 0 skipped",
+		}
+		if status != exitOK || !slices.Equal(lines, want) {
+			t.Errorf("%s: status %d\n%s", name, status, strings.Join(lines, "\n"))
+		}
+	}
+	one := `{"id":7,` + room(pairs, "") + `,` + act + `}`
+	if _, lines := policyLines(t, writePolicy(t, one+"\n"+one+"\n")); lines[len(lines)-1] != "2 passed, 0 failed, 0 skipped" {
+		t.Errorf("two lines: %v", lines)
+	}
+	for name, text := range map[string]string{"no case": `{"x":1}`, "an empty list": `[]`, "half a second": one + `{`, "text": `"x"`} {
+		if status, lines := policyLines(t, writePolicy(t, text)); status != exitFailed || lines[len(lines)-1] != "0 passed, 1 failed, 0 skipped" {
+			t.Errorf("%s: status %d, %v", name, status, lines)
+		}
 	}
 }
