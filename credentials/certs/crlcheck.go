@@ -78,6 +78,8 @@ func parseList(data []byte, issuer *x509.Certificate) (*CRL, error) {
 	if err := c.index(); err != nil {
 		return nil, err
 	}
+	// Of a long list the entries, and what they were read from, are let go.
+	c.list = &x509.RevocationList{Number: list.Number, ThisUpdate: list.ThisUpdate, NextUpdate: list.NextUpdate}
 	return c, nil
 }
 

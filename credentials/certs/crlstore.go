@@ -266,12 +266,30 @@ func (s *SQLStore) PutCRL(ctx context.Context, issuer KeyID, r *Reservation, der
 // CRL returns the last finished CRL of an issuer, full or delta, or
 // ErrNoIntent if there is none.
 func (s *SQLStore) CRL(ctx context.Context, issuer KeyID, delta bool) (der []byte, err error) {
-	err = s.db.Read(ctx, func(tx *sqldb.Tx) error {
-		return tx.QueryRow(ctx, `SELECT der FROM crl_list WHERE issuer = ? AND der IS NOT NULL AND (base > 0) = ? ORDER BY number DESC LIMIT 1`,
-			issuer[:], delta).Scan(&der)
+	c, err := s.LastCRL(ctx, issuer, delta)
+	if err != nil {
+		return nil, err
+	}
+	return c.DER, nil
+}
+
+// A StoredCRL is a CRL with its times, for who hands it on and need not read it.
+type StoredCRL struct {
+	DER                    []byte
+	ThisUpdate, NextUpdate time.Time
+}
+
+// LastCRL is CRL with the times.
+func (s *SQLStore) LastCRL(ctx context.Context, issuer KeyID, delta bool) (*StoredCRL, error) {
+	var c StoredCRL
+	var from, until int64
+	err := s.db.Read(ctx, func(tx *sqldb.Tx) error {
+		return tx.QueryRow(ctx, `SELECT der, this_update, next_update FROM crl_list WHERE issuer = ? AND der IS NOT NULL AND (base > 0) = ? ORDER BY number DESC LIMIT 1`,
+			issuer[:], delta).Scan(&c.DER, &from, &until)
 	})
 	if errors.Is(err, sql.ErrNoRows) {
 		err = ErrNoIntent
 	}
-	return der, err
+	c.ThisUpdate, c.NextUpdate = time.Unix(from, 0).UTC(), time.Unix(until, 0).UTC()
+	return &c, err
 }

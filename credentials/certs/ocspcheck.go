@@ -32,7 +32,7 @@ type OCSPCheck struct {
 	Delegate func(cert *x509.Certificate) error
 }
 
-// An OCSPResult is what an accepted answer says of its own life.
+// An OCSPResult is what an answer that can be used says of its own life.
 type OCSPResult struct {
 	ThisUpdate, NextUpdate time.Time // NextUpdate is never zero
 	HasNonce               bool      // it was made for this request
@@ -43,7 +43,8 @@ type OCSPResult struct {
 // revoked, suspended, nonce (another nonce than the one sent), or
 // status-unavailable for everything else, "unknown" included: an answer that
 // cannot be used never means good. An answer without the nonce is accepted on
-// its freshness unless RequireNonce is set.
+// its freshness unless RequireNonce is set. There is a result with revoked and
+// suspended too: whoever keeps answers has to know which of two is newer.
 func CheckOCSP(c OCSPCheck) (*OCSPResult, error) {
 	answer, err := parseOCSPResponse(c.Response)
 	if err != nil {
@@ -67,11 +68,12 @@ func CheckOCSP(c OCSPCheck) (*OCSPResult, error) {
 	if err := answer.checkNonce(c); err != nil {
 		return nil, err
 	}
+	r := &OCSPResult{ThisUpdate: answer.thisUpdate, NextUpdate: answer.nextUpdate, HasNonce: answer.nonce != nil}
 	switch answer.status {
 	case statusGood:
-		return &OCSPResult{ThisUpdate: answer.thisUpdate, NextUpdate: answer.nextUpdate, HasNonce: answer.nonce != nil}, nil
+		return r, nil
 	case statusRevoked:
-		return nil, answer.revocation.refusal("OCSP response", answer.id.serial)
+		return r, answer.revocation.refusal("OCSP response", answer.id.serial)
 	default:
 		return nil, unusable("OCSP response", "the responder does not know the certificate")
 	}

@@ -2,6 +2,7 @@ package certs
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
@@ -61,6 +62,15 @@ var linkAlgorithms = []x509.SignatureAlgorithm{
 	x509.ECDSAWithSHA256, x509.ECDSAWithSHA384, x509.ECDSAWithSHA512, x509.PureEd25519,
 	x509.SHA256WithRSA, x509.SHA384WithRSA, x509.SHA512WithRSA,
 	x509.SHA256WithRSAPSS, x509.SHA384WithRSAPSS, x509.SHA512WithRSAPSS,
+}
+
+// CheckAuthorityKey says why the key of a CA is not strong enough, or may cost too
+// much to verify with, or returns nil.
+func CheckAuthorityKey(pub crypto.PublicKey) error {
+	if reason := weakKey(pub); reason != "" {
+		return credentials.Errorf(credentials.CodeAlg, "certificates", "%s", reason)
+	}
+	return nil
 }
 
 // weakKey is rule 5: it says why a CA key is not strong enough, or may cost
@@ -174,12 +184,8 @@ func (v *Verifier) checkPath(path []*x509.Certificate, at time.Time) error {
 	if err := checkCAs(path); err != nil {
 		return err
 	}
-	for n, ca := range path[1:] {
-		for m, c := range path[:n+1] {
-			if err := checkConstraints(ca, c, m); err != nil {
-				return err
-			}
-		}
+	if err := CheckURIConstraints(path); err != nil {
+		return err
 	}
 	for n, c := range path {
 		if err := checkExtensions(c, n); err != nil {
@@ -226,6 +232,20 @@ func checkCAs(path []*x509.Certificate) error {
 }
 
 func hasPathLen(c *x509.Certificate) bool { return c.MaxPathLen > 0 || c.MaxPathLenZero }
+
+// CheckURIConstraints applies the URI name constraints of every CA of a path, from
+// the leaf to the anchor, to all below it, as RFC 5280 has them: package x509
+// takes a host for its subdomains too.
+func CheckURIConstraints(path []*x509.Certificate) error {
+	for n, ca := range path[1:] {
+		for m, c := range path[:n+1] {
+			if err := checkConstraints(ca, c, m); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
 
 // checkConstraints applies the URI constraints of ca to certificate n below it.
 // A self-issued intermediate is exempt (RFC 5280 section 6.1.3).

@@ -57,15 +57,11 @@ func (h *handler) mountCA(ca CA) error {
 }
 
 func readCRL(ctx context.Context, store *certs.SQLStore, id certs.KeyID, delta bool) (document, error) {
-	der, err := store.CRL(ctx, id, delta)
+	c, err := store.LastCRL(ctx, id, delta)
 	if err != nil {
 		return document{}, err
 	}
-	list, err := x509.ParseRevocationList(der)
-	if err != nil {
-		return document{}, fmt.Errorf("stored CRL: %w", err)
-	}
-	return document{der, typeCRL, list.ThisUpdate, list.NextUpdate}, nil
+	return document{c.DER, typeCRL, c.ThisUpdate, c.NextUpdate}, nil
 }
 
 func chainPEM(chain []*x509.Certificate) (text []byte) {

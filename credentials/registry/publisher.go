@@ -299,15 +299,11 @@ func (p *Publisher) lastRenewal(ctx context.Context, place string) (at time.Time
 // lastCRL returns when the stored CRL is to be signed again, the zero Time
 // without one.
 func (p *Publisher) lastCRL(ctx context.Context, ca *CA) time.Time {
-	der, err := p.Store.certs.CRL(ctx, ca.Issuer.ID(), false)
+	c, err := p.Store.certs.LastCRL(ctx, ca.Issuer.ID(), false)
 	if err != nil {
 		return time.Time{}
 	}
-	list, err := x509.ParseRevocationList(der)
-	if err != nil {
-		return time.Time{}
-	}
-	return halfway(list.ThisUpdate, list.NextUpdate)
+	return halfway(c.ThisUpdate, c.NextUpdate)
 }
 
 func (p *Publisher) lastList(ctx context.Context, l *statuslist.Publisher) time.Time {

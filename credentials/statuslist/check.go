@@ -153,7 +153,7 @@ func (c *Checker) mayFetch(ref Reference) error {
 	if err := ref.check(); err != nil {
 		return err
 	}
-	if !covered(ref.URI, c.Prefixes) {
+	if !Covered(ref.URI, c.Prefixes) {
 		return credentials.Errorf(credentials.CodeStatusURI, whereReference, "the issuer's configuration does not cover %q", ref.URI)
 	}
 	return nil

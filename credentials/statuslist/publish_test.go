@@ -255,6 +255,12 @@ func testPublicationNeverGoesBack(t *testing.T) {
 	if err := p.Store.Publish(ctx, p.URI, first, false); !errors.Is(err, statuslist.ErrSuperseded) {
 		t.Errorf("an earlier state was published: %v", err)
 	}
+	// Another node's clock is behind, and it has seen more: that is not said yet.
+	more := *must[*statuslist.Publication](t)(p.Store.Published(ctx, p.URI, time.Time{}))
+	more.Version, more.IssuedAt = more.Version+1, more.IssuedAt.Add(-time.Second)
+	if err := p.Store.Publish(ctx, p.URI, &more, false); !errors.Is(err, statuslist.ErrClock) {
+		t.Errorf("more was published, and earlier: %v", err)
+	}
 	now.add(-time.Minute)
 	if _, err := p.Publish(ctx); !errors.Is(err, statuslist.ErrClock) {
 		t.Errorf("published with a clock that went back: %v", err)

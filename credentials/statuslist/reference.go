@@ -94,9 +94,9 @@ func checkURI(s string) error {
 	return nil
 }
 
-// covered reports whether uri is one of the prefixes, or below one that ends in
-// a slash.
-func covered(uri string, prefixes []string) bool {
+// Covered reports whether uri is one of the prefixes, or below one that ends in
+// a slash. A path with a segment that leads upwards is below nothing.
+func Covered(uri string, prefixes []string) bool {
 	for _, p := range prefixes {
 		if uri == p {
 			return true

@@ -332,14 +332,8 @@ func (s *SQLStore) Publish(ctx context.Context, uri string, p *Publication, hist
 		if err != nil {
 			return err
 		}
-		var newer bool
-		err = t.tx.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM status_publication WHERE list = ? AND (version > ? OR iat > ?))`,
-			l.id, p.Version, p.IssuedAt.Unix()).Scan(&newer)
-		if err != nil {
+		if err := t.goesOn(ctx, l.id, p); err != nil {
 			return err
-		}
-		if newer {
-			return ErrSuperseded
 		}
 		if !history {
 			if _, err := t.tx.Exec(ctx, `DELETE FROM status_publication WHERE list = ?`, l.id); err != nil {
@@ -350,6 +344,25 @@ func (s *SQLStore) Publish(ctx context.Context, uri string, p *Publication, hist
 			l.id, p.Version, p.IssuedAt.Unix(), p.Expires.Unix(), p.JWT, p.CWT)
 		return err
 	})
+}
+
+// goesOn wants a publication to go back neither in content nor in time. One that
+// says more than what was issued after it is not superseded: it has to be signed
+// again, by a clock that is right.
+func (t Tx) goesOn(ctx context.Context, list int64, p *Publication) error {
+	var superseded, later bool
+	err := t.tx.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM status_publication WHERE list = ? AND (version > ? OR version = ? AND iat > ?)),
+		EXISTS (SELECT 1 FROM status_publication WHERE list = ? AND iat > ?)`,
+		list, p.Version, p.Version, p.IssuedAt.Unix(), list, p.IssuedAt.Unix()).Scan(&superseded, &later)
+	switch {
+	case err != nil:
+		return err
+	case superseded:
+		return ErrSuperseded
+	case later:
+		return ErrClock
+	}
+	return nil
 }
 
 // Published implements Store.

@@ -53,7 +53,8 @@ type Store interface {
 	Load(ctx context.Context, uri string) (*Snapshot, error)
 
 	// Publish keeps a publication, unless one of a later version or a later time
-	// of issue is there: then ErrSuperseded. If history is false, earlier ones
+	// of issue is there: then ErrSuperseded, or ErrClock if what was issued later
+	// says less. If history is false, earlier ones
 	// are forgotten.
 	Publish(ctx context.Context, uri string, p *Publication, history bool) error
 

@@ -3,7 +3,6 @@ package trust
 import (
 	"context"
 	"crypto"
-	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"net/url"
@@ -69,12 +68,17 @@ func (c *certifiedKeys) path(ders [][]byte) ([]*x509.Certificate, error) {
 		if err != nil {
 			return nil, credentials.Errorf(credentials.CodeMalformed, whereChain, "certificate %d: %w", n, err)
 		}
-		switch {
-		case n == 0:
+		if n == 0 {
 			leaf = cert
-		case c.pinned(cert):
+			continue
+		}
+		// Before anything is verified with it: whoever sends it has chosen it.
+		if err := certs.CheckAuthorityKey(cert.PublicKey); err != nil {
+			return nil, err
+		}
+		if c.pinned(cert) {
 			roots.AddCert(cert)
-		default:
+		} else {
 			inner.AddCert(cert)
 		}
 	}
@@ -99,10 +103,13 @@ func (c *certifiedKeys) verify(leaf *x509.Certificate, roots, inner *x509.CertPo
 	if err != nil {
 		return nil, credentials.Errorf(credentials.CodeChain, whereChain, "they lead to no anchor of issuer %q: %w", c.issuer.Name, err)
 	}
-	for _, cert := range paths[0] {
-		if k, ok := cert.PublicKey.(*rsa.PublicKey); ok && k.N.BitLen() < 2048 {
-			return nil, credentials.Errorf(credentials.CodeAlg, whereChain, "an RSA key of %d bits", k.N.BitLen())
+	for _, cert := range paths[0][1:] {
+		if err := certs.CheckAuthorityKey(cert.PublicKey); err != nil {
+			return nil, err
 		}
+	}
+	if err := certs.CheckURIConstraints(paths[0]); err != nil {
+		return nil, err
 	}
 	if leaf.KeyUsage != 0 && leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0 || leaf.IsCA {
 		return nil, credentials.Errorf(credentials.CodeKeyUsage, whereChain, "the first is not for digital signatures")

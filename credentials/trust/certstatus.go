@@ -20,6 +20,7 @@ const (
 	typeOCSPResponse = "application/ocsp-response"
 	typeCRL          = "application/pkix-crl"
 	fileAge          = time.Minute // after which a CRL file is read again
+	memoryOfCRL      = 4           // times what an entry takes in DER
 )
 
 // chainStatus asks for every certificate below the anchor: the revocation of a
@@ -112,10 +113,13 @@ func (i *Issuer) urls(configured, named []string) []string {
 	return urls
 }
 
-// keyID names a CA in the names of documents.
-func keyID(ca *x509.Certificate) string {
-	sum := sha256.Sum256(ca.RawSubjectPublicKeyInfo)
-	return hex.EncodeToString(sum[:8])
+// caID names a CA in the names of documents: by its name and its key, since one
+// key may serve two CAs, whose serial numbers have nothing to do with each other.
+func caID(ca *x509.Certificate) string {
+	h := sha256.New()
+	h.Write(ca.RawSubject)
+	h.Write(ca.RawSubjectPublicKeyInfo)
+	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 
 // A crl is a verified CRL.
@@ -157,7 +161,7 @@ func (s *Snapshot) crlDocument(i *Issuer, kind, u string, ca *x509.Certificate, 
 		u = filepath.Join(i.dir, u)
 	}
 	return &document{
-		kind: kind + keyID(ca), uri: u, owner: i.Name, accept: []string{typeCRL}, limit: certs.MaxCRL, plain: true, client: i.client,
+		kind: kind + caID(ca), uri: u, owner: i.Name, accept: []string{typeCRL}, limit: certs.MaxCRL, plain: true, client: i.client,
 		read: func(_ context.Context, in input) (reading, error) {
 			prev, _ := in.prev.(crl)
 			list, err := parse(in.body, ca, prev.list)
@@ -165,6 +169,7 @@ func (s *Snapshot) crlDocument(i *Issuer, kind, u string, ca *x509.Certificate, 
 				return reading{}, err
 			}
 			r := crl{list}.life(in.fetched)
+			r.octets = memoryOfCRL * len(in.body)
 			if isFile {
 				r.refresh = earlier(r.refresh, in.fetched.Add(fileAge))
 			}
@@ -238,7 +243,7 @@ func (a ocspAnswer) judge(*x509.Certificate, time.Time, time.Duration) error { r
 func (s *Snapshot) ocsps(i *Issuer, cert, ca *x509.Certificate) (docs []*document) {
 	for _, u := range i.urls(i.config.Revocation.OCSP, cert.OCSPServer) {
 		docs = append(docs, &document{
-			kind: "ocsp " + keyID(ca) + " " + cert.SerialNumber.Text(16), uri: u, owner: i.Name, accept: []string{typeOCSPResponse}, limit: certs.MaxOCSPResponse, plain: true, client: i.client,
+			kind: "ocsp " + caID(ca) + " " + cert.SerialNumber.Text(16), uri: u, owner: i.Name, accept: []string{typeOCSPResponse}, limit: certs.MaxOCSPResponse, plain: true, client: i.client,
 			ask:     func() ([]byte, func([]byte) error, error) { return s.askOCSP(cert, ca) },
 			read:    func(ctx context.Context, in input) (reading, error) { return s.readOCSP(ctx, i, cert, ca, in) },
 			changed: func(_, _ any) { s.list.watch.wake() },
@@ -287,15 +292,17 @@ func (s *Snapshot) delegate(ctx context.Context, i *Issuer, ca *x509.Certificate
 func (s *Snapshot) readOCSP(ctx context.Context, i *Issuer, cert, ca *x509.Certificate, in input) (reading, error) {
 	now := s.list.opts.Now()
 	got, err := certs.CheckOCSP(certs.OCSPCheck{Response: in.body, Certificate: cert, Issuer: ca, At: now, Skew: s.Skew(), Delegate: s.delegate(ctx, i, ca, now)})
-	a := ocspAnswer{err: err, produced: in.fetched, next: in.fetched.Add(minAge)}
-	switch standingOf(err) {
-	case Good:
-		a.produced, a.next = got.ThisUpdate, got.NextUpdate
-	case Suspended, Revoked:
-	default:
+	standing := standingOf(err)
+	if standing != Good && standing != Suspended && standing != Revoked {
 		return reading{}, err
 	}
-	if prev, ok := in.prev.(ocspAnswer); ok && a.err == nil && a.produced.Before(prev.produced) && prev.err == nil {
+	a := ocspAnswer{err: err, produced: got.ThisUpdate, next: got.NextUpdate}
+	if err != nil {
+		a.next = in.fetched.Add(minAge) // it is asked again soon whether a hold is over
+	}
+	// A hold ends by a newer answer only. Answers come over plain http, where
+	// anybody may repeat one of before it.
+	if prev, ok := in.prev.(ocspAnswer); ok && standing != Revoked && a.produced.Before(prev.produced) {
 		return reading{}, credentials.Errorf(credentials.CodeStatusUnavailable, "OCSP response", "it is older than the one at hand")
 	}
 	at := a.produced.Add(a.next.Sub(a.produced) * 4 / 5)

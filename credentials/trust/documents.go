@@ -19,6 +19,7 @@ const (
 	defaultAge   = time.Hour
 	retryFirst   = 30 * time.Second // after a failure; doubled up to minAge
 	maxDocuments = 4096             // kept in memory
+	maxOctets    = 512 << 20        // that they take in memory, about
 )
 
 // A document is something that is fetched and kept: what it is, where it is,
@@ -58,15 +59,19 @@ type reading struct {
 	refresh time.Time // when it should be fetched anew
 	until   time.Time // when it ceases to be good, but for what staleness is allowed
 	hard    time.Time // when it may not be used however stale is allowed; zero is never
+	octets  int       // that the value takes in memory, about; 0 is as many as came
 }
 
 // A held is a document in memory.
 type held struct {
 	flight chan struct{} // holds a token while somebody fetches
+	owner  string        // the issuer entry for which it is fetched
+	octets int           // that it takes in memory; guarded by documents.mu
 
 	mu       sync.Mutex // guards the fields below
 	have     bool
 	reading  reading
+	taken    time.Time // when it was fetched
 	etag     string
 	loaded   bool      // the database was asked
 	doc      *document // as it was last asked for
@@ -83,34 +88,62 @@ type documents struct {
 	now   func() time.Time
 	rand  func() float64
 
-	mu  sync.Mutex // guards all
-	all map[string]*held
+	most int // octets
+
+	mu     sync.Mutex // guards what follows, and the octets of each
+	all    map[string]*held
+	octets int // of all
 }
 
 func newDocuments(o Options) *documents {
-	d := &documents{store: store{o.DB}, now: o.Now, rand: o.Rand, all: map[string]*held{}}
+	d := &documents{store: store{o.DB}, now: o.Now, rand: o.Rand, most: maxOctets, all: map[string]*held{}}
 	if d.rand == nil {
 		d.rand = rand.Float64
 	}
 	return d
 }
 
-func (d *documents) held(id string) *held {
+func (d *documents) held(doc *document) *held {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	id := doc.id()
 	h := d.all[id]
 	if h != nil {
 		return h
 	}
-	for other := range d.all { // any one; those in use stay alive
-		if len(d.all) < maxDocuments {
-			break
-		}
-		delete(d.all, other)
-	}
-	h = &held{flight: make(chan struct{}, 1)}
+	h = &held{flight: make(chan struct{}, 1), owner: doc.owner}
 	d.all[id] = h
+	d.makeRoom(h)
 	return h
+}
+
+// weigh notes how much memory a document takes.
+func (d *documents) weigh(h *held, id string, octets int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.all[id] != h {
+		return // forgotten meanwhile
+	}
+	d.octets += octets - h.octets
+	h.octets = octets
+	d.makeRoom(h)
+}
+
+// makeRoom forgets any other documents while there are too many, those of the same
+// issuer entry first: one issuer does not crowd out the rest. Those in use stay
+// alive. The caller holds mu.
+func (d *documents) makeRoom(keep *held) {
+	for _, owned := range []bool{true, false} {
+		for id, h := range d.all {
+			if len(d.all) <= maxDocuments && d.octets <= d.most {
+				return
+			}
+			if h != keep && (!owned || h.owner == keep.owner) {
+				delete(d.all, id)
+				d.octets -= h.octets
+			}
+		}
+	}
 }
 
 // A mood is how eager a caller is.
@@ -126,7 +159,7 @@ const (
 // get returns a document, fetched if that is due. stale says that it could not
 // be fetched anew and is older than it should be, by at most maxStale.
 func (d *documents) get(ctx context.Context, doc *document, maxStale time.Duration, m mood) (r reading, stale bool, err error) {
-	h := d.held(doc.id())
+	h := d.held(doc)
 	if m != ahead {
 		h.remember(doc, d.now())
 	}
@@ -146,7 +179,7 @@ func (d *documents) get(ctx context.Context, doc *document, maxStale time.Durati
 
 // last returns what a document said last, however old that is, or nil.
 func (d *documents) last(doc *document) any {
-	h := d.held(doc.id())
+	h := d.held(doc)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if !h.have {
@@ -188,12 +221,13 @@ func (d *documents) fly(ctx context.Context, doc *document, h *held, maxStale ti
 func (h *held) ready(now time.Time, maxStale time.Duration, final bool) (r reading, stale bool, err error, ok bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	behind := h.behind(now)
 	switch {
-	case h.have && now.Before(h.reading.refresh):
+	case h.have && !behind && now.Before(h.reading.refresh):
 		return h.reading, false, nil, true
-	case !final && !now.Before(h.retry):
+	case !final && !h.waits(now):
 		return reading{}, false, nil, false
-	case h.have && now.Before(h.reading.until):
+	case h.have && !behind && now.Before(h.reading.until):
 		return h.reading, false, nil, true
 	case h.have && now.Before(h.reading.until.Add(maxStale)) && (h.reading.hard.IsZero() || now.Before(h.reading.hard)):
 		return h.reading, true, h.failed, true
@@ -201,6 +235,18 @@ func (h *held) ready(now time.Time, maxStale time.Duration, final bool) (r readi
 		return reading{}, false, h.failed, true
 	}
 	return reading{}, false, errNotAtHand, final
+}
+
+func (r reading) weight(k *kept) int { return max(r.octets, len(k.body)) }
+
+// behind reports whether the clock has gone back behind the last fetch. How old
+// that is, is then not known: it is fetched anew, and is stale where that fails.
+// The caller holds mu.
+func (h *held) behind(now time.Time) bool { return h.have && now.Add(minAge).Before(h.taken) }
+
+// waits reports whether a fetch has failed a short time ago. The caller holds mu.
+func (h *held) waits(now time.Time) bool {
+	return now.Before(h.retry) && h.retry.Sub(now) <= minAge
 }
 
 func (h *held) wasLoaded() bool {
@@ -243,7 +289,8 @@ func (d *documents) load(ctx context.Context, doc *document, h *held) error {
 	if k != nil {
 		// What no longer verifies is not used, and is fetched anew.
 		if r, err := doc.read(ctx, input{k.mediaType, k.body, k.fetched, k.maxAge, nil}); err == nil {
-			h.take(r, k.etag)
+			h.take(r, k.etag, k.fetched)
+			d.weigh(h, doc.id(), r.weight(k))
 		}
 	}
 	h.mu.Lock()
@@ -252,10 +299,10 @@ func (d *documents) load(ctx context.Context, doc *document, h *held) error {
 	return nil
 }
 
-func (h *held) take(r reading, etag string) {
+func (h *held) take(r reading, etag string, fetched time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.have, h.reading, h.etag = true, r, etag
+	h.have, h.reading, h.etag, h.taken = true, r, etag, fetched
 }
 
 // fetch gets a document anew. What it replaces stays if that fails.
@@ -285,7 +332,8 @@ func (d *documents) fetch(ctx context.Context, doc *document, h *held, now time.
 		return err
 	}
 	r.refresh = d.spread(now, r)
-	h.take(r, k.etag)
+	h.take(r, k.etag, now)
+	d.weigh(h, doc.id(), r.weight(k))
 	if had && doc.changed != nil {
 		doc.changed(prev, r.value)
 	}
@@ -325,7 +373,7 @@ func (d *documents) unchanged(h *held, k *kept) error {
 	}
 	r := same.renew(prev, k.fetched, k.maxAge)
 	r.refresh = d.spread(k.fetched, r)
-	h.take(r, etag)
+	h.take(r, etag, k.fetched)
 	return nil
 }
 
@@ -401,7 +449,14 @@ func (h *held) dueAt(now time.Time) (*document, time.Time) {
 	if !h.have && h.failed == nil || now.Sub(h.wanted) > keepFor {
 		return nil, time.Time{}
 	}
-	return h.doc, later(h.reading.refresh, h.retry)
+	at := h.reading.refresh
+	if h.behind(now) {
+		at = now
+	}
+	if h.waits(now) {
+		at = later(at, h.retry)
+	}
+	return h.doc, at
 }
 
 // of returns the documents that were fetched for an issuer entry.

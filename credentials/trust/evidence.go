@@ -40,6 +40,7 @@ type Evidence struct {
 	signers []*x509.Certificate // that certify the key of a token's issuer
 	status  []byte              // status claim, in JSON or CBOR
 	life    time.Duration       // for which it was issued
+	ends    time.Time           // when it ends by itself, whatever its key binding says
 }
 
 // ID names the credential among all: revocations are kept under it.
@@ -50,7 +51,7 @@ func (e *Evidence) Lifetime() time.Duration { return e.life }
 
 // lifetime notes for how long a token was issued; its key binding may be
 // shorter, and says nothing of that.
-func (e *Evidence) lifetime(from, until time.Time) { e.life = until.Sub(from) }
+func (e *Evidence) lifetime(from, until time.Time) { e.life, e.ends = until.Sub(from), until }
 
 // A CertificateCheck is one chain to be judged.
 type CertificateCheck struct {

@@ -23,3 +23,6 @@ func openWith(path string, opts Options, change func(*safehttp.Config)) (*List, 
 	l := &List{path: path, opts: opts, docs: newDocuments(opts), forTests: change}
 	return l, l.Reload()
 }
+
+// SetMemory changes how many octets of documents are kept in memory.
+func (l *List) SetMemory(octets int) { l.docs.most = octets }

@@ -171,7 +171,7 @@ func (f *fetchedKeys) mayRetry() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := f.list.opts.Now()
-	if !f.missed.IsZero() && now.Sub(f.missed) < unknownKidInterval {
+	if since := now.Sub(f.missed); !f.missed.IsZero() && since >= 0 && since < unknownKidInterval {
 		return false
 	}
 	f.missed = now

@@ -144,15 +144,29 @@ func (r *refreshErrors) first() error {
 	return nil
 }
 
+// fetchAhead fetches several at a time, so that one server that does not answer
+// does not keep the others' revocations from being learned of.
+func (l *List) fetchAhead(ctx context.Context, docs []*document) {
+	const atOnce = 8
+	var all sync.WaitGroup
+	places := make(chan struct{}, atOnce)
+	for _, doc := range docs {
+		places <- struct{}{}
+		all.Go(func() {
+			defer func() { <-places }()
+			l.docs.get(ctx, doc, 0, ahead) // a failure is kept with the document
+		})
+	}
+	all.Wait()
+}
+
 // Run fetches what is due until ctx ends, so that nobody waits for it and what
 // was revoked is learned of within the time that its issuer states.
 func (l *List) Run(ctx context.Context) error {
 	const atMost, atLeast = time.Minute, time.Second
 	for {
 		docs, next := l.docs.due(l.opts.Now())
-		for _, doc := range docs {
-			l.docs.get(ctx, doc, 0, ahead) // a failure is kept with the document
-		}
+		l.fetchAhead(ctx, docs)
 		wait := atMost
 		if !next.IsZero() {
 			wait = min(max(next.Sub(l.opts.Now()), atLeast), atMost)

@@ -160,6 +160,8 @@ func TestStatusListTroubles(t *testing.T) {
 			"another host":   {"status_list": object{"idx": 1, "uri": "https://evil.example/status/1"}},
 			"another path":   {"status_list": object{"idx": 1, "uri": s.URL + "/other/1"}},
 			"prefix escaped": {"status_list": object{"idx": 1, "uri": s.URL + "/statusx"}},
+			"upwards":        {"status_list": object{"idx": 1, "uri": s.URL + "/status/../other/1"}},
+			"upwards hidden": {"status_list": object{"idx": 1, "uri": s.URL + "/status/%2e%2e/other/1"}},
 		} {
 			s.i.status = claim
 			wantStatus(t, name, l, evidence(), ck.now(), trust.Invalid, credentials.CodeStatusURI)

@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/privyseal/privyseal/credentials"
@@ -78,14 +77,12 @@ func (s *Snapshot) bySigner(ctx context.Context, st Status, signer *Issuer, t *s
 // coversStatus reports whether a list is fetched for an issuer. A prefix that
 // does not end in a slash is a whole URI.
 func (i *Issuer) coversStatus(uri string) bool {
-	return slices.ContainsFunc(i.config.Revocation.StatusPrefixes, func(p string) bool {
-		return uri == p || strings.HasSuffix(p, "/") && strings.HasPrefix(uri, p)
-	})
+	return statuslist.Covered(uri, i.config.Revocation.StatusPrefixes)
 }
 
 // A statusTable is a verified list.
 type statusTable struct {
-	token   *statuslist.Token
+	token   *statuslist.Token // without the list
 	list    *statuslist.List
 	signers []*x509.Certificate // that certify its key, up to the anchor; nil if none do
 	ends    time.Time           // when the first of them does
@@ -99,17 +96,19 @@ func (t *statusTable) renew(_ reading, fetched time.Time, _ time.Duration) readi
 
 func (t *statusTable) life(fetched time.Time) reading {
 	end := earlier(t.token.Expires, t.ends)
-	r := reading{value: t, hard: end}
+	r := reading{value: t, hard: end, octets: len(t.list.Octets())}
 	switch ttl := t.token.TTL; {
 	case ttl > 0:
 		r.refresh = fetched.Add(min(max(ttl, minTTL), maxAge))
 	case !t.token.Expires.IsZero():
-		r.refresh = t.token.Expires
+		// It may be used until exp, and is asked for again before: a revocation
+		// would else be learned of no sooner.
+		r.refresh, r.until = fetched.Add(maxAge), end
 	default:
 		r.refresh = fetched.Add(defaultAge)
 	}
 	r.refresh = earlier(r.refresh, end)
-	r.until = r.refresh
+	r.until = later(r.refresh, r.until)
 	return r
 }
 
@@ -157,6 +156,7 @@ func (s *Snapshot) statusList(i *Issuer, uri string) *document {
 			if prev, ok := in.prev.(*statusTable); ok && token.IssuedAt.Before(prev.token.IssuedAt) {
 				return reading{}, credentials.Errorf(credentials.CodeStatusUnavailable, "status", "the list is older than the one at hand; a revocation does not go back")
 			}
+			token.Compressed = nil // list has it
 			return (&statusTable{token, list, keys.found.chain, keys.found.notAfter}).life(in.fetched), nil
 		},
 		changed: func(_, _ any) { s.list.watch.wake() },

@@ -69,7 +69,7 @@ func (s store) revoke(ctx context.Context, e *Evidence, detail string, now time.
 	if s.db == nil {
 		return nil
 	}
-	id, forget := e.id, e.NotAfter.Add(30*24*time.Hour)
+	id, forget := e.id, e.ends.Add(30*24*time.Hour) // a later key binding lives as long as the credential
 	return s.db.Write(ctx, func(tx *sqldb.Tx) error {
 		if _, err := tx.Exec(ctx, `DELETE FROM trust_revoked WHERE forget < ?`, now.UnixMicro()); err != nil {
 			return err

@@ -89,6 +89,9 @@ func (s *Snapshot) SDJWT(ctx context.Context, c TokenCheck) (*Evidence, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := i.checkVCT(got); err != nil {
+		return nil, err
+	}
 	e := &Evidence{
 		Issuer: i, SDJWT: got, id: tokenID(TypeSDJWT, signed), signers: keys.found.chain, KeysUntil: keys.found.until,
 		NotBefore: later(later(later(got.NotBefore, got.IssuedAt), got.KeyBinding.IssuedAt), keys.found.notBefore),
@@ -138,6 +141,16 @@ func (i *Issuer) jwtPolicy(typ string, audiences []string, limits sdjwt.Limits) 
 		}
 	}
 	return p
+}
+
+// checkVCT wants one of the types of credential that the entry lists, if it lists
+// any, also of a JWT that is no SD-JWT VC: its typ would else be the way round.
+func (i *Issuer) checkVCT(v *sdjwt.Verified) error {
+	vct, _ := v.Claims.Text("vct")
+	if i.config.VCT == nil || slices.ContainsFunc(i.config.VCT, func(k ClaimKey) bool { return k.Text == vct }) {
+		return nil
+	}
+	return credentials.Errorf(credentials.CodePolicy, "payload.vct", "%.200q is not one that issuer %q is configured for", vct, i.Name)
 }
 
 func (i *Issuer) jwtTypes() []string {
