@@ -39,11 +39,11 @@ const (
 const (
 	MaxRequest         = 8 << 20   // octets of any request
 	MaxMessage         = 256 << 10 // octets of a SubmitMessageRequest, unless the provider allows less
-	MaxResponse        = 64 << 20  // octets of any response but an event stream
+	MaxResponse        = 80 << 20  // octets of any response but an event stream
 	MaxKeyPackages     = 100       // in one upload
 	MaxStoredPackages  = 500       // of one client, without the last resort
 	MaxRoomsListed     = 10_000    // in a RoomList
-	MaxEvent           = 16 << 20  // octets of one event
+	MaxEvent           = 65 << 20  // octets of one event: any that a provider takes from a hub
 	MaxInvitation      = 256       // octets of an invitation
 	MaxJoiningCode     = 64        // octets of a join code
 	MaxAbuseVerdicts   = 64        // in an answer, as messages in a report

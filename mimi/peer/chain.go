@@ -26,8 +26,9 @@ type Chains struct {
 	roots func() *x509.CertPool
 	now   func() time.Time
 
-	mu    sync.Mutex // guards until
-	until map[[sha256.Size]byte]time.Time
+	mu      sync.Mutex // guards what follows
+	until   map[[sha256.Size]byte]time.Time
+	forgets int // how often Forget was called
 }
 
 // NewChains returns a verifier on roots, which may change from call to call.
@@ -39,7 +40,7 @@ func NewChains(roots func() *x509.CertPool) *Chains {
 func (c *Chains) verify(chain []*x509.Certificate) error {
 	now, key := c.now(), sha256.Sum256(chain[0].Raw)
 	c.mu.Lock()
-	until := c.until[key]
+	until, forgets := c.until[key], c.forgets
 	c.mu.Unlock()
 	if now.Before(until) {
 		return nil
@@ -47,17 +48,21 @@ func (c *Chains) verify(chain []*x509.Certificate) error {
 	if err := verifyChain(chain, c.roots(), now); err != nil {
 		return err
 	}
-	c.remember(key, now, chain[0].NotAfter)
+	c.remember(key, now, chain[0].NotAfter, forgets)
 	return nil
 }
 
-func (c *Chains) remember(key [sha256.Size]byte, now, notAfter time.Time) {
+// remember notes a chain, unless the roots may have changed since it was verified.
+func (c *Chains) remember(key [sha256.Size]byte, now, notAfter time.Time, forgets int) {
 	until := now.Add(chainMemory)
 	if notAfter.Before(until) {
 		until = notAfter
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.forgets != forgets {
+		return
+	}
 	if len(c.until) >= maxChains {
 		clear(c.until)
 	}
@@ -69,6 +74,7 @@ func (c *Chains) Forget() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	clear(c.until)
+	c.forgets++
 }
 
 // verifyChain takes certificates for servers as well as for clients, since the

@@ -228,14 +228,25 @@ func (c *Client) Open(ctx context.Context, call Call) (*http.Response, error) {
 		leave()
 		return nil, err
 	}
-	resp.Body = &body{resp.Body, sync.OnceFunc(func() { cancel(); leave() })}
+	resp.Body = &body{resp.Body, ctx, sync.OnceFunc(func() { cancel(); leave() })}
 	return resp, nil
 }
 
 // body gives the slot back when it is closed.
 type body struct {
 	io.ReadCloser
+	ctx   context.Context
 	leave func()
+}
+
+// Read implements io.Reader. A server that hears our hanging up may end its answer
+// in order: an end after our time is none.
+func (b *body) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err == io.EOF && b.ctx.Err() != nil {
+		err = b.ctx.Err()
+	}
+	return n, err
 }
 
 func (b *body) Close() error {

@@ -27,7 +27,8 @@ const (
 
 // Bounds on what one call carries.
 const (
-	MaxBody      = 16 << 20 // octets of the largest request: an update with its ratchet tree
+	MaxBody      = 16 << 20 // octets of the largest request that a client has made
+	maxTreeBody  = 64 << 20 // of what a hub sends with the ratchet tree of a large room
 	maxSmallBody = 256 << 10
 	maxDirectory = 64 << 10 // octets of a directory
 	maxVariable  = 4096     // octets of a template's value before expansion
@@ -43,15 +44,16 @@ type trait struct {
 	timeout   time.Duration
 }
 
-// MaxNotify is the most octets in one call of notify.
-const MaxNotify = MaxBody
+// MaxNotify is the most octets in one call of notify. A Welcome with the tree of
+// a room of tens of thousands of clients fits.
+const MaxNotify = maxTreeBody
 
 var traits = map[Endpoint]trait{
 	KeyMaterial:     {http.MethodPost, []string{"targetUser"}, http.StatusOK, maxSmallBody, 8 << 20, 30 * time.Second},
 	Update:          {http.MethodPost, []string{"roomId"}, http.StatusOK, MaxBody, maxSmallBody, 60 * time.Second},
 	Notify:          {http.MethodPost, []string{"roomId"}, http.StatusCreated, MaxNotify, maxSmallBody, 60 * time.Second},
 	SubmitMessage:   {http.MethodPost, []string{"roomId"}, http.StatusOK, 1 << 20, maxSmallBody, 30 * time.Second},
-	GroupInfo:       {http.MethodPost, []string{"roomId"}, http.StatusOK, maxSmallBody, MaxBody, 60 * time.Second},
+	GroupInfo:       {http.MethodPost, []string{"roomId"}, http.StatusOK, maxSmallBody, maxTreeBody, 60 * time.Second},
 	RequestConsent:  {http.MethodPost, []string{"targetDomain", "targetUser"}, http.StatusCreated, maxSmallBody, maxSmallBody, 30 * time.Second},
 	UpdateConsent:   {http.MethodPost, []string{"requesterDomain", "requesterUser"}, http.StatusCreated, 4 << 20, maxSmallBody, 30 * time.Second},
 	IdentifierQuery: {http.MethodPost, []string{"domain"}, http.StatusOK, maxSmallBody, 4 << 20, 30 * time.Second},

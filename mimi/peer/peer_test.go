@@ -463,3 +463,97 @@ func TestServerBoundsOnePeer(t *testing.T) {
 		t.Errorf("after the others have ended: %v", err)
 	}
 }
+
+// A directory that leads to an address leads nowhere: no certificate proves the
+// host, and the provider's name alone is not enough.
+func TestDirectoryToAnAddress(t *testing.T) {
+	n := peertest.New(t)
+	hits := 0
+	stranger(t, n, `{"update":"https://127.0.0.1/x/{roomId}"}`, func(http.ResponseWriter, *http.Request) { hits++ }, "a.example", "127.0.0.1")
+	_, err := n.Client(t, "b.example").Do(t.Context(), "a.example", peer.Update, room, nil)
+	if u := new(peer.UnreachableError); !errors.As(err, &u) || hits > 0 {
+		t.Errorf("%v, %d calls", err, hits)
+	}
+}
+
+// Host is compared in any case (RFC 9110 section 4.2.3).
+func TestHostInAnyCase(t *testing.T) {
+	n := peertest.New(t)
+	newServer(t, n, nil).Handle(peer.Update, echo)
+	cert := n.Certificate(t, "b.example")
+	req, err := http.NewRequest("POST", "https://mimi.a.example/v1/update/mimi%3A%2F%2Fa.example%2Fr%2Fclubhouse", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Host = "MIMI.A.Example"
+	req.Header.Set("From", "mimi@b.example")
+	resp, err := rawClient(n, &cert).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp.Body.Close(); resp.StatusCode != 200 {
+		t.Errorf("status %d", resp.StatusCode)
+	}
+}
+
+// The octets of one peer's bodies that are in memory are bounded, and not those
+// of another by it.
+func TestBodiesOfOnePeerAreBounded(t *testing.T) {
+	n := peertest.New(t)
+	s := newServer(t, n, nil)
+	entered, release := make(chan bool, 8), make(chan bool)
+	s.Handle(peer.Notify, func(context.Context, *peer.Request) ([]byte, error) { return nil, nil })
+	s.Handle(peer.Update, func(context.Context, *peer.Request) ([]byte, error) {
+		entered <- true
+		<-release
+		return nil, nil
+	})
+	b, c := n.Certificate(t, "b.example"), n.Certificate(t, "c.example")
+	post := func(cert *tls.Certificate, domain, endpoint string, body io.Reader, length int64) (int, error) {
+		req, err := http.NewRequest("POST", "https://mimi.a.example/v1/"+endpoint+"/mimi%3A%2F%2Fa.example%2Fr%2Fclubhouse", body)
+		if err != nil {
+			return 0, err
+		}
+		req.ContentLength = length
+		req.Header.Set("From", "mimi@"+domain)
+		resp, err := rawClient(n, cert).Do(req)
+		if err != nil {
+			return 0, err
+		}
+		defer resp.Body.Close()
+		return resp.StatusCode, nil
+	}
+	var wg sync.WaitGroup
+	for range 2 { // of unknown length, and so of the most that they may be
+		wg.Go(func() { post(&b, "b.example", "update", io.MultiReader(strings.NewReader("x")), -1) })
+		<-entered
+	}
+	slow, begin := io.Pipe()
+	wg.Go(func() { post(&b, "b.example", "notify", slow, 64<<20) })
+	begin.Write(make([]byte, 4<<20)) // more than fits on the way: it is being read
+	if status, err := post(&b, "b.example", "notify", io.LimitReader(zeros{}, 64<<20), 64<<20); err != nil || status != 429 {
+		t.Errorf("beyond the bound: status %d, %v", status, err)
+	}
+	if status, err := post(&c, "c.example", "notify", strings.NewReader("x"), 1); err != nil || status != 201 {
+		t.Errorf("another peer: %d, %v", status, err)
+	}
+	begin.CloseWithError(io.ErrUnexpectedEOF)
+	close(release)
+	wg.Wait()
+	if status, err := post(&b, "b.example", "notify", strings.NewReader("x"), 1); err != nil || status != 201 {
+		t.Errorf("after the others have ended: %d, %v", status, err)
+	}
+}
+
+// An answer that ends when our time is over is not whole, however well it ends.
+func TestEndAfterOurTime(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	b := peer.Body(ctx, io.NopCloser(strings.NewReader("half")))
+	if got, err := io.ReadAll(peer.Body(t.Context(), io.NopCloser(strings.NewReader("whole")))); err != nil || string(got) != "whole" {
+		t.Errorf("%q, %v", got, err)
+	}
+	cancel()
+	if _, err := io.ReadAll(b); !errors.Is(err, context.Canceled) {
+		t.Errorf("read to a good end: %v", err)
+	}
+}

@@ -26,6 +26,13 @@ const directoryAge = time.Hour
 // publicTime bounds a call of a public path.
 const publicTime = 30 * time.Second
 
+// Octets of bodies that are in memory at one time: of all calls, and of those of
+// one peer.
+const (
+	maxBodies     = 1 << 30
+	maxPeerBodies = 128 << 20
+)
+
 // A Request is a call of an authenticated peer.
 type Request struct {
 	Peer     Peer
@@ -61,8 +68,8 @@ type StreamHandler func(w http.ResponseWriter, r *Request) error
 
 // ServerConfig is what a Server needs.
 type ServerConfig struct {
-	// Hosts gives the provider's domain for each name in Host, without port,
-	// that we serve. The domain itself must be among them.
+	// Hosts gives the provider's domain for each name in Host, without port and
+	// in lower case, that we serve. The domain itself must be among them.
 	Hosts map[string]string
 	// Directories gives each provider's own directory.
 	Directories map[string]*Directory
@@ -79,6 +86,7 @@ type Server struct {
 	cfg    ServerConfig
 	routes map[Endpoint]StreamHandler
 	public map[string]http.Handler
+	bodies *httpbody.Budget
 
 	mu   sync.Mutex // guards open
 	open map[string]int
@@ -92,13 +100,19 @@ func NewServer(cfg ServerConfig) *Server {
 	if cfg.Concurrency <= 0 {
 		cfg.Concurrency = 128
 	}
-	return &Server{cfg: cfg, routes: make(map[Endpoint]StreamHandler), public: make(map[string]http.Handler), open: make(map[string]int)}
+	return &Server{cfg: cfg, routes: make(map[Endpoint]StreamHandler), public: make(map[string]http.Handler),
+		bodies: httpbody.NewBudget(maxBodies, maxPeerBodies), open: make(map[string]int)}
 }
 
 // Handle serves an endpoint whose body is read whole.
 func (s *Server) Handle(e Endpoint, h Handler) {
 	t := traits[e]
 	s.routes[e] = func(w http.ResponseWriter, r *Request) error {
+		release, ok := s.bodies.Take(r.Peer.Domain, httpbody.Announced(r.HTTP.ContentLength, t.request))
+		if !ok {
+			return problem.New(http.StatusTooManyRequests, "too-many", "too many octets of %s are under way", r.Peer.Domain).After(time.Second)
+		}
+		defer release()
 		if err := r.readBody(w, t.request); err != nil {
 			return err
 		}
@@ -135,7 +149,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) error {
-	provider, ok := s.cfg.Hosts[hostName(r.Host)]
+	provider, ok := s.cfg.Hosts[strings.ToLower(hostName(r.Host))]
 	if !ok {
 		return problem.New(http.StatusMisdirectedRequest, "host", "this server has no provider at the Host that was asked for")
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -74,6 +75,9 @@ func (c *Client) tlsConfig(provider string) *tls.Config {
 func verifyServer(cs tls.ConnectionState, provider string, roots *x509.CertPool, now time.Time) error {
 	if len(cs.PeerCertificates) == 0 || len(cs.PeerCertificates) > maxChainLen {
 		return fmt.Errorf("peer: %d certificates from the server, want 1 to %d", len(cs.PeerCertificates), maxChainLen)
+	}
+	if cs.ServerName == "" { // which TLS has for names alone
+		return errors.New("peer: the URL has an address in the place of a name, and no certificate proves that it is the provider's")
 	}
 	opts := x509.VerifyOptions{Roots: roots, Intermediates: x509.NewCertPool(), DNSName: cs.ServerName, CurrentTime: now}
 	for _, cert := range cs.PeerCertificates[1:] {
