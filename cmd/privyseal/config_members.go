@@ -146,9 +146,9 @@ The member "serve":
   critical_keys   ids of the keys without which the process is not ready
   self_test       how often each key is tested on each of its devices; default
                   "5m", "0s" never
-  journal         {"node": NAME, "one_flush": true}: this node's name in the
-                  entries; and one flush for a signature that the guard does not
-                  look at, see docs/operating.md
+  journal         {"node": NAME, "intents": "all"}: this node's name in the
+                  entries; and what is on the disk before a device works: all, or
+                  "guarded", what the guard writes of; see docs/operating.md
   issuer          {"listener": NAME} publishes and serves CRLs, OCSP, status lists,
                   keys and CA certificates of the member "issuer"
 

@@ -12,17 +12,22 @@ type JournalSection struct {
 	// Node names this node in the entries, where several share a database; by
 	// default entries have no node.
 	Node string `json:"node,omitempty"`
-	// OneFlush writes a signature that the guard does not look at, and that has
-	// no idempotency key, to the disk once and not twice. No signature leaves
-	// without an entry either way; but one that a device made just before a
-	// crash leaves no trace, and that the database is away shows only after
-	// the device has worked.
-	OneFlush bool `json:"one_flush,omitempty"`
+	// Intents says what is on the disk before a device works: "guarded", the
+	// default, for what the double-sign guard has something to write of; "all"
+	// for everything. No signature leaves without an entry either way; with
+	// "guarded", one that a device made just before a crash leaves no trace.
+	Intents string `json:"intents,omitempty"`
 }
+
+// intents are the words for journal.Options.Intents.
+var intents = map[string]journal.Intents{"": journal.IntentsGuarded, "guarded": journal.IntentsGuarded, "all": journal.IntentsAll}
 
 func (j JournalSection) check(at string) error {
 	if j.Node != "" && !deviceName.MatchString(j.Node) {
 		return configErrorf(at+".node", "%q; use 1 to 32 of a-z, 0-9 and '-'", j.Node)
+	}
+	if _, ok := intents[j.Intents]; !ok {
+		return configErrorf(at+".intents", `%q; use "guarded" or "all"`, j.Intents)
 	}
 	return nil
 }
@@ -38,7 +43,7 @@ func (w *wiring) openJournal(ctx context.Context) (*journal.Journal, error) {
 	}
 	var opt journal.Options
 	if s := w.config.Serve; s != nil {
-		opt.Node, opt.OneFlush = s.Journal.Node, s.Journal.OneFlush
+		opt.Node, opt.Intents = s.Journal.Node, intents[s.Journal.Intents]
 	}
 	j, err := journal.Open(ctx, w.config.databaseSource(journalPart), &opt)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"time"
 
 	"github.com/privyseal/privyseal/internal/sqldb"
 )
@@ -15,11 +16,13 @@ import (
 type batch struct {
 	tx   *sqldb.Tx
 	ctx  context.Context
+	now  time.Time
 	head head
 
 	marks map[[sha256.Size]byte]*mark
 	idems map[idemKey]*idemRow
 	ended map[int64]bool // of the reservations to complete, those that have an entry
+	stays map[int64]bool // reservations of this batch whose marks nothing takes back any more
 
 	reservations, entries [][]any // rows to insert
 }
@@ -29,11 +32,10 @@ type head struct {
 	chain                 []byte
 }
 
-// applyBatch decides on every op and sets its err. It returns how many entries
-// there are then, and a failure of the database, which undoes all of it. It may
-// be run again.
-func applyBatch(ctx context.Context, tx *sqldb.Tx, ops []*op) (entries int64, err error) {
-	b := &batch{tx: tx, ctx: ctx}
+// applyBatch decides on every op and sets its err. It returns what it came to,
+// and a failure of the database, which undoes all of it. It may be run again.
+func applyBatch(ctx context.Context, tx *sqldb.Tx, now time.Time, ops []*op) (*batch, error) {
+	b := &batch{tx: tx, ctx: ctx, now: now, stays: make(map[int64]bool)}
 	for _, o := range ops {
 		o.err, o.replay = nil, nil
 		if o.kind != opComplete {
@@ -41,7 +43,7 @@ func applyBatch(ctx context.Context, tx *sqldb.Tx, ops []*op) (entries int64, er
 		}
 	}
 	if err := b.load(ops); err != nil {
-		return 0, err
+		return nil, err
 	}
 	// What ends comes first: a mark that is taken back may let another in.
 	for _, o := range ops {
@@ -51,10 +53,10 @@ func applyBatch(ctx context.Context, tx *sqldb.Tx, ops []*op) (entries int64, er
 	}
 	for _, o := range ops {
 		if err := b.begin(o); err != nil {
-			return 0, err
+			return nil, err
 		}
 	}
-	return b.head.entries, b.store()
+	return b, b.store()
 }
 
 // begin decides on a reserve or record.
@@ -62,18 +64,18 @@ func (b *batch) begin(o *op) error {
 	switch {
 	case o.kind == opReserve:
 		o.err = b.reserve(o)
+	case o.kind == opOnce:
+		o.err = b.once(o)
 	case o.kind == opRecord && o.rejected != nil:
 		busy, err := b.mayStillSign(o.rejected)
 		if err != nil {
 			return err
 		}
 		if o.err = b.reject(o.rejected, busy); o.err == nil {
-			b.assign(o)
-			b.finish(o)
+			b.record(o)
 		}
 	case o.kind == opRecord:
-		b.assign(o)
-		b.finish(o)
+		b.record(o)
 	}
 	return nil
 }
@@ -96,6 +98,51 @@ func (b *batch) reserve(o *op) error {
 		row.begin(o.intent, o.number)
 	}
 	return nil
+}
+
+// once does the whole of a reservation that was not durable while the device
+// worked. Where idempotency or the guard would not let it in, because of what
+// was written meanwhile, its signature is not released: the entry says that it
+// was made, and for the guard and for idempotency it is as if it had not been.
+func (b *batch) once(o *op) error {
+	row := b.idems[o.intent.idem]
+	why := row.admit(o.intent)
+	if why == nil && o.outcome.Result != NotSigned {
+		why = b.admit(o.intent.claims)
+	}
+	if why != nil && o.outcome.Result == Signed {
+		if err := b.drop(o); err != nil {
+			return err
+		}
+		return why
+	}
+	b.stays[b.record(o)] = true
+	if row != nil && why == nil {
+		row.begin(o.intent, o.number)
+		row.end(o.number, o.outcome)
+	}
+	return nil
+}
+
+// drop writes the entry of a signature that is not released.
+func (b *batch) drop(o *op) error {
+	made := *o.outcome
+	made.Result, made.ErrorClass = Unknown, classDropped
+	octets, hash, err := made.encode(b.now, newSalt())
+	if err != nil {
+		return err
+	}
+	dropped := *o
+	dropped.encoded, dropped.sigHash, dropped.outcome = octets, hash, &Outcome{Result: Unknown}
+	b.record(&dropped)
+	return nil
+}
+
+// record writes the whole of an op, and returns its number.
+func (b *batch) record(o *op) int64 {
+	b.assign(o)
+	b.finish(o)
+	return o.number
 }
 
 // admit brings every mark forward, or none.
@@ -129,6 +176,8 @@ func (b *batch) complete(o *op) {
 		for _, c := range o.intent.claims {
 			b.marks[c.Scope].takeBack(o.number)
 		}
+	} else {
+		b.stays[o.number] = true
 	}
 	if row := b.idems[o.intent.idem]; row != nil {
 		row.end(o.number, o.outcome)

@@ -1,13 +1,17 @@
 // Package journal keeps the record of every signature, and the guard against
 // signing two accounts of one thing.
 //
-// A signature has two steps here. [Journal.Reserve] decides by the guard and
-// writes who wants what signed, and both are on the disk when it returns; only
-// then may a device sign. [Reservation.Complete] writes what became of it, and
-// only then may the signature leave. If either fails, nothing is released. A
-// crash between the two leaves a reservation without an outcome: it is found
-// by [Journal.Unfinished], counts as signed for the guard, and is closed as
-// such by [Journal.Reconcile].
+// A signature has two calls here. [Journal.Reserve] says that a device may sign,
+// and [Reservation.Complete] writes what became of it; only then may the
+// signature leave. If either fails, nothing is released.
+//
+// What the guard has something to write of has two durable steps: Reserve decides
+// by the guard and writes who wants what signed, and both are on the disk when it
+// returns. A crash between the two leaves a reservation without an outcome: it is
+// found by [Journal.Unfinished], counts as signed for the guard, and is closed as
+// such by [Journal.Reconcile]. Everything else has one durable step, in Complete
+// ([Options.Intents]), unless it is not known that the journal can be written: then
+// it has two as well, so that no device works for what cannot be recorded.
 //
 // The guard looks at [Claims]: what a request says about an MLS group and
 // epoch, a status list, a CRL or a log's checkpoint. Epochs, dates, numbers

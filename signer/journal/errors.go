@@ -25,8 +25,18 @@ var (
 	ErrDown = errors.New("the journal cannot be written")
 )
 
+// A RepeatedError says that another request with the same idempotency key was
+// signed while the device worked on this one. What it made must not be released;
+// the Outcome is that of the other one, and what the caller gets.
+type RepeatedError struct{ Outcome *Outcome }
+
+func (e *RepeatedError) Error() string {
+	return "another request with this idempotency key was signed meanwhile"
+}
+
 // A GuardError says that the guard refuses a request: a signature was made, or
-// may have been, that this one would contradict. Nothing was written.
+// may have been, that this one would contradict. Of Reserve, nothing was written.
+// Of Complete, the entry says that a signature was made and dropped.
 type GuardError struct {
 	Claim  Claim  // what the request says
 	Number Number // what the guard has

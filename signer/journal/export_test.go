@@ -2,6 +2,7 @@ package journal
 
 import (
 	"context"
+	"time"
 
 	"github.com/privyseal/privyseal/internal/sqldb"
 )
@@ -40,3 +41,12 @@ func (j *Journal) Exec(ctx context.Context, statement string, args ...any) error
 		return err
 	})
 }
+
+// SetFree sets what the disk says, and has it asked again.
+func (j *Journal) SetFree(octets uint64) {
+	j.trust.free = func() (uint64, bool) { return octets, true }
+	j.trust.looked.Store(0)
+}
+
+// Age has the last write be so long ago.
+func (j *Journal) Age(d time.Duration) { j.trust.last.Add(-int64(d)) }

@@ -20,21 +20,36 @@ type Options struct {
 	Node string           // name of this node in the entries; "" for none
 	Now  func() time.Time // nil means time.Now
 
-	// OneFlush writes an intent that the guard does not look at, and that has
-	// no idempotency key, together with its outcome: half the flushes. There is
-	// still no signature without an entry, since the entry is durable before
-	// Complete returns. What is given up is the trace of a signature that was
-	// made and not released because of a crash, and that a database which is
-	// away is noticed before the device works. See docs/decisions/0010.
-	OneFlush bool
+	// Intents says which intents are durable before the device works.
+	Intents Intents
 }
+
+// Intents says which intents are durable before the device works; the others are
+// written with their outcome. There is no signature without an entry either way:
+// the entry is durable before Complete returns. See docs/decisions/0032.
+type Intents int
+
+const (
+	// IntentsGuarded are those for which the guard has something to write: a
+	// Commit, a status list, a CRL, a checkpoint, and the first message of a key
+	// in an epoch. All are while it is not known that the journal can be
+	// written: from a write that failed, or the start, to the next that
+	// succeeds, after ten seconds without one, and while the disk is nearly full.
+	IntentsGuarded Intents = iota
+	// IntentsAll are all: each signature that a device began leaves a trace.
+	IntentsAll
+)
 
 // A Journal is open for writing. Its methods may be called at the same time.
 type Journal struct {
 	db   *sqldb.DB
 	node string
 	now  func() time.Time
-	lazy bool // Options.OneFlush
+	all  bool // IntentsAll
+
+	trust trust // that it can be written
+	holds holds // of idempotency keys
+	marks marks // that nothing takes back
 
 	// batch applies one change and returns when it is durable; tests put
 	// faults around it.
@@ -58,10 +73,10 @@ type Journal struct {
 // PostgreSQL is for several nodes.
 func Open(ctx context.Context, source string, opt *Options) (*Journal, error) {
 	j := &Journal{now: time.Now, changes: make(chan *change), quit: make(chan struct{}), done: make(chan struct{}),
-		full: make(chan struct{}, 1), indexed: make(chan struct{})}
+		full: make(chan struct{}, 1), indexed: make(chan struct{}), trust: trust{begin: time.Now()}}
 	j.closing, j.stop = context.WithCancel(context.Background())
 	if opt != nil {
-		j.node, j.lazy = opt.Node, opt.OneFlush
+		j.node, j.all = opt.Node, opt.Intents == IntentsAll
 		if opt.Now != nil {
 			j.now = opt.Now
 		}
@@ -73,7 +88,7 @@ func Open(ctx context.Context, source string, opt *Options) (*Journal, error) {
 	if err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
-	j.db, j.batch = db, db.Batch
+	j.db, j.batch, j.trust.free = db, db.Batch, db.Free
 	if err := j.found(ctx); err != nil {
 		db.Close()
 		return nil, fmt.Errorf("journal: %w", err)
@@ -140,8 +155,10 @@ func (j *Journal) record(ctx context.Context, p *prepared, class string, rejecte
 
 // Reconcile closes, as Unknown, the reservations that were made before a time
 // and have no outcome: those of a crash, if the time is further back than any
-// deadline. It returns how many it closed.
+// deadline. It returns how many it closed. Idempotency keys of reservations that
+// are not durable and were given up are free then too.
 func (j *Journal) Reconcile(ctx context.Context, before time.Time) (int, error) {
+	j.holds.expire(before)
 	open, err := j.Unfinished(ctx)
 	if err != nil {
 		return 0, err

@@ -155,7 +155,7 @@ func TestReservationIsSpentOnce(t *testing.T) {
 		if err := r.Complete(ctx, done); !errors.Is(err, journal.ErrClosed) {
 			t.Errorf("a second time: %v", err)
 		}
-		late := must[*journal.Reservation](t)(j.Reserve(ctx, intent(rawRequest(t, "b"))))
+		late := must[*journal.Reservation](t)(j.Reserve(ctx, intent(commit(t, "g", 1, "b"))))
 		must[int](t)(j.Reconcile(ctx, time.Now().Add(time.Hour)))
 		if err := late.Complete(ctx, done); !errors.Is(err, journal.ErrClosed) {
 			t.Errorf("after it was reconciled: %v", err)
@@ -287,35 +287,6 @@ func TestCallersTogether(t *testing.T) {
 		if h.Entries != callers*each || h.Reservations != callers*each {
 			t.Errorf("%+v, want %d of each", h, callers*each)
 		}
-	})
-}
-
-func TestOneFlush(t *testing.T) {
-	databases(t, func(t *testing.T, source string) {
-		ctx := t.Context()
-		j := must[*journal.Journal](t)(journal.Open(ctx, source, &journal.Options{OneFlush: true}))
-		defer j.Close()
-		plain := must[*journal.Reservation](t)(j.Reserve(ctx, intent(rawRequest(t, "a"))))
-		if h := must[journal.Head](t)(j.Head(ctx)); h.Reservations != 0 {
-			t.Errorf("%d reservations were written", h.Reservations)
-		}
-		guarded := must[*journal.Reservation](t)(j.Reserve(ctx, intent(commit(t, "g", 1, "a"))))
-		again := intent(rawRequest(t, "b"))
-		again.IdempotencyKey = "once"
-		must[*journal.Reservation](t)(j.Reserve(ctx, again))
-		if h := must[journal.Head](t)(j.Head(ctx)); h.Reservations != 2 {
-			t.Errorf("%d reservations were written, want the guarded one and the one with a key", h.Reservations)
-		}
-		for name, r := range map[string]*journal.Reservation{"plain": plain, "guarded": guarded} {
-			if err := r.Complete(ctx, journal.Outcome{Result: journal.Signed, Signature: []byte(name)}); err != nil {
-				t.Fatal(err)
-			}
-			if err := r.Complete(ctx, journal.Outcome{Result: journal.Signed, Signature: []byte(name)}); !errors.Is(err, journal.ErrClosed) {
-				t.Errorf("%s, a second time: %v", name, err)
-			}
-			must[*journal.Entry](t)(j.Find(ctx, []byte(name)))
-		}
-		must[journal.Head](t)(j.Verify(ctx, nil))
 	})
 }
 

@@ -18,6 +18,9 @@ import (
 	"github.com/privyseal/privyseal/signer/journal"
 )
 
+// A reservation that is not durable is "once" in the model: nothing counts of it
+// before it is completed, and it is "lost" with its process.
+
 // The model knows every claim that was ever let in, and asks of a new one
 // whether it contradicts one of them. It keeps no marks.
 
@@ -30,7 +33,7 @@ type modelClaim struct {
 
 type modelReservation struct {
 	claims    []modelClaim
-	state     string // "open", "signed", "unknown", "not-signed"
+	state     string // "once", "lost", "open", "signed", "unknown", "not-signed"
 	rejected  bool   // its Commit
 	requested *signer.Request
 	epoch     uint64
@@ -57,7 +60,7 @@ type model struct {
 // signed as if it had been.
 func (m *model) admits(claims []modelClaim, strict bool) bool {
 	for _, r := range m.reservations {
-		if r.state == "not-signed" && !strict {
+		if r.state == "not-signed" && !strict || r.state == "once" || r.state == "lost" {
 			continue
 		}
 		for _, old := range r.claims {
@@ -174,6 +177,11 @@ func (m *machine) Reserve(*rapid.T) {
 		m.t.Fatal(err)
 	default:
 		r.held = res
+		if res.Number() == 0 {
+			r.state = "once"
+			m.model.reservations = append(m.model.reservations, r)
+			return
+		}
 	}
 	if !m.model.admits(r.claims, false) {
 		m.t.Fatalf("let in beside what it contradicts: %+v", r.claims)
@@ -185,7 +193,7 @@ func (m *machine) Reserve(*rapid.T) {
 func (m *machine) held() *modelReservation {
 	var open []*modelReservation
 	for _, r := range m.model.reservations {
-		if r.held != nil && r.state == "open" {
+		if r.held != nil && (r.state == "open" || r.state == "once") {
 			open = append(open, r)
 		}
 	}
@@ -200,13 +208,27 @@ func (m *machine) Complete(*rapid.T) {
 	result := rapid.SampledFrom([]journal.Result{journal.Signed, journal.NotSigned, journal.Unknown}).Draw(m.t, "result")
 	out := journal.Outcome{Result: result}
 	if result == journal.Signed {
-		out.Signature = []byte(fmt.Sprint(m.tenant, r.held.Number()))
+		out.Signature = fmt.Append(nil, m.tenant, m.entries)
 	}
+	once := r.state == "once"
 	err := r.held.Complete(context.Background(), out)
+	var guard *journal.GuardError
 	switch {
 	case errors.Is(err, errFault) && m.fault == "before":
 		r.held = nil // spent; it stays open
+		if once {
+			r.state = "lost"
+		}
 		return
+	case once && errors.As(err, &guard):
+		if m.model.admits(r.claims, true) {
+			m.t.Fatalf("dropped, and nothing contradicts it: %v", err)
+		}
+		r.state = "lost" // but its entry says so
+		m.entries++
+		return
+	case once && err == nil && result == journal.Signed && !m.model.admits(r.claims, false):
+		m.t.Fatalf("released beside what it contradicts: %+v", r.claims)
 	case err != nil && !errors.Is(err, errFault):
 		m.t.Fatal(err)
 	}
@@ -257,6 +279,9 @@ func (m *machine) Crash(*rapid.T) {
 	m.open()
 	for _, r := range m.model.reservations {
 		r.held = nil
+		if r.state == "once" {
+			r.state = "lost"
+		}
 	}
 }
 

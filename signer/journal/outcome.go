@@ -32,6 +32,11 @@ const (
 	maxOutcome = 5000 // as encoded, with every character escaped, and what stands around it
 )
 
+// classDropped is the error class of a signature that was made and not released,
+// because what was written meanwhile does not allow it. The entry has the
+// signature's digest.
+const classDropped = "dropped"
+
 // An Outcome is what became of a reservation.
 type Outcome struct {
 	Result Result

@@ -2,22 +2,26 @@ package journal
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
+
+	"github.com/privyseal/privyseal/internal/sqldb"
 )
 
 // A Reservation is the right to have a device sign one thing once. It must be
 // completed, whatever happens.
 type Reservation struct {
 	j      *Journal
-	number int64
+	number int64 // 0 while it is not durable
 	intent *prepared
 	replay *Outcome
+	hold   *hold // of its idempotency key, in this process
 	spent  atomic.Bool
 }
 
-// Number returns the number of the reservation, from 1; 0 while it has none
-// because of Options.OneFlush.
+// Number returns the number of the reservation, from 1. One that is written with
+// its outcome has none, and so 0, until it is completed.
 func (r *Reservation) Number() int64 { return r.number }
 
 // Replay returns the recorded outcome if the intent repeats one that was
@@ -25,10 +29,13 @@ func (r *Reservation) Number() int64 { return r.number }
 // Signature is what the caller gets, and Complete must not be called.
 func (r *Reservation) Replay() *Outcome { return r.replay }
 
-// Reserve asks the guard and writes the intent. What it decided is on the disk
-// when it returns nil. Errors: ErrUsage and *signer.Refusal for a bad intent,
-// *GuardError, ErrInFlight, ErrIdempotency, and ErrDown. If ctx ends first, the
-// reservation that may have been written meanwhile is closed as NotSigned.
+// Reserve asks the guard and writes the intent, if it is one of those that are
+// durable before the device works (Options.Intents); what it decided is on the
+// disk then when it returns nil. Otherwise it looks whether the idempotency key
+// was used, holds it for this process, and the rest is decided by Complete.
+// Errors: ErrUsage and *signer.Refusal for a bad intent, *GuardError,
+// ErrInFlight, ErrIdempotency, and ErrDown. If ctx ends first, the reservation
+// that may have been written meanwhile is closed as NotSigned.
 func (j *Journal) Reserve(ctx context.Context, in Intent) (*Reservation, error) {
 	r := j.ReserveAll(ctx, []Intent{in})[0]
 	return r.Reservation, r.Err
@@ -44,35 +51,114 @@ type Reserved struct {
 // Each is let in or refused for itself.
 func (j *Journal) ReserveAll(ctx context.Context, in []Intent) []Reserved {
 	out := make([]Reserved, len(in))
-	ops := make([]*op, 0, len(in))
-	at := make([]int, 0, len(in)) // of each op, in out
+	var first, once []*Reserved // durable before the device works, and with their outcomes
+	trusted := !j.all && j.trust.now()
 	for i := range in {
 		r, err := j.reservation(&in[i])
-		if err != nil {
+		if err == nil && r.intent.idem.key != "" {
+			if r.hold = j.holds.take(r.intent.idem, j.now()); r.hold == nil {
+				err = ErrInFlight
+			}
+		}
+		switch {
+		case err != nil:
 			out[i].Err = err
 			continue
+		case trusted && j.marks.stand(r.intent.claims):
+			once = append(once, &out[i])
+		default:
+			first = append(first, &out[i])
 		}
 		out[i].Reservation = r
-		if j.lazy && len(r.intent.claims) == 0 && r.intent.idem.key == "" {
-			continue // written with its outcome
-		}
-		ops, at = append(ops, newOp(opReserve, r.intent)), append(at, i)
 	}
-	var err error
-	if len(ops) > 0 {
-		err = j.do(ctx, ops...)
-	}
-	for k, o := range ops {
-		r := &out[at[k]]
-		if err == nil && o.err == nil {
-			r.Reservation.number, r.Reservation.replay = o.number, o.replay
-			continue
-		}
-		if r.Reservation, r.Err = nil, err; err == nil {
-			r.Err = o.err
+	j.reserveOnce(ctx, once)
+	j.reserveFirst(ctx, first)
+	for i := range out {
+		if r := &out[i]; r.Err != nil && r.Reservation != nil {
+			r.Reservation.release()
+			r.Reservation = nil
 		}
 	}
 	return out
+}
+
+// reserveFirst makes reservations durable. Then the database holds their
+// idempotency keys.
+func (j *Journal) reserveFirst(ctx context.Context, all []*Reserved) {
+	if len(all) == 0 {
+		return
+	}
+	ops := make([]*op, len(all))
+	for i, r := range all {
+		ops[i] = newOp(opReserve, r.Reservation.intent)
+	}
+	err := j.do(ctx, ops...)
+	for i, r := range all {
+		r.Reservation.release()
+		if r.Err = err; err == nil {
+			r.Err, r.Reservation.number, r.Reservation.replay = ops[i].err, ops[i].number, ops[i].replay
+		}
+	}
+}
+
+// reserveOnce asks what of reservations that are written with their outcomes can
+// be asked before.
+func (j *Journal) reserveOnce(ctx context.Context, all []*Reserved) {
+	var err error
+	switch {
+	case len(all) == 0:
+		return
+	case j.shut.Load():
+		err = errClosed
+	default:
+		err = ctx.Err()
+	}
+	var keyed []*Reserved
+	for _, r := range all {
+		if r.Err = err; err == nil && r.Reservation.hold != nil {
+			keyed = append(keyed, r)
+		}
+	}
+	if len(keyed) > 0 {
+		j.lookUp(ctx, keyed)
+	}
+}
+
+// lookUp looks whether idempotency keys were used.
+func (j *Journal) lookUp(ctx context.Context, all []*Reserved) {
+	keys := make([]idemKey, len(all))
+	for i, r := range all {
+		keys[i] = r.Reservation.intent.idem
+	}
+	if j.db.Dialect() == sqldb.SQLite && ctx.Err() == nil {
+		ctx = context.WithoutCancel(ctx) // see sqldb.DB.QueryRow
+	}
+	var b *batch
+	err := j.db.Read(ctx, func(tx *sqldb.Tx) error {
+		b = &batch{tx: tx, ctx: ctx}
+		return b.loadIdems(keys)
+	})
+	if err != nil && ctx.Err() == nil {
+		err = errors.Join(ErrDown, err)
+	}
+	for i, r := range all {
+		if r.Err = err; err != nil {
+			continue
+		}
+		if row := b.idems[keys[i]]; row.exists {
+			if r.Reservation.replay, r.Err = row.repeat(r.Reservation.intent); r.Reservation.replay != nil {
+				r.Reservation.release()
+			}
+		}
+	}
+}
+
+// release lets go of the idempotency key.
+func (r *Reservation) release() {
+	if r.hold != nil {
+		r.j.holds.release(r.hold)
+		r.hold = nil
+	}
 }
 
 // reservation checks an intent and encodes it.
@@ -89,7 +175,10 @@ func (j *Journal) reservation(in *Intent) (*Reservation, error) {
 
 // Complete writes what became of the reservation. The outcome is on the disk
 // when it returns nil; otherwise the signature must not be released. A second
-// call, or one after Reconcile, answers ErrClosed.
+// call, or one after Reconcile, answers ErrClosed. Where the reservation is
+// written with its outcome, what was written meanwhile may stand against it:
+// *RepeatedError, ErrInFlight or ErrIdempotency for its idempotency key, and
+// *GuardError.
 func (r *Reservation) Complete(ctx context.Context, out Outcome) error {
 	return r.j.CompleteAll(ctx, []Completion{{r, out}})[0]
 }
@@ -119,8 +208,10 @@ func (j *Journal) CompleteAll(ctx context.Context, done []Completion) []error {
 		err = j.do(ctx, ops...)
 	}
 	for k, o := range ops {
+		r := done[at[k]].Reservation
+		r.release()
 		if errs[at[k]] = err; err == nil {
-			errs[at[k]] = o.err
+			errs[at[k]], r.number = o.err, o.number
 		}
 	}
 	return errs
@@ -133,7 +224,7 @@ func (r *Reservation) complete(out *Outcome) (*op, error) {
 	}
 	o := newOp(opComplete, r.intent)
 	if o.number = r.number; o.number == 0 {
-		o.kind = opRecord
+		o.kind = opOnce
 	}
 	if err := o.setOutcome(out, r.j.now()); err != nil {
 		r.spent.Store(false)

@@ -117,7 +117,13 @@ func (b *batch) load(ops []*op) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(b.loadEnded(ops), b.loadMarks(ops), b.loadIdems(ops))
+	var keys []idemKey
+	for _, o := range ops {
+		if o.kind == opReserve || o.kind == opOnce {
+			keys = append(keys, o.intent.idem)
+		}
+	}
+	return errors.Join(b.loadEnded(ops), b.loadMarks(ops), b.loadIdems(keys))
 }
 
 func (b *batch) loadEnded(ops []*op) error {
@@ -235,6 +241,19 @@ func (r *idemRow) repeat(p *prepared) (*Outcome, error) {
 	return out, nil
 }
 
+// admit reports what of an idempotency key, if there is one, stands against a
+// request that is written now.
+func (r *idemRow) admit(p *prepared) error {
+	if r == nil || !r.exists {
+		return nil
+	}
+	again, err := r.repeat(p)
+	if again != nil {
+		return &RepeatedError{Outcome: again}
+	}
+	return err
+}
+
 func (r *idemRow) begin(p *prepared, number int64) {
 	*r = idemRow{bound: p.bound[:], reservation: number, exists: true, dirty: true}
 }
@@ -249,14 +268,12 @@ func (r *idemRow) end(number int64, out *Outcome) {
 	r.result, r.signature, r.device = &result, out.Signature, &out.Device
 }
 
-// loadIdems reads the rows of what is to be reserved, those of one caller
-// together.
-func (b *batch) loadIdems(ops []*op) error {
+// loadIdems reads the rows of idempotency keys, those of one caller together.
+func (b *batch) loadIdems(wanted []idemKey) error {
 	b.idems = make(map[idemKey]*idemRow)
 	keys := make(map[idemKey][]any) // of a tenant and caller
-	for _, o := range ops {
-		k := o.intent.idem
-		if o.kind != opReserve || k.key == "" || b.idems[k] != nil {
+	for _, k := range wanted {
+		if k.key == "" || b.idems[k] != nil {
 			continue
 		}
 		b.idems[k] = &idemRow{}

@@ -16,16 +16,17 @@ type opKind uint8
 const (
 	opReserve  opKind = iota
 	opComplete        // a reservation that has a number
-	opRecord          // both in one
+	opOnce            // a reservation and its outcome in one
+	opRecord          // an entry of one step, of which the guard is not asked
 )
 
 // An op is one change that waits for the next commit.
 type op struct {
 	kind   opKind
 	intent *prepared
-	number int64 // of the reservation; assigned for opReserve and opRecord
+	number int64 // of the reservation; assigned but for opComplete
 
-	outcome  *Outcome // of opComplete and opRecord
+	outcome  *Outcome // but of opReserve
 	encoded  []byte
 	sigHash  []byte
 	rejected *Claim // of a report
@@ -52,6 +53,8 @@ type change struct {
 	gone atomic.Bool // the caller does not wait any more
 }
 
+var errClosed = fmt.Errorf("%w: it is closed", ErrDown)
+
 // do hands ops to the writer and waits until they are durable. What it returns
 // is a failure of all of them; after nil each has its own.
 func (j *Journal) do(ctx context.Context, ops ...*op) error {
@@ -61,7 +64,7 @@ func (j *Journal) do(ctx context.Context, ops ...*op) error {
 	select {
 	case j.changes <- c:
 	case <-j.quit:
-		return fmt.Errorf("%w: it is closed", ErrDown)
+		return errClosed
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -124,27 +127,27 @@ func (j *Journal) gather(first *change) []*change {
 
 // flush commits a batch and tells every caller. It returns what must be
 // written because a caller had gone: the ends of reservations that nobody has.
-func (j *Journal) flush(batch []*change) (orphans []*change) {
+func (j *Journal) flush(together []*change) (orphans []*change) {
 	var ops []*op
-	for _, c := range batch {
+	for _, c := range together {
 		ops = append(ops, c.ops...)
 	}
 	ctx := context.Background() // a batch belongs to no single caller
-	var entries int64
+	var b *batch
 	err := j.batch(ctx, func(tx *sqldb.Tx) (err error) {
-		entries, err = applyBatch(ctx, tx, ops)
+		b, err = applyBatch(ctx, tx, j.now(), ops)
 		return err
 	})
-	if err != nil {
+	if j.trust.wrote(err, b); err != nil {
 		err = errors.Join(ErrDown, err)
-	} else if runs := entries / runSize; runs > j.runs {
-		j.runs = runs
+	} else if j.marks.learn(b); b.head.entries/runSize > j.runs {
+		j.runs = b.head.entries / runSize
 		select {
 		case j.full <- struct{}{}:
 		default: // it has been told
 		}
 	}
-	for _, c := range batch {
+	for _, c := range together {
 		if c.gone.CompareAndSwap(false, true) {
 			c.done <- err
 		} else if o := c.orphans(j.now(), err); len(o) > 0 {

@@ -231,8 +231,13 @@ func (s *Service) completeAll(ctx context.Context, items []*item) {
 	}
 	_ = s.complete(ctx, func(ctx context.Context) (first error) {
 		for i, err := range s.c.Journal.CompleteAll(ctx, done) {
+			it := items[i]
+			if again, ok := errors.AsType[*journal.RepeatedError](err); ok && it.err == nil {
+				it.out, it.err = it.signed(it.in, again.Outcome.Signature, 0)
+				continue
+			}
 			if err != nil {
-				items[i].err = errors.Join(items[i].err, err)
+				it.err = errors.Join(it.err, err)
 			}
 			if first == nil {
 				first = err
@@ -241,7 +246,7 @@ func (s *Service) completeAll(ctx context.Context, items []*item) {
 		return first
 	})
 	for _, it := range items {
-		if it.err == nil {
+		if it.err == nil && it.out == nil {
 			it.out, it.err = it.signed(it.in, it.result.Signature, it.res.Number())
 		}
 	}

@@ -21,7 +21,7 @@ import (
 	"github.com/privyseal/privyseal/signer/policy"
 )
 
-// Journal is what the service writes to before and after a device works; it is
+// Journal is what the service tells before and after a device works; it is
 // *journal.Journal. Tests put a layer between that fails.
 type Journal interface {
 	Reserve(ctx context.Context, in journal.Intent) (*journal.Reservation, error)

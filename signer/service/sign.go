@@ -315,6 +315,9 @@ func (r *run) journaled(ctx context.Context, intent journal.Intent, work work) (
 	})
 	outcome := r.outcome(intent.Operation, result, device, workErr)
 	err = r.s.complete(ctx, func(ctx context.Context) error { return res.Complete(ctx, outcome) })
+	if again, ok := errors.AsType[*journal.RepeatedError](err); ok && workErr == nil {
+		return again.Outcome.Signature, 0, nil
+	}
 	if err := errors.Join(workErr, err); err != nil {
 		return nil, 0, err
 	}

@@ -36,7 +36,7 @@ func BenchmarkLarge(b *testing.B) {
 	}
 	h := &house{t: b, source: filepath.Join(b.TempDir(), "journal.db"), dir: filepath.Join(b.TempDir(), "log")}
 	h.benchKey()
-	h.journal = must[*journal.Journal](b)(journal.Open(context.Background(), h.source, &journal.Options{OneFlush: true}))
+	h.journal = must[*journal.Journal](b)(journal.Open(context.Background(), h.source, nil))
 	defer h.journal.Close()
 	start := time.Now()
 	h.fill(n)

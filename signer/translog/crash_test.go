@@ -3,6 +3,7 @@ package translog_test
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -14,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -54,17 +56,20 @@ func TestMain(m *testing.M) {
 
 // A release is a signature that left a victim: one line of its output.
 type release struct {
-	Group     string
+	Group     string // of a Commit or a message
 	Epoch     uint64
+	Commit    bool
+	Key       string // the idempotency key, if it has one
 	Digest    string // SHA-256 of the to-be-signed octets
 	Signature []byte
 }
 
 const victimCallers = 8
 
-// victim signs Commits of the same few epochs with contents that differ, on
-// several goroutines, and writes each signature to standard output when, and
-// only when, its entry is complete.
+// victim signs, on several goroutines: Commits of the same few epochs with
+// contents that differ, messages of those epochs, and with few idempotency keys
+// of which each stands for one message, in turn. It writes each signature to standard output
+// when, and only when, its entry is complete.
 func victim(text string) error {
 	var c victimConfig
 	if err := json.Unmarshal([]byte(text), &c); err != nil {
@@ -92,7 +97,14 @@ func victim(text string) error {
 	for range victimCallers {
 		go func() {
 			for {
-				if err := signCommit(ctx, j, leaf, &out); err != nil {
+				err := signCommit(ctx, j, leaf, &out)
+				if err == nil {
+					err = signMessage(ctx, j, leaf, &out)
+				}
+				if err == nil {
+					err = signKeyed(ctx, j, leaf, &out)
+				}
+				if err != nil {
 					failed <- err
 					return
 				}
@@ -126,9 +138,39 @@ func signCommit(ctx context.Context, j *journal.Journal, leaf *signer.Signer, ou
 	if err != nil {
 		return err
 	}
-	res, err := j.Reserve(ctx, journal.Intent{Caller: "victim", Key: "leaf", Version: 1, Purpose: signer.PurposeMLSLeaf, Request: r})
+	return signOne(ctx, j, leaf, r, release{Group: group, Epoch: epoch, Commit: true}, out)
+}
+
+// signMessage signs a message of an epoch that was reached.
+func signMessage(ctx context.Context, j *journal.Journal, leaf *signer.Signer, out *sync.Mutex) error {
+	group := fmt.Sprint("group ", rand.IntN(3))
+	epoch := newest(group)
+	r, err := signer.MLSRequest("FramedContentTBS", signertest.ApplicationTBS(group, epoch, fmt.Sprint(rand.Uint32())))
+	if err != nil {
+		return err
+	}
+	return signOne(ctx, j, leaf, r, release{Group: group, Epoch: epoch}, out)
+}
+
+// signKeyed signs with an idempotency key that others use too.
+func signKeyed(ctx context.Context, j *journal.Journal, leaf *signer.Signer, out *sync.Mutex) error {
+	key := fmt.Sprint("key ", rand.IntN(500))
+	r, err := signer.MLSRequest("LeafNodeTBS", signertest.LeafNodeTBS(key))
+	if err != nil {
+		return err
+	}
+	return signOne(ctx, j, leaf, r, release{Key: key}, out)
+}
+
+// signOne signs and releases, as a service does.
+func signOne(ctx context.Context, j *journal.Journal, leaf *signer.Signer, r *signer.Request, what release, out *sync.Mutex) error {
+	res, err := j.Reserve(ctx, journal.Intent{Caller: "victim", Key: "leaf", Version: 1, Purpose: signer.PurposeMLSLeaf, Request: r, IdempotencyKey: what.Key})
+	if errors.Is(err, journal.ErrInFlight) {
+		return nil
+	}
 	var guard *journal.GuardError
 	if errors.As(err, &guard) {
+		group := what.Group
 		n, err := strconv.ParseUint(guard.Number.String(), 10, 64)
 		if guard.Fork {
 			n, err = strconv.ParseUint(guard.Claim.Number.String(), 10, 64)
@@ -140,15 +182,25 @@ func signCommit(ctx context.Context, j *journal.Journal, leaf *signer.Signer, ou
 	if err != nil {
 		return err
 	}
-	sig, err := leaf.SignRequest(ctx, r)
-	if err != nil {
+	if res.Replay() != nil {
+		what.Signature = res.Replay().Signature
+	} else if what.Signature, err = leaf.SignRequest(ctx, r); err != nil {
 		return err
-	}
-	if err := res.Complete(ctx, journal.Outcome{Result: journal.Signed, Signature: sig, Device: "dev"}); err != nil {
-		return err
+	} else {
+		err = res.Complete(ctx, journal.Outcome{Result: journal.Signed, Signature: what.Signature, Device: "dev"})
+		again := new(journal.RepeatedError)
+		switch {
+		case errors.As(err, &again):
+			what.Signature = again.Outcome.Signature
+		case errors.Is(err, journal.ErrInFlight), errors.As(err, &guard):
+			return nil // dropped
+		case err != nil:
+			return err
+		}
 	}
 	digest := sha256.Sum256(r.Octets())
-	line, err := json.Marshal(release{group, epoch, hex.EncodeToString(digest[:]), sig})
+	what.Digest = hex.EncodeToString(digest[:])
+	line, err := json.Marshal(what)
 	if err != nil {
 		return err
 	}
@@ -262,6 +314,7 @@ func (m *massacre) check() {
 	defer j.Close()
 	entries := make(map[string]*journal.Entry) // by hash of the signature
 	commits := make(map[string]string)         // by group and epoch
+	epochs := make(map[string][][2]uint64)     // reservation and epoch of what was signed, by group
 	var leaves []journal.Leaf
 	must[journal.Head](m.t)(j.Verify(ctx, func(e *journal.Entry) error {
 		leaves = append(leaves, journal.Leaf{Commitment: e.Commitment()})
@@ -269,6 +322,10 @@ func (m *massacre) check() {
 			entries[e.Outcome.Signature] = e
 		}
 		for _, c := range e.Intent.Claims {
+			if c.Kind == journal.KindEpoch && e.Outcome.Result == journal.Signed {
+				n := must[uint64](m.t)(strconv.ParseUint(c.Number, 10, 64))
+				epochs[c.Name] = append(epochs[c.Name], [2]uint64{uint64(e.Reservation), n})
+			}
 			if c.Kind != journal.KindCommit {
 				continue
 			}
@@ -280,10 +337,28 @@ func (m *massacre) check() {
 		return nil
 	}))
 	m.unchanged(leaves)
+	for group, signed := range epochs {
+		slices.SortFunc(signed, func(a, b [2]uint64) int { return cmp.Compare(a[0], b[0]) })
+		for i := 1; i < len(signed); i++ {
+			if signed[i][1] < signed[i-1][1] {
+				m.t.Errorf("epoch %d was signed after %d in group %s", signed[i][1], signed[i-1][1], group)
+			}
+		}
+	}
+	keyed := make(map[string]string) // by idempotency key
 	for _, r := range m.released {
 		sum := sha256.Sum256(r.Signature)
 		if e := entries[hex.EncodeToString(sum[:])]; e == nil || e.Intent.Digest != r.Digest {
-			m.t.Errorf("a signature of epoch %d in %s left and has no entry", r.Epoch, r.Group)
+			m.t.Errorf("a signature of epoch %d in %q, key %q, left and has no entry", r.Epoch, r.Group, r.Key)
+		}
+		if r.Key != "" {
+			if other, ok := keyed[r.Key]; ok && other != string(r.Signature) {
+				m.t.Errorf("two signatures left for %q", r.Key)
+			}
+			keyed[r.Key] = string(r.Signature)
+		}
+		if !r.Commit {
+			continue
 		}
 		if c := commits[hex.EncodeToString([]byte(r.Group))+fmt.Sprint(r.Epoch)]; c != r.Digest {
 			m.t.Errorf("a Commit of epoch %d in %s left, and the journal has another", r.Epoch, r.Group)
