@@ -3,8 +3,12 @@ package mls
 import (
 	"bytes"
 	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/x509"
 	"errors"
 	"math"
+	"math/big"
 	"testing"
 	"time"
 
@@ -471,4 +475,45 @@ func TestImportedKeyPackageHasTheSuite(t *testing.T) {
 	c := newTestClient(t, X25519AES128SHA256Ed25519, "alice", nil)
 	_, err = c.ImportKeyPackage(context.Background(), e.KeyPackage, e.init.private, e.leaf.private)
 	wantRule(t, err, RuleKeyPackageSuite)
+}
+
+// What a member certifies must be the key that it signs with (section 5.3).
+func TestCertificateKey(t *testing.T) {
+	for _, suite := range []CipherSuite{X25519AES128SHA256Ed25519, P256AES128SHA256P256} {
+		signer := newSigner(t, suites[suite])
+		chain := func(key crypto.Signer) Credential {
+			template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+			der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return X509Credential([][]byte{der})
+		}
+		other := chain(newSigner(t, suites[suite]))
+		_, err := NewClient(Config{CipherSuite: suite, Signer: signer, Credential: other})
+		wantRule(t, err, RuleLeafCertificateKey)
+		c := newTestClient(t, suite, "", func(cfg *Config) { cfg.Signer, cfg.Credential = signer, chain(signer) })
+		e, err := c.NewKeyPackage(context.Background(), KeyPackageOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantRule(t, resign(t, e, c, func(_ *KeyPackage, l *LeafNode) { l.Credential = other }).Validate(LeafPolicy{}), RuleLeafCertificateKey)
+		opaque := X509Credential([][]byte{{0x30, 0}})
+		if err := resign(t, e, c, func(_ *KeyPackage, l *LeafNode) { l.Credential = opaque }).Validate(LeafPolicy{}); err != nil {
+			t.Errorf("what is no certificate is for the application: %v", err)
+		}
+	}
+}
+
+// A KeyPackage that nobody would accept is not imported.
+func TestImportedKeyPackageIsSigned(t *testing.T) {
+	c := newTestClient(t, X25519AES128SHA256Ed25519, "alice", nil)
+	e, err := c.NewKeyPackage(context.Background(), KeyPackageOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	forged := *e.KeyPackage
+	forged.Signature = make([]byte, len(forged.Signature))
+	_, err = c.ImportKeyPackage(context.Background(), &forged, e.init.private, e.leaf.private)
+	wantRule(t, err, RuleKeyPackageSignature)
 }

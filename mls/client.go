@@ -151,6 +151,9 @@ func NewClient(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	if !cfg.Credential.certifies(public) {
+		return nil, broken(RuleLeafCertificateKey, "the certificate of the x509 credential is for another key than the signer's")
+	}
 	if cfg.Capabilities.isZero() {
 		cfg.Capabilities = DefaultCapabilities()
 	}
@@ -319,7 +322,8 @@ func (c *Client) keyPair(k hpke.PrivateKey) (keyPair, error) {
 }
 
 // ImportKeyPackage pairs a KeyPackage that was made elsewhere with its
-// private keys, which must fit it.
+// private keys, which must fit it. Its signatures must verify; whether its
+// lifetime is over does not matter to who owns it.
 func (c *Client) ImportKeyPackage(ctx context.Context, k *KeyPackage, initKey, leafKey hpke.PrivateKey) (*KeyPackageEntry, error) {
 	if k.CipherSuite != c.suite.id {
 		return nil, broken(RuleKeyPackageSuite, "KeyPackage is for cipher suite 0x%04x, the client has 0x%04x", uint16(k.CipherSuite), uint16(c.suite.id))
@@ -334,6 +338,9 @@ func (c *Client) ImportKeyPackage(ctx context.Context, k *KeyPackage, initKey, l
 	}
 	if !bytes.Equal(e.init.public, k.InitKey) || !bytes.Equal(e.leaf.public, k.LeafNode.EncryptionKey) {
 		return nil, errors.New("mls: the private keys are not those of the KeyPackage")
+	}
+	if err := k.verifySignatures(c.suite); err != nil {
+		return nil, err
 	}
 	return e, c.storeKeyPackage(ctx, e)
 }

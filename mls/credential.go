@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"fmt"
 
+	"golang.org/x/crypto/cryptobyte"
+	"golang.org/x/crypto/cryptobyte/asn1"
+
 	"github.com/privyseal/privyseal/internal/tlsvec"
 )
 
@@ -68,6 +71,32 @@ func (c *Credential) Certificates() ([][]byte, error) {
 		return nil, &ParseError{"x509 credential", err}
 	}
 	return chain, nil
+}
+
+// certifies reports whether the client's certificate is for a signature key
+// (section 5.3). What is no certificate is for the application to refuse.
+func (c *Credential) certifies(signatureKey []byte) bool {
+	if c.Type != CredentialX509 {
+		return true
+	}
+	r := tlsvec.NewReader(c.Body)
+	key, ok := certificateKey(r.Vector())
+	return !ok || bytes.Equal(key, signatureKey)
+}
+
+// certificateKey finds the subjectPublicKey of a Certificate (RFC 5280 section
+// 4.1), whose bits are what section 5.1.1 makes of a key of our suites.
+func certificateKey(der []byte) (key []byte, ok bool) {
+	outer := cryptobyte.String(der)
+	var cert, tbs, spki cryptobyte.String
+	version := asn1.Tag(0).Constructed().ContextSpecific()
+	ok = outer.ReadASN1(&cert, asn1.SEQUENCE) && cert.ReadASN1(&tbs, asn1.SEQUENCE) &&
+		tbs.SkipOptionalASN1(version) && tbs.SkipASN1(asn1.INTEGER) && // serialNumber
+		tbs.SkipASN1(asn1.SEQUENCE) && tbs.SkipASN1(asn1.SEQUENCE) && // signature, issuer
+		tbs.SkipASN1(asn1.SEQUENCE) && tbs.SkipASN1(asn1.SEQUENCE) && // validity, subject
+		tbs.ReadASN1(&spki, asn1.SEQUENCE) && spki.SkipASN1(asn1.SEQUENCE) && // algorithm
+		spki.ReadASN1BitStringAsBytes(&key)
+	return key, ok
 }
 
 // check refuses a credential that was put together wrongly: nobody could

@@ -192,6 +192,9 @@ func (l *LeafNode) validateFields(s *suite, rules leafRules) error {
 	if !slices.Contains(c.Credentials, l.Credential.Type) {
 		return broken(RuleLeafCredentialListed, "credential type 0x%04x is not in capabilities", uint16(l.Credential.Type))
 	}
+	if !l.Credential.certifies(l.SignatureKey) {
+		return broken(RuleLeafCertificateKey, "the certificate of the x509 credential is for another key than signature_key")
+	}
 	if err := l.Extensions.checkUnique(); err != nil {
 		return err
 	}

@@ -30,6 +30,7 @@ const (
 	RuleLeafGroupExtensions                    // GroupContext extensions supported
 	RuleLeafPublicKeys                         // keys are keys of the cipher suite
 	RuleExtensionsUnique                       // no extension type twice in a list
+	RuleLeafCertificateKey                     // certificate of an x509 credential is for signature_key
 )
 
 // Ratchet trees (sections 7.1, 7.9.2, 12.4.3.1, 12.4.3.3).
@@ -146,6 +147,7 @@ var ruleSections = map[Rule]string{
 	RuleLeafRequired: "7.3", RuleLeafCredentialCommon: "7.3", RuleLeafLifetime: "7.3", RuleLeafLifetimeTotal: "7.2",
 	RuleLeafExtensions: "7.3", RuleLeafSignatureKey: "7.3", RuleLeafEncryptionKey: "7.3", RuleLeafUpdateKey: "7.3",
 	RuleLeafVersion: "7.2", RuleLeafGroupExtensions: "13.4", RuleLeafPublicKeys: "10", RuleExtensionsUnique: "13.4",
+	RuleLeafCertificateKey: "5.3",
 
 	RuleTreeLastBlank: "12.4.3.3", RuleTreeNodeKind: "12.4.3.3", RuleTreeHash: "12.4.3.1", RuleTreeParentHash: "7.9.2",
 	RuleTreeUnmergedSorted: "7.1", RuleTreeUnmergedLeaf: "12.4.3.1", RuleTreeUnmergedBetween: "12.4.3.1",

@@ -206,6 +206,9 @@ func (p *peer) call(ctx context.Context, q *peerRequest) (result any, err error)
 			result, err = nil, failed("internal error: %v", x)
 		}
 	}()
+	if q.Method == "" {
+		return nil, malformed("request: method is needed")
+	}
 	m := peerMethods[q.Method]
 	if m == nil {
 		return nil, unsupported("no method %q", q.Method)

@@ -41,14 +41,20 @@ func (c *peerCredential) credential() (mls.Credential, error) {
 	var number uint16
 	switch {
 	case json.Unmarshal(c.Type, &name) == nil && name == "basic":
+		if c.Identity == nil {
+			return mls.Credential{}, malformed("params: a basic credential needs identity")
+		}
 		return mls.BasicCredential(c.Identity), nil
 	case name == "x509":
+		if len(c.Certs) == 0 {
+			return mls.Credential{}, malformed("params: an x509 credential needs certs")
+		}
 		chain := make([][]byte, len(c.Certs))
 		for i := range chain {
 			chain[i] = c.Certs[i]
 		}
 		return mls.X509Credential(chain), nil
-	case name == "" && json.Unmarshal(c.Type, &number) == nil:
+	case name == "" && json.Unmarshal(c.Type, &number) == nil && number != 0:
 		return mls.Credential{Type: mls.CredentialType(number), Body: c.Data}, nil
 	}
 	return mls.Credential{}, malformed("params: credential type %.20s; want basic, x509 or a number", c.Type)
@@ -98,19 +104,22 @@ func replace[T any](to *[]T, list []T) {
 }
 
 type peerLifetime struct {
-	NotBefore uint64 `json:"not_before"`
-	NotAfter  uint64 `json:"not_after"`
+	NotBefore *uint64 `json:"not_before"`
+	NotAfter  *uint64 `json:"not_after"`
 }
 
-func (l *peerLifetime) lifetime() *mls.Lifetime {
+func (l *peerLifetime) lifetime() (*mls.Lifetime, error) {
 	if l == nil {
-		return nil
+		return nil, nil
 	}
-	return &mls.Lifetime{NotBefore: l.NotBefore, NotAfter: l.NotAfter}
+	if l.NotBefore == nil || l.NotAfter == nil {
+		return nil, malformed("params: lifetime needs not_before and not_after")
+	}
+	return &mls.Lifetime{NotBefore: *l.NotBefore, NotAfter: *l.NotAfter}, nil
 }
 
 type createClientParams struct {
-	Suite            mls.CipherSuite   `json:"suite"`
+	Suite            *mls.CipherSuite  `json:"suite"`
 	Identity         octets            `json:"identity"`
 	Credential       *peerCredential   `json:"credential"`
 	Capabilities     *peerCapabilities `json:"capabilities"`
@@ -127,14 +136,23 @@ type clientResult struct {
 }
 
 func (p *peer) createClient(ctx context.Context, q *createClientParams) (any, error) {
-	c := &peerClient{suite: q.Suite, credential: mls.BasicCredential(q.Identity), refused: q.RefuseIdentities, lifetime: q.Lifetime.lifetime()}
+	if q.Suite == nil {
+		return nil, malformed("params: suite is needed")
+	}
+	if q.Credential == nil && q.Identity == nil {
+		return nil, malformed("params: identity or credential is needed")
+	}
+	c := &peerClient{suite: *q.Suite, credential: mls.BasicCredential(q.Identity), refused: q.RefuseIdentities}
 	var err error
+	if c.lifetime, err = q.Lifetime.lifetime(); err != nil {
+		return nil, err
+	}
 	if q.Credential != nil {
 		if c.credential, err = q.Credential.credential(); err != nil {
 			return nil, err
 		}
 	}
-	signer, err := p.signatureKey(ctx, q.Suite, q.SignaturePrivate)
+	signer, err := p.signatureKey(ctx, c.suite, q.SignaturePrivate)
 	if err != nil {
 		return nil, err
 	}
@@ -264,7 +282,10 @@ func (p *peer) createKeyPackage(ctx context.Context, q *createKeyPackageParams) 
 	if err != nil {
 		return nil, err
 	}
-	opts := mls.KeyPackageOptions{Extensions: extensionList(q.Extensions), Lifetime: q.Lifetime.lifetime()}
+	opts := mls.KeyPackageOptions{Extensions: extensionList(q.Extensions)}
+	if opts.Lifetime, err = q.Lifetime.lifetime(); err != nil {
+		return nil, err
+	}
 	if q.LeafExtensions != nil {
 		opts.LeafExtensions = extensionList(q.LeafExtensions)
 	}

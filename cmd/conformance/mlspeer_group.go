@@ -36,8 +36,9 @@ func (p *peer) current(ctx context.Context, handle string) (*peerState, error) {
 	if err != nil {
 		return nil, err
 	}
+	err = s.settle(ctx)
 	s.merged = false
-	return s, s.settle(ctx)
+	return s, err
 }
 
 // seen returns a state to look at: an open commit counts as merged, and can
@@ -193,7 +194,7 @@ func (p *peer) discardPending(ctx context.Context, q *stateParams) (any, error) 
 	if err != nil {
 		return nil, err
 	}
-	s.open = false
+	s.open, s.merged = false, false
 	return nil, s.DiscardPending(ctx)
 }
 
@@ -348,6 +349,9 @@ func (p *peer) send(ctx context.Context, q *sendParams) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if q.Plaintext == nil {
+		return nil, malformed("params: plaintext is needed")
+	}
 	m, err := s.Send(ctx, q.Plaintext, q.AuthenticatedData)
 	return &messageResult{m}, err
 }
@@ -375,10 +379,10 @@ func (p *peer) groupInfo(ctx context.Context, q *groupInfoParams) (any, error) {
 }
 
 type exportParams struct {
-	State   string `json:"state"`
-	Label   string `json:"label"`
-	Context octets `json:"context"`
-	Length  *int   `json:"length"`
+	State   string  `json:"state"`
+	Label   *string `json:"label"`
+	Context octets  `json:"context"`
+	Length  *uint32 `json:"length"`
 }
 
 type exportResult struct {
@@ -390,10 +394,10 @@ func (p *peer) export(ctx context.Context, q *exportParams) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if q.Length == nil {
-		return nil, malformed("params: length is needed")
+	if q.Label == nil || q.Length == nil {
+		return nil, malformed("params: label and length are needed")
 	}
-	secret, err := g.Export(q.Label, q.Context, *q.Length)
+	secret, err := g.Export(*q.Label, q.Context, int(*q.Length))
 	if err != nil {
 		return nil, err
 	}

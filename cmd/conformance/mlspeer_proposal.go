@@ -18,17 +18,54 @@ type peerProposal struct {
 	Leaf         *mls.LeafIndex   `json:"leaf"`
 	PSKID        octets           `json:"psk_id"`
 	GroupID      octets           `json:"group_id"`
-	Epoch        uint64           `json:"epoch"`
-	Suite        mls.CipherSuite  `json:"suite"`
+	Epoch        *uint64          `json:"epoch"`
+	Suite        *mls.CipherSuite `json:"suite"`
 	Extensions   []peerExtension  `json:"extensions"`
-	Component    mls.ComponentID  `json:"component"`
+	Component    *mls.ComponentID `json:"component"`
 	Update       *octets          `json:"update"`
 	ProposalType mls.ProposalType `json:"proposal_type"`
 	Data         octets           `json:"data"`
 }
 
+// needs refuses a proposal that lacks what it is about.
+func (q *peerProposal) needs() error {
+	missing := ""
+	switch q.Type {
+	case "":
+		missing = "a type"
+	case "add":
+		missing = unless(q.KeyPackage != nil, "key_package")
+	case "remove":
+		missing = unless(q.Leaf != nil || q.Identity != nil, "identity or leaf")
+	case "psk":
+		missing = unless(q.PSKID != nil, "psk_id")
+	case "resumption_psk":
+		missing = unless(q.Epoch != nil, "epoch")
+	case "gce":
+		missing = unless(q.Extensions != nil, "extensions")
+	case "reinit":
+		missing = unless(q.GroupID != nil && q.Suite != nil, "group_id and suite")
+	case "app_data_update":
+		missing = unless(q.Component != nil, "component")
+	}
+	if missing != "" {
+		return malformed("params: a proposal %q needs %s", q.Type, missing)
+	}
+	return nil
+}
+
+func unless(there bool, missing string) string {
+	if there {
+		return ""
+	}
+	return missing
+}
+
 // in makes a proposal for a group that we are in.
 func (q *peerProposal) in(g *mls.Group) (mls.Proposal, error) {
+	if err := q.needs(); err != nil {
+		return nil, err
+	}
 	switch q.Type {
 	case "remove":
 		if q.Leaf != nil {
@@ -37,13 +74,11 @@ func (q *peerProposal) in(g *mls.Group) (mls.Proposal, error) {
 		l, err := memberNamed(g.Members(), q.Identity)
 		return &mls.Remove{Removed: l}, err
 	case "resumption_psk":
-		p := g.ResumptionPSK(q.Epoch)
+		p := g.ResumptionPSK(*q.Epoch)
 		if q.GroupID != nil {
 			p.PSK.GroupID = q.GroupID
 		}
 		return p, nil
-	case "update":
-		return nil, unsupported("an Update has to be made by its sender")
 	}
 	return q.outside(g.CipherSuite(), nil)
 }
@@ -51,6 +86,9 @@ func (q *peerProposal) in(g *mls.Group) (mls.Proposal, error) {
 // outside makes a proposal for a group of which only the tree is known, or not
 // even that.
 func (q *peerProposal) outside(suite mls.CipherSuite, tree *mls.RatchetTree) (mls.Proposal, error) {
+	if err := q.needs(); err != nil {
+		return nil, err
+	}
 	switch q.Type {
 	case "add":
 		k, err := mls.ParseKeyPackage(q.KeyPackage)
@@ -64,20 +102,25 @@ func (q *peerProposal) outside(suite mls.CipherSuite, tree *mls.RatchetTree) (ml
 		return &mls.PreSharedKey{PSK: mls.PreSharedKeyID{Type: mls.PSKExternal, ID: q.PSKID, Nonce: freshNonce(suite)}}, nil
 	case "resumption_psk":
 		return &mls.PreSharedKey{PSK: mls.PreSharedKeyID{Type: mls.PSKResumption, Usage: mls.UsageApplication,
-			GroupID: q.GroupID, Epoch: q.Epoch, Nonce: freshNonce(suite)}}, nil
+			GroupID: q.GroupID, Epoch: *q.Epoch, Nonce: freshNonce(suite)}}, nil
 	case "gce":
 		return &mls.GroupContextExtensions{Extensions: extensionList(q.Extensions)}, nil
 	case "reinit":
-		return &mls.ReInit{GroupID: q.GroupID, Version: mls.MLS10, CipherSuite: q.Suite, Extensions: extensionList(q.Extensions)}, nil
+		if !q.Suite.Supported() {
+			return nil, unsupported("cipher suite %d", *q.Suite)
+		}
+		return &mls.ReInit{GroupID: q.GroupID, Version: mls.MLS10, CipherSuite: *q.Suite, Extensions: extensionList(q.Extensions)}, nil
 	case "self_remove":
 		return &mls.SelfRemove{}, nil
 	case "app_data_update":
 		if q.Update == nil {
-			return mls.RemoveAppData(q.Component), nil
+			return mls.RemoveAppData(*q.Component), nil
 		}
-		return mls.UpdateAppData(q.Component, nonNil(*q.Update)), nil
+		return mls.UpdateAppData(*q.Component, nonNil(*q.Update)), nil
 	case "custom":
 		return q.custom()
+	case "update":
+		return nil, failed("only a member can propose an Update (RFC 9420 section 12.1.2)")
 	}
 	return nil, unsupported("proposal type %q", q.Type)
 }
