@@ -12,7 +12,7 @@ import (
 // while a read is under way gets the result of the next one. So nobody sees
 // less than with a read of its own. The zero value works.
 type sharedReads[K comparable, V any] struct {
-	start func(func()) // begins a read that the caller does not wait for; a new goroutine if nil
+	start func(func()) // has a read done; on a new goroutine if nil, so that who asked can leave
 
 	mu  sync.Mutex // guards all
 	all map[K]*reading[V]

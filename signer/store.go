@@ -53,7 +53,11 @@ func OpenKeyStore(ctx context.Context, source string, opt *StoreOptions) (*KeySt
 		return nil, fmt.Errorf("key store: %w", err)
 	}
 	s := &KeyStore{db: db}
-	s.standings.start = new(workers.Pool).Go
+	if db.Dialect() == sqldb.SQLite { // where a read waits for nobody: the first of those who share does it
+		s.standings.start = func(read func()) { read() }
+	} else {
+		s.standings.start = new(workers.Pool).Go
+	}
 	return s, nil
 }
 

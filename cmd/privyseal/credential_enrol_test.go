@@ -168,6 +168,7 @@ func TestEnrol(t *testing.T) {
 	t.Run("without attestation", x.simple)
 	t.Run("bodies", x.bodies)
 	t.Run("another node", x.anotherNode)
+	t.Run("a rotated CA", x.rotatedCA)
 }
 
 type enrolTest struct {
@@ -505,6 +506,36 @@ func (x *enrolTest) simple(t *testing.T) {
 	o.client = "mimi://a.example/d/alice/2"
 	_, err = w.enrol(t.Context(), o, client, x.issuer.invite(t, registry.X509, credentials.AttestationNone, 0))
 	refusedAs(t, err, enrol.ReasonRequest)
+}
+
+// rotatedCA enrols right after the CA's key was rotated: the certificate is by the
+// new one, whatever the service remembers.
+func (x *enrolTest) rotatedCA(t *testing.T) {
+	w, client := x.issuer.wiring, x.issuer.client(t)
+	o := &enrolOptions{holder: "leaf", client: enrolClient, user: enrolUser}
+	codes := []string{x.issuer.invite(t, registry.X509, credentials.AttestationNone, 0), x.issuer.invite(t, registry.X509, credentials.AttestationNone, 0)}
+	if _, err := w.ring.Rotate(t.Context(), "ca", ""); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.enrol(t.Context(), o, client, codes[0]); err == nil {
+		t.Error("a certificate by a key that was rotated, and whose certificate is the old one's")
+	}
+	if err := os.Rename(caPath(w.config, "ca"), caPath(w.config, "before")); err != nil {
+		t.Fatal(err)
+	}
+	chain, err := w.createCA(t.Context(), &caOptions{key: "ca", issuer: "root", hosts: []string{"a.example"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, code := range codes { // the first signed nothing, and its code is good
+		made, err := w.enrol(t.Context(), o, client, code)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if leaf, err := x509.ParseCertificate(made.Chain[0]); err != nil || leaf.CheckSignatureFrom(chain[0]) != nil {
+			t.Errorf("the certificate is not by the new key: %v", err)
+		}
+	}
 }
 
 // statedHere issues to a key of the issuer's own token, as credential issue

@@ -81,6 +81,9 @@ func (k *deviceKey) SignMessageContext(ctx context.Context, msg []byte, opts cry
 	return sig, err
 }
 
+// errRotated says that a key's active version is another than that of a deviceKey.
+var errRotated = errors.New("has been rotated")
+
 // SignVerified is SignMessageContext that says whether the signature was verified.
 // The key is looked up once, and again when its version signs no more.
 func (k *deviceKey) SignVerified(ctx context.Context, msg []byte, opts crypto.SignerOpts) (sig []byte, verified bool, err error) {
@@ -94,7 +97,7 @@ func (k *deviceKey) SignVerified(ctx context.Context, msg []byte, opts crypto.Si
 		return nil, false, err
 	}
 	if !credentials.SamePublicKey(s.Public(), k.public) {
-		return nil, false, fmt.Errorf("key %s has been rotated; start again with its new version", k.id)
+		return nil, false, fmt.Errorf("key %s %w; start again with its new version", k.id, errRotated)
 	}
 	k.signer.Store(s)
 	return s.SignVerified(ctx, msg, opts)

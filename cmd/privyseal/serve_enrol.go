@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/privyseal/privyseal/credentials/certs"
 	"github.com/privyseal/privyseal/credentials/enrol"
@@ -64,6 +65,7 @@ type enrolment struct {
 	est      string // path
 	estServe http.Handler
 	opened   atomic.Pointer[openedCA]
+	asked    atomic.Int64 // when its file was, Unix nanoseconds
 }
 
 // An openedCA is an issuing CA and the file that described it.
@@ -210,23 +212,40 @@ func (e *enrolment) issue(ctx context.Context, t registry.Type, o *issueOptions,
 	if err != nil {
 		return nil, err
 	}
-	return ca.certify(ctx, o, p)
+	made, err := ca.certify(ctx, o, p)
+	if errors.Is(err, errRotated) { // within caStays: nothing was signed
+		e.asked.Store(0)
+		if ca, err = e.openCA(ctx); err != nil {
+			return nil, err
+		}
+		made, err = ca.certify(ctx, o, p)
+	}
+	return made, err
 }
 
-// openCA returns the CA as its file describes it now: it is opened again when the
-// file was replaced, as it is after a rotation of its key.
+// caStays is how long the CA's file is not asked again.
+const caStays = time.Second
+
+// openCA returns the CA as its file described it within caStays: it is opened again
+// when the file was replaced, as it is after a rotation of its key.
 func (e *enrolment) openCA(ctx context.Context) (*openedCA, error) {
+	ca, now := e.opened.Load(), time.Now().UnixNano()
+	if age := now - e.asked.Load(); ca != nil && age >= 0 && age < int64(caStays) {
+		return ca, nil
+	}
 	file, err := os.Stat(caPath(e.wiring.config, e.ca))
-	if ca := e.opened.Load(); err == nil && ca != nil && os.SameFile(ca.file, file) && ca.file.ModTime().Equal(file.ModTime()) && ca.file.Size() == file.Size() {
+	if err == nil && ca != nil && os.SameFile(ca.file, file) && ca.file.ModTime().Equal(file.ModTime()) && ca.file.Size() == file.Size() {
+		e.asked.Store(now)
 		return ca, nil
 	}
 	issuer, chain, openErr := e.wiring.openIssuer(ctx, e.ca, e.issuance.book)
 	if openErr != nil {
 		return nil, openErr
 	}
-	ca := &openedCA{issuer, chain, file}
+	ca = &openedCA{issuer, chain, file}
 	if err == nil {
 		e.opened.Store(ca)
+		e.asked.Store(now)
 	}
 	return ca, nil
 }
