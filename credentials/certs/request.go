@@ -7,7 +7,6 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/hex"
-	"errors"
 	"io"
 
 	"golang.org/x/crypto/cryptobyte"
@@ -162,58 +161,34 @@ func ParseRequest(der []byte) (*Request, error) {
 	if len(der) > maxRequest {
 		return nil, credentials.Errorf(credentials.CodeMalformed, where, "%d octets, want at most %d", len(der), maxRequest)
 	}
-	csr, err := x509.ParseCertificateRequest(der)
+	parts, err := readRequest(der)
 	if err != nil {
 		return nil, credentials.Errorf(credentials.CodeMalformed, where, "not a PKCS#10 request in DER: %w", err)
 	}
-	if csr.Version != 0 {
-		return nil, credentials.Errorf(credentials.CodeMalformed, where, "version %d, want 0", csr.Version)
-	}
-	r := &Request{key: csr.PublicKey}
-	if r.scheme, err = credentials.SchemeOf(csr.PublicKey); err != nil {
+	r := new(Request)
+	if r.key, r.spki, r.scheme, err = readKey(parts.spki); err != nil {
 		return nil, credentials.Errorf(credentials.CodeCnfCurve, where, "%w", err)
 	}
-	if r.spki, err = x509.MarshalPKIXPublicKey(csr.PublicKey); err != nil {
-		return nil, credentials.Errorf(credentials.CodeCnfCurve, where, "%w", err)
-	}
-	if err := checkPossession(csr); err != nil {
+	if err := parts.checkPossession(r.key); err != nil {
 		return nil, err
 	}
-	if err := checkWishes(csr); err != nil {
+	if err := checkWishes(parts.extensions); err != nil {
 		return nil, err
 	}
-	if r.names, err = requestedNames(csr); err != nil {
+	if r.names, err = requestedNames(parts.extensions); err != nil {
 		return nil, err
 	}
-	if r.nonce, err = requestNonce(csr.RawTBSCertificateRequest); err != nil {
+	if r.nonce, err = requestNonce(parts.challenges); err != nil {
 		return nil, err
 	}
 	return r, nil
 }
 
-// checkPossession verifies the signature of the request by its own key.
-func checkPossession(csr *x509.CertificateRequest) error {
-	switch csr.SignatureAlgorithm {
-	case x509.ECDSAWithSHA256, x509.ECDSAWithSHA384, x509.ECDSAWithSHA512, x509.PureEd25519:
-	default:
-		return credentials.Errorf(credentials.CodeAlg, "request", "signed with %v, want ECDSA with SHA-2 or Ed25519", csr.SignatureAlgorithm)
-	}
-	if err := csr.CheckSignature(); err != nil {
-		return credentials.Errorf(credentials.CodeBindingSignature, "request", "not signed by the key in it: %w", err)
-	}
-	return nil
-}
-
 // checkWishes refuses a request for more than a device certificate. Wishes
 // that the profile fulfils anyway are let pass; nothing is copied from them.
-func checkWishes(csr *x509.CertificateRequest) error {
+func checkWishes(exts []pkix.Extension) error {
 	const where = "request extensions"
-	seen := map[string]bool{}
-	for _, ext := range csr.Extensions {
-		if seen[ext.Id.String()] {
-			return credentials.Errorf(credentials.CodeMalformed, where, "two extensions %v", ext.Id)
-		}
-		seen[ext.Id.String()] = true
+	for _, ext := range exts {
 		var ok bool
 		switch {
 		case ext.Id.Equal(oidBasicConstraints):
@@ -252,9 +227,9 @@ func wishesNoCertSign(value cryptobyte.String) bool {
 	return bits.At(5) == 0 && bits.At(6) == 0 // keyCertSign, cRLSign
 }
 
-func requestedNames(csr *x509.CertificateRequest) (Names, error) {
+func requestedNames(exts []pkix.Extension) (Names, error) {
 	const where = "requested names"
-	alt, err := readAltNames(csr.Extensions, where)
+	alt, err := readAltNames(exts, where)
 	if err != nil {
 		return Names{}, err
 	}
@@ -264,44 +239,16 @@ func requestedNames(csr *x509.CertificateRequest) (Names, error) {
 	return namesOf(alt.uris, where)
 }
 
-var errAttributes = errors.New("attributes are not a DER SET")
-
-// requestNonce returns the decoded challengePassword among the attributes, or
-// nil if there is none.
-func requestNonce(info cryptobyte.String) ([]byte, error) {
-	attributes, err := requestAttributes(info)
-	if err != nil {
-		return nil, credentials.Errorf(credentials.CodeMalformed, "request", "%w", err)
+// requestNonce returns the decoded value of the challengePassword attribute, or nil
+// if there is none.
+func requestNonce(challenges []cryptobyte.String) ([]byte, error) {
+	switch len(challenges) {
+	case 0:
+		return nil, nil
+	case 1:
+		return readChallenge(challenges[0])
 	}
-	var nonce []byte
-	for !attributes.Empty() {
-		var attribute, values cryptobyte.String
-		var id encodedOID
-		if !attributes.ReadASN1(&attribute, asn1.SEQUENCE) || !attribute.ReadASN1ObjectIdentifier(&id) ||
-			!attribute.ReadASN1(&values, asn1.SET) || !attribute.Empty() {
-			return nil, credentials.Errorf(credentials.CodeMalformed, "request", "%w", errAttributes)
-		}
-		if !id.Equal(oidChallengePassword) {
-			continue
-		}
-		if nonce != nil {
-			return nil, credentials.Errorf(credentials.CodeNonce, "request", "two challengePassword attributes")
-		}
-		if nonce, err = readChallenge(values); err != nil {
-			return nil, err
-		}
-	}
-	return nonce, nil
-}
-
-func requestAttributes(info cryptobyte.String) (cryptobyte.String, error) {
-	var seq, attributes cryptobyte.String
-	var present bool
-	if !info.ReadASN1(&seq, asn1.SEQUENCE) || !seq.SkipASN1(asn1.INTEGER) || !seq.SkipASN1(asn1.SEQUENCE) || !seq.SkipASN1(asn1.SEQUENCE) ||
-		!seq.ReadOptionalASN1(&attributes, &present, asn1.Tag(0).ContextSpecific().Constructed()) || !seq.Empty() {
-		return nil, errAttributes
-	}
-	return attributes, nil
+	return nil, credentials.Errorf(credentials.CodeNonce, "request", "%d challengePassword attributes, want one", len(challenges))
 }
 
 func readChallenge(values cryptobyte.String) ([]byte, error) {

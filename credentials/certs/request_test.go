@@ -31,6 +31,9 @@ func TestRequest(t *testing.T) {
 			if r.Names() != names || !bytes.Equal(r.Nonce(), nonce) || !credentials.SamePublicKey(r.PublicKey(), key.Public()) {
 				t.Errorf("%s: request %+v", scheme, r)
 			}
+			if spki, err := x509.MarshalPKIXPublicKey(key.Public()); err != nil || !bytes.Equal(certs.SPKI(r), spki) {
+				t.Errorf("%s: the key is %x, package x509 writes %x, %v", scheme, certs.SPKI(r), spki, err)
+			}
 		}
 	}
 }
@@ -158,6 +161,22 @@ var refusedRequests = []struct {
 	{"two extension requests of one kind", credentials.CodeMalformed, func(t testing.TB) []byte {
 		return rawCSR(t, 0, wish(t, sanOf(t, clientURI, userURI), sanOf(t, clientURI, userURI)))
 	}},
+	{"two attributes with extension requests", credentials.CodeMalformed, func(t testing.TB) []byte {
+		return rawCSR(t, 0, wish(t, sanOf(t, clientURI, userURI)), wish(t, sanOf(t, clientURI, userURI)))
+	}},
+	{"two values of an extension request", credentials.CodeMalformed, func(t testing.TB) []byte {
+		v, err := asn1.Marshal([]pkix.Extension{sanOf(t, clientURI, userURI)})
+		must(t, err)
+		return rawCSR(t, 0, attribute(t, asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 9, 14}, asn1.RawValue{FullBytes: v}, asn1.RawValue{FullBytes: v}))
+	}},
+	{"subject is no name", credentials.CodeMalformed, func(t testing.TB) []byte {
+		return bytes.Replace(csr(t, p256(t), x509.CertificateRequest{Subject: pkix.Name{CommonName: "Alice"}}), []byte("\x13\x05Alice"), []byte("\x13\x05Al_ce"), 1)
+	}},
+	{"key not on its curve", credentials.CodeCnfCurve, func(t testing.TB) []byte {
+		der := goodCSR(t)
+		der[bytes.Index(der, []byte{3, 66, 0, 4})+67] ^= 1
+		return der
+	}},
 	{"attribute cut short", credentials.CodeMalformed, func(t testing.TB) []byte {
 		return rawCSR(t, 0, wish(t, sanOf(t, clientURI, userURI)), []byte{0x30, 2, 6, 0})
 	}},
@@ -282,6 +301,33 @@ func TestRefusedRequests(t *testing.T) {
 	}
 }
 
+// Whatever octet is changed, what is read as a request package x509 reads as one too.
+// The signature is left aside: it would hide the rest.
+func TestRequestsReadByTwo(t *testing.T) {
+	bothRead := 0
+	for _, der := range [][]byte{
+		goodCSR(t), csr(t, p256(t), x509.CertificateRequest{Subject: pkix.Name{CommonName: "Alice"}, ExtraExtensions: []pkix.Extension{sanOf(t, clientURI, userURI)}}),
+		rawCSR(t, 0, wish(t, sanOf(t, clientURI, userURI), pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 15}, Critical: true, Value: []byte{3, 2, 7, 0x80}}), challenge(t, asn1.TagUTF8String, "abababababababab")),
+	} {
+		for i := range der {
+			for _, change := range []byte{0x01, 0x02, 0x04, 0x20, 0x80, 0xff} {
+				changed := bytes.Clone(der)
+				changed[i] ^= change
+				if certs.ReadRequest(changed) != nil {
+					continue
+				}
+				if _, err := x509.ParseCertificateRequest(changed); err != nil {
+					t.Errorf("octet %d ^ %02x: package x509: %v", i, change, err)
+				}
+				bothRead++
+			}
+		}
+	}
+	if bothRead < 100 {
+		t.Errorf("only %d were read", bothRead)
+	}
+}
+
 // Wishes that the profile fulfils anyway do no harm.
 func TestHarmlessWishes(t *testing.T) {
 	eku, err := asn1.Marshal([]asn1.ObjectIdentifier{certs.OIDIMURI})
@@ -290,6 +336,7 @@ func TestHarmlessWishes(t *testing.T) {
 		"profile": rawCSR(t, 0, wish(t, sanOf(t, clientURI, userURI), pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 37}, Value: eku},
 			pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 15}, Critical: true, Value: []byte{3, 2, 7, 0x80}}, pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 19}, Value: []byte{0x30, 0}})),
 		"UTF8String nonce": rawCSR(t, 0, wish(t, sanOf(t, clientURI, userURI)), challenge(t, asn1.TagUTF8String, hex.EncodeToString(make([]byte, 32)))),
+		"SHA-512":          csr(t, p256(t), x509.CertificateRequest{SignatureAlgorithm: x509.ECDSAWithSHA512, ExtraExtensions: []pkix.Extension{sanOf(t, clientURI, userURI)}}),
 		"a subject":        csr(t, p256(t), x509.CertificateRequest{Subject: pkix.Name{CommonName: "Alice"}, ExtraExtensions: []pkix.Extension{sanOf(t, clientURI, userURI)}}),
 	} {
 		if _, err := certs.ParseRequest(der); err != nil {
