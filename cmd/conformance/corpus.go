@@ -223,13 +223,24 @@ func (c *corpusCase) clock(name string) (time.Time, bool, error) {
 	return time.Unix(int64(whole), int64(part*1e9)), true, nil
 }
 
+// now returns the instant that the case is judged at: that of its member, or the
+// present.
+func (c *corpusCase) now() (time.Time, error) {
+	t, there, err := c.clock("now")
+	if err == nil && !there {
+		t = time.Now()
+	}
+	return t, err
+}
+
 // key returns the JSON of the key in the named member, which is written there
 // or names an entry of the file's keys. An entry may be the key itself, or an
-// object that has it under "jwk" or "public_jwk".
+// object that has it under "jwk" or "public_jwk". A verifier that is given no key
+// believes nobody.
 func (c *corpusCase) key(name string) (json.RawMessage, error) {
 	v, ok := c.raw(name)
 	if !ok {
-		return nil, &errCase{fmt.Errorf("no member %q", name)}
+		return nil, credentials.Errorf(credentials.CodeIssuerKey, name, "the case names no key")
 	}
 	if v[0] == '"' {
 		entry, err := c.text(name)

@@ -158,3 +158,17 @@ func counted(b []byte, want int, err error) ([]byte, error) {
 	}
 	return b, nil
 }
+
+// oneOrMore is a list, of which one element may stand alone.
+type oneOrMore[T any] []T
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (l *oneOrMore[T]) UnmarshalJSON(b []byte) error {
+	if len(b) > 0 && b[0] == '[' {
+		return json.Unmarshal(b, (*[]T)(l))
+	}
+	var one T
+	err := json.Unmarshal(b, &one)
+	*l = []T{one}
+	return err
+}

@@ -75,10 +75,7 @@ func readSDCWTCase(c *corpusCase) (*sdcwtCase, error) {
 	err = errors.Join(err, err2)
 	key, err2 := c.publicKey("issuer_jwk")
 	err = errors.Join(err, err2)
-	now, there, err2 := c.clock("now")
-	if err2 == nil && !there {
-		err2 = &errCase{errors.New(`no member "now"`)}
-	}
+	now, err2 := c.now()
 	age, _, err3 := c.number("max_age")
 	s.issuer, s.maxAge = anyIssuer{key}, time.Duration(age*float64(time.Second))
 	s.now = func() time.Time { return now }

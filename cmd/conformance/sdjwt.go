@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/privyseal/privyseal/credentials"
@@ -29,7 +30,10 @@ type sdjwtCase struct {
 }
 
 func readSDJWT(c *corpusCase) (s sdjwtCase, err error) {
-	for name, to := range map[string]*string{"token": &s.token, "nonce": &s.nonce, "aud": &s.aud, "level": &s.level} {
+	if s.token, err = c.serialization("token"); err != nil {
+		return s, err
+	}
+	for name, to := range map[string]*string{"nonce": &s.nonce, "aud": &s.aud, "level": &s.level} {
 		if *to, err = c.text(name); err != nil {
 			return s, err
 		}
@@ -45,12 +49,18 @@ func readSDJWT(c *corpusCase) (s sdjwtCase, err error) {
 		t, err := sdjwt.Parse(s.token, sdjwt.Limits{Octets: maxCorpusToken})
 		s.requireKB = err == nil && t.HasKeyBinding()
 	}
-	var there bool
-	if s.now, there, err = c.clock("now"); err == nil && !there {
-		s.now = time.Now()
-	}
+	s.now, err = c.now()
 	s.claims, _ = c.raw("claims")
 	return s, err
+}
+
+// serialization returns a text, or the JSON of an object: a token in JSON
+// serialization is one.
+func (c *corpusCase) serialization(name string) (string, error) {
+	if v, ok := c.raw(name); ok && v[0] == '{' {
+		return string(v), nil
+	}
+	return c.text(name)
 }
 
 func judgeSDJWT(c *corpusCase) error {
@@ -125,13 +135,13 @@ func (s *sdjwtCase) policy(keys sdjwt.IssuerKeys) sdjwt.Policy {
 	if p.AnyAudience = s.aud == ""; !p.AnyAudience {
 		p.Audiences = []string{s.aud}
 	}
-	switch s.level {
+	switch strings.ToLower(s.level) {
 	case "", "must":
-		p.Permanent, p.LooseCnf = []string{}, true
+		p.Permanent, p.LooseCnf, p.IssuedAhead = []string{}, true, true
 		p.Skew, p.KBSkew = sdjwt.Exactly, sdjwt.DefaultSkew
 		p.Limits = sdjwt.Limits{Octets: maxCorpusToken, Disclosures: 1 << 12, Depth: corpusDepth}
 	case "should":
-		p.Permanent, p.LooseCnf = rfc9901Permanent, true
+		p.Permanent, p.LooseCnf, p.IssuedAhead = rfc9901Permanent, true, true
 		p.Skew, p.KBSkew = sdjwt.Exactly, sdjwt.DefaultSkew
 	}
 	return p

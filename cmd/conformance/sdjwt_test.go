@@ -43,7 +43,7 @@ func TestSDJWTCorpus(t *testing.T) {
 		writeCorpus(t)
 	}
 	status, lines := runLines(t, corpusFile)
-	if want := "32 passed, 0 failed, 1 skipped"; status != exitOK || len(lines) != 1 || lines[0] != want {
+	if want := "37 passed, 0 failed, 1 skipped"; status != exitOK || len(lines) != 1 || lines[0] != want {
 		t.Errorf("status %d, output\n%s\nwant %s", status, strings.Join(lines, "\n"), want)
 	}
 }
@@ -58,7 +58,7 @@ func TestSDJWTCorpusTurnedRound(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "turned.json.gz")
 	writeGzip(t, name, turn.Replace(string(raw)))
 	status, lines := runLines(t, name)
-	if status != exitFailed || len(lines) != 33 || lines[32] != "1 passed, 32 failed, 0 skipped" {
+	if status != exitFailed || len(lines) != 38 || lines[37] != "1 passed, 37 failed, 0 skipped" {
 		t.Errorf("status %d, output\n%s", status, strings.Join(lines, "\n"))
 	}
 	for _, want := range []string{"FAIL issued want=refuse got=accept (no error)", "FAIL expired want=accept got=refuse (expired)"} {
@@ -137,7 +137,8 @@ func TestSDJWTUsage(t *testing.T) {
 		"no case":         {[]string{file("empty.json", `{"cases":[]}`)}, exitFailed},
 		"no JSON":         {[]string{file("bad.json", `cases`)}, exitFailed},
 		"no gzip":         {[]string{file("bad.json.gz", `{}`)}, exitFailed},
-		"no key":          {[]string{file("nokey.json", `{"cases":[{"id":"a","expect":"refuse","token":"~"}]}`)}, exitFailed},
+		"no key":          {[]string{file("nokey.json", `{"cases":[{"id":"a","expect":"accept","token":"~"}]}`)}, exitFailed},
+		"unknown key":     {[]string{file("unknown.json", `{"cases":[{"id":"a","expect":"refuse","token":"~","issuer_jwk":"k"}]}`)}, exitFailed},
 		"strange verdict": {[]string{file("verdict.json", `{"cases":[{"id":"a","expect":"maybe"}]}`)}, exitFailed},
 		"good":            {[]string{corpusFile}, exitOK},
 	} {
@@ -268,6 +269,12 @@ func (m *maker) plainCases() {
 	m.add("expires-now", "refuse", m.sign(esHeader, fmt.Sprintf(`{"exp":%d}`, m.now.Unix()))+"~", nil)
 	m.add("expired", "refuse", m.sign(esHeader, `{"exp":1000}`)+"~", nil)
 	m.add("no-tilde", "refuse", m.sign(esHeader, `{}`), nil)
+	m.add("issued-ahead", "accept", m.sign(esHeader, fmt.Sprintf(`{"iat":%d}`, m.now.Unix()+9))+"~", nil)
+	m.add("issued-ahead-policy", "refuse", m.sign(esHeader, fmt.Sprintf(`{"iat":%d}`, m.now.Unix()+999))+"~", object{"level": "policy"})
+	m.add("no-key", "refuse", m.sign(esHeader, `{}`)+"~", object{"issuer_jwk": nil})
+	parts := strings.Split(m.sign(esHeader, `{"a":1}`), ".")
+	m.add("json", "accept", fmt.Sprintf(`{"protected":"%s","payload":"%s","signature":"%s"}`, parts[0], parts[1], parts[2]), claims(`{"a":1}`))
+	m.add("json-object", "accept", "", object{"token": object{"protected": parts[0], "payload": parts[1], "signature": parts[2]}, "claims": json.RawMessage(`{"a":1}`)})
 	m.add("alg-none", "refuse", m.sign(`{"alg":"none"}`, `{}`)+"~", nil)
 	m.add("kb-typ", "refuse", m.sign(`{"alg":"ES256","typ":"kb+jwt"}`, `{}`)+"~", nil)
 	m.add("duplicate-claim", "refuse", m.sign(esHeader, `{"a":1,"a":1}`)+"~", nil)

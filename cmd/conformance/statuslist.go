@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -24,9 +23,9 @@ func judgeStatusList(c *corpusCase) error {
 	if err != nil {
 		return err
 	}
-	now, there, err := c.clock("now")
-	if err != nil || !there {
-		return errors.Join(err, &errCase{errors.New(`no member "now"`)})
+	now, err := c.now()
+	if err != nil {
+		return err
 	}
 	key, err := c.publicKey("issuer_jwk")
 	if err != nil {
@@ -63,7 +62,7 @@ func (c *corpusCase) statusListToken() (statuslist.Format, []byte, error) {
 
 // lookUp looks every index up and compares the statuses, if the case has them.
 func (c *corpusCase) lookUp(list *statuslist.List) error {
-	var indices []json.Number
+	var indices oneOrMore[json.Number]
 	if _, err := c.decode("idx", &indices); err != nil {
 		return err
 	}
@@ -76,7 +75,7 @@ func (c *corpusCase) lookUp(list *statuslist.List) error {
 		}
 		got[i] = int(status)
 	}
-	var want []int
+	var want oneOrMore[int]
 	if there, err := c.decode("statuses", &want); err != nil {
 		return err
 	} else if there && !slices.Equal(got, want) {

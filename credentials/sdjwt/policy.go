@@ -75,7 +75,10 @@ type Policy struct {
 
 	Skew   time.Duration // how far clocks may differ; default DefaultSkew
 	KBSkew time.Duration // the same for the iat of a KB-JWT; default Skew
-	Now    func() time.Time
+	// IssuedAhead accepts an iat of the Issuer-signed JWT in the future, which
+	// no rule of RFC 7519 or RFC 9901 forbids.
+	IssuedAhead bool
+	Now         func() time.Time
 
 	// Status judges the status claim after all else is verified. Without it a
 	// token that has the claim is refused, unless IgnoreStatus is set.

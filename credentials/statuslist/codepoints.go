@@ -24,6 +24,6 @@ const (
 	maxInflated   = 16 << 20 // octets of the array
 	maxIndex      = 1<<53 - 1
 	maxURI        = 2048
-	maxTTL        = 10 * 366 * 24 * 3600 // seconds
+	maxTTL        = 10 * 366 * 24 * 3600 // seconds; a longer one is cut
 	jsonDepth     = 16
 )

@@ -53,6 +53,9 @@ func TestWriteCorpus(t *testing.T) {
 			return m.jwt(t)
 		}
 		add(f.MediaType()+"/the unchanged token", "accept", "", f, make(newMadeList()), map[string]any{"idx": all, "statuses": statuses})
+		long := newMadeList()
+		long.claims["ttl"] = int64(3200000000)
+		add(f.MediaType()+"/ttl of a century", "accept", "", f, make(long), map[string]any{"idx": 0, "statuses": 1})
 		for _, c := range malformedLists {
 			m := newMadeList()
 			c.change(m)

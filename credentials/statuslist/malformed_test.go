@@ -172,7 +172,6 @@ var malformedLists = []struct {
 	{"ttl zero", "status-unavailable", func(m *madeList) { m.claims["ttl"] = 0 }},
 	{"ttl negative", "status-unavailable", func(m *madeList) { m.claims["ttl"] = -5 }},
 	{"ttl text", "status-unavailable", func(m *madeList) { m.claims["ttl"] = "5" }},
-	{"ttl of a century", "status-unavailable", func(m *madeList) { m.claims["ttl"] = 3200000000 }},
 	{"no list", "status-unavailable", func(m *madeList) { m.list = nil }},
 	{"list text", "status-unavailable", func(m *madeList) { m.claims["status_list"] = "x" }},
 	{"list array", "status-unavailable", func(m *madeList) { m.claims["status_list"] = []any{} }},
@@ -243,6 +242,24 @@ func TestMalformedTokens(t *testing.T) {
 					t.Errorf("got %q, want %q", got, c.want)
 				}
 			})
+		}
+	}
+}
+
+// TestLongTTL has a ttl of a century, which is a positive number as any, stand for
+// the longest that is kept.
+func TestLongTTL(t *testing.T) {
+	for _, format := range []statuslist.Format{statuslist.JWT, statuslist.CWT} {
+		m := newMadeList()
+		m.claims["ttl"] = int64(3200000000)
+		token := m.jwt
+		if format == statuslist.CWT {
+			token = m.cwt
+		}
+		maps.DeleteFunc(m.header, func(k, _ any) bool { _, text := k.(string); return text == (format == statuslist.CWT) })
+		got, _, err := ourRules().Verify(context.Background(), format, token(t), m.uri)
+		if err != nil || got.TTL != 10*366*24*time.Hour {
+			t.Errorf("%s: %v, %v", format.MediaType(), got, err)
 		}
 	}
 }

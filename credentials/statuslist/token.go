@@ -186,10 +186,10 @@ func (r *received) times(iat, exp float64, hasExp bool, ttl float64, hasTTL bool
 		r.Expires = seconds(exp)
 	}
 	if hasTTL {
-		if ttl <= 0 || ttl > maxTTL {
+		if ttl <= 0 {
 			return unavailable("ttl of %v seconds", ttl)
 		}
-		r.TTL = time.Duration(ttl * float64(time.Second))
+		r.TTL = time.Duration(min(ttl, maxTTL) * float64(time.Second))
 	}
 	return nil
 }
