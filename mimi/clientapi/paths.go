@@ -37,7 +37,8 @@ const (
 
 // Limits of bodies and lists. A request beyond them has status 413.
 const (
-	MaxRequest         = 8 << 20   // octets of any request
+	MaxRequest         = 8 << 20   // octets of KeyPackages, a new room, an update or an abuse report
+	MaxSmallRequest    = 256 << 10 // octets of any other request
 	MaxMessage         = 256 << 10 // octets of a SubmitMessageRequest, unless the provider allows less
 	MaxResponse        = 80 << 20  // octets of any response but an event stream
 	MaxKeyPackages     = 100       // in one upload

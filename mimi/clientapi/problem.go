@@ -18,7 +18,7 @@ const (
 	CodeCredential     Code = "credential"      // 403: the credential is not believed, or not of this provider
 	CodeInvitation     Code = "invitation"      // 403: an invitation is needed, or it is not good (any more)
 	CodeClock          Code = "clock"           // 403: the time in the registration is too far off
-	CodeClientTaken    Code = "client-taken"    // 409: another device is registered as this client
+	CodeClientTaken    Code = "client-taken"    // 409: the TLS key is registered for another client
 	CodeRoomExists     Code = "room-exists"     // 409: the room's name is taken
 	CodeNotFound       Code = "not-found"       // 404: no such route, room or user, or none that the client may know of
 	CodeCursorGone     Code = "cursor-gone"     // 410: events after the cursor are not kept any more

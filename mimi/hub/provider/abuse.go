@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
+	"time"
 
 	"github.com/privyseal/privyseal/internal/sqldb"
 	"github.com/privyseal/privyseal/mimi"
@@ -26,6 +28,10 @@ func (s *Service) ReportAbuse(ctx context.Context, from hub.From, room mimi.URI,
 	if err := s.mayReport(ctx, room, q.ReportingUser); err != nil {
 		return nil, err
 	}
+	body := q.Marshal()
+	if err := s.db.Read(ctx, func(tx *sqldb.Tx) error { return s.roomForReport(ctx, tx, from.Provider, q.ReportingUser, len(body)) }); err != nil {
+		return nil, err // before the device is asked
+	}
 	verdicts := make(clientapi.AbuseVerdicts, len(q.Messages))
 	for i := range q.Messages {
 		reason, err := s.judgeReport(ctx, room, q.AllegedAbuserURI, &q.Messages[i])
@@ -36,10 +42,43 @@ func (s *Service) ReportAbuse(ctx context.Context, from hub.From, room mimi.URI,
 	}
 	return verdicts, s.db.Batch(ctx, func(tx *sqldb.Tx) error {
 		ctx := context.WithoutCancel(ctx) // a query that is broken off takes the batch of all with it
+		if err := s.roomForReport(ctx, tx, from.Provider, q.ReportingUser, len(body)); err != nil {
+			return err
+		}
 		_, err := tx.Exec(ctx, `INSERT INTO abuse_report (room, at, provider, reporter, accused, note, body, verdicts) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
-			room.String(), s.nowMS(), from.Provider, q.ReportingUser.String(), q.AllegedAbuserURI.String(), q.Note, q.Marshal(), verdicts.Marshal())
+			room.String(), s.nowMS(), from.Provider, q.ReportingUser.String(), q.AllegedAbuserURI.String(), strings.ReplaceAll(q.Note, "\x00", "\uFFFD"), body, verdicts.Marshal())
 		return err
 	})
+}
+
+// What is kept of the reports of one day: of a user, and of a provider. Those of
+// our own that name nobody count as one provider's.
+const (
+	maxReports         = 100
+	maxReportOctets    = 64 << 20
+	maxProviderReports = 1000
+	maxProviderOctets  = 512 << 20
+)
+
+// roomForReport refuses a report beyond what is kept of its reporter in a day.
+func (s *Service) roomForReport(ctx context.Context, tx *sqldb.Tx, provider string, reporter mimi.URI, size int) error {
+	since := s.cfg.Now().Add(-24 * time.Hour).UnixMilli()
+	check := func(most, octets int64, where string, args ...any) error {
+		var n, sum int64
+		err := tx.QueryRow(ctx, `SELECT count(*), coalesce(sum(length(body)), 0) FROM abuse_report WHERE provider = ? AND at > ?`+where, append([]any{provider, since}, args...)...).Scan(&n, &sum)
+		if err == nil && (n >= most || sum+int64(size) > octets) {
+			err = clientapi.Problemf(clientapi.CodeTooMany, "there are %d reports of %d octets of one day already", n, sum).After(time.Hour)
+		}
+		return err
+	}
+	if !reporter.IsZero() {
+		err := check(maxReports, maxReportOctets, ` AND reporter = ?`, reporter.String())
+		if err != nil || provider == s.cfg.Domain {
+			return err
+		}
+		return check(maxProviderReports, maxProviderOctets, ``)
+	}
+	return check(maxProviderReports, maxProviderOctets, ` AND reporter = ''`)
 }
 
 // mayReport lets those report who hold canReportAbuse, and those who had a

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/privyseal/privyseal/internal/sqldb"
 	"github.com/privyseal/privyseal/mimi"
@@ -14,8 +15,9 @@ import (
 
 // An entry is a room of ours in memory.
 type entry struct {
-	uri  mimi.URI
-	used uint64 // guarded by Service.mu
+	uri    mimi.URI
+	used   uint64      // guarded by Service.mu
+	loaded atomic.Bool // room is not nil
 
 	mu    sync.Mutex // one decision at a time; guards what follows
 	id    int64
@@ -54,12 +56,14 @@ func (s *Service) room(_ context.Context, uri mimi.URI) (*entry, error) {
 	return e, nil
 }
 
-// evict makes place for one more room. A room that is busy stays.
+// evict makes place for one more room. A room that is busy stays. Names of rooms
+// that are not loaded, as of those that somebody has made up, go first: nobody
+// drives rooms out of memory by asking for others that are not there.
 func (s *Service) evict() {
 	for len(s.rooms) >= s.cfg.MaxRooms {
 		var oldest *entry
 		for _, e := range s.rooms {
-			if oldest == nil || e.used < oldest.used {
+			if oldest == nil || e.before(oldest) {
 				oldest = e
 			}
 		}
@@ -73,6 +77,20 @@ func (s *Service) evict() {
 		}
 		delete(s.rooms, oldest.uri)
 	}
+}
+
+// before reports whether an entry is to go before another.
+func (e *entry) before(other *entry) bool {
+	if mine, its := e.loaded.Load(), other.loaded.Load(); mine != its {
+		return !mine
+	}
+	return e.used < other.used
+}
+
+// hold keeps a room in memory. The caller holds e.mu.
+func (e *entry) hold(room *hub.Room) {
+	e.room = room
+	e.loaded.Store(room != nil)
 }
 
 // fresh makes the room in memory what the store has. The caller holds e.mu.
@@ -120,7 +138,8 @@ func (s *Service) load(ctx context.Context, tx *sqldb.Tx, e *entry) error {
 	if err := room.Advance(ctx, uint64(lastTS), nil, nil); err != nil {
 		return err
 	}
-	e.id, e.row, e.trees, e.room, e.deaf = id, row, trees, room, deafUsers(room, s.cfg.Domain)
+	e.hold(room)
+	e.id, e.row, e.trees, e.deaf = id, row, trees, deafUsers(room, s.cfg.Domain)
 	return nil
 }
 
@@ -161,4 +180,4 @@ func deafUsers(room *hub.Room, domain string) map[mimi.URI]bool {
 
 // forget drops the room from memory, because it may be ahead of the store. The
 // caller holds e.mu.
-func (e *entry) forget() { e.room = nil }
+func (e *entry) forget() { e.hold(nil) }

@@ -309,6 +309,12 @@ func (s *Service) purgeEvents(ctx context.Context) error {
 				return err
 			}
 		}
+		if _, err := tx.Exec(ctx, `DELETE FROM key_package WHERE not_after < ?`, s.cfg.Now().Add(-keptExpired).Unix()); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, `DELETE FROM invitation WHERE expires < ?`, before); err != nil {
+			return err
+		}
 		var oldest int64
 		if err := tx.QueryRow(ctx, `SELECT coalesce(max(seq), 0) FROM event WHERE at < ?`, before).Scan(&oldest); err != nil || oldest == 0 {
 			return err

@@ -54,3 +54,11 @@ func Note(log *slog.Logger, errs ...error) {
 
 // Delisted lists the rooms of which a provider that was listed has gone.
 func (s *Service) Delisted(ctx context.Context) ([]mimi.URI, error) { return s.delisted(ctx) }
+
+// InMemory reports whether a room of ours is loaded.
+func (s *Service) InMemory(room mimi.URI) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.rooms[room]
+	return e != nil && e.loaded.Load()
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/privyseal/privyseal/internal/daemon"
 	"github.com/privyseal/privyseal/internal/httpbody"
@@ -17,6 +18,14 @@ import (
 )
 
 type callerKey struct{}
+
+// Octets of requests that are in memory at one time: of all clients, and of each;
+// and of those who register, who may be anybody.
+const (
+	maxBodies       = 512 << 20
+	maxClientBodies = 32 << 20
+	maxRegistering  = 64 << 20
+)
 
 // CallerOf returns the client that a request of the client API is of.
 func CallerOf(ctx context.Context) *Caller {
@@ -46,7 +55,7 @@ func (s *Service) ClientHandler() http.Handler {
 		"POST " + clientapi.PathRooms + "/{room}/join-codes":     s.postJoinCode,
 		"DELETE " + clientapi.PathRooms + "/{room}/subscription": s.deleteSubscription,
 	} {
-		mux.Handle(pattern, s.authenticated(s.answering(h)))
+		mux.Handle(pattern, s.authenticated(s.answering(s.mostOf(pattern), h)))
 	}
 	mux.Handle("GET "+clientapi.PathEvents, s.authenticated(http.HandlerFunc(s.serveEvents)))
 	for pattern, h := range s.cfg.Extra {
@@ -56,6 +65,18 @@ func (s *Service) ClientHandler() http.Handler {
 		clientapi.Problemf(clientapi.CodeNotFound, "no such route").Write(w)
 	})
 	return mux
+}
+
+// mostOf is how many octets a request has at most.
+func (s *Service) mostOf(pattern string) int64 {
+	switch pattern {
+	case "POST " + clientapi.PathKeyPackages, "POST " + clientapi.PathRooms,
+		"POST " + clientapi.PathRooms + "/{room}/update", "POST " + clientapi.PathRooms + "/{room}/abuse-reports":
+		return clientapi.MaxRequest
+	case "POST " + clientapi.PathRooms + "/{room}/messages":
+		return int64(s.cfg.MaxMessage)
+	}
+	return clientapi.MaxSmallRequest
 }
 
 type marshaler interface{ Marshal() []byte }
@@ -83,9 +104,15 @@ func (s *Service) authenticated(next http.Handler) http.Handler {
 	})
 }
 
-func (s *Service) answering(h func(context.Context, *Caller, *http.Request, []byte) (marshaler, error)) http.Handler {
+func (s *Service) answering(most int64, h func(context.Context, *Caller, *http.Request, []byte) (marshaler, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, err := s.readBody(w, r)
+		release, err := takeBody(s.bodies, CallerOf(r.Context()).Client.String(), r, most)
+		if err != nil {
+			s.fail(w, r, err)
+			return
+		}
+		defer release()
+		body, err := readBody(w, r, most)
 		var answer marshaler
 		if err == nil {
 			answer, err = h(r.Context(), CallerOf(r.Context()), r, body)
@@ -110,8 +137,16 @@ func respond(w http.ResponseWriter, answer marshaler) {
 	w.Write(b)
 }
 
-func (s *Service) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	most := int64(clientapi.MaxRequest)
+// takeBody takes memory for the body of a sender's request.
+func takeBody(from *httpbody.Budget, sender string, r *http.Request, most int64) (release func(), err error) {
+	release, ok := from.Take(sender, httpbody.Announced(r.ContentLength, most))
+	if !ok {
+		return nil, clientapi.Problemf(clientapi.CodeTooMany, "too many octets are under way").After(time.Second)
+	}
+	return release, nil
+}
+
+func readBody(w http.ResponseWriter, r *http.Request, most int64) ([]byte, error) {
 	if r.ContentLength > most {
 		return nil, clientapi.Problemf(clientapi.CodeTooLarge, "%d octets, at most %d", r.ContentLength, most)
 	}
@@ -195,7 +230,13 @@ func (s *Service) serveRegister(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	body, err := s.readBody(w, r)
+	release, err := takeBody(s.registering, string(key[:]), r, clientapi.MaxSmallRequest)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	defer release()
+	body, err := readBody(w, r, clientapi.MaxSmallRequest)
 	if err != nil {
 		s.fail(w, r, err)
 		return
@@ -293,9 +334,6 @@ func (s *Service) postUpdate(ctx context.Context, c *Caller, r *http.Request, bo
 }
 
 func (s *Service) postMessage(ctx context.Context, c *Caller, r *http.Request, body []byte) (marshaler, error) {
-	if len(body) > s.cfg.MaxMessage {
-		return nil, clientapi.Problemf(clientapi.CodeTooLarge, "%d octets, at most %d", len(body), s.cfg.MaxMessage)
-	}
 	room, q, err := ofRoom(r, body, mimi.ParseSubmitMessageRequest)
 	if err != nil {
 		return nil, err

@@ -30,7 +30,7 @@ func (s *Service) Upload(ctx context.Context, c *Caller, u *clientapi.KeyPackage
 	err = s.db.Batch(ctx, func(tx *sqldb.Tx) error {
 		ctx := context.WithoutCancel(ctx) // a query that is broken off takes the batch of all with it
 		if u.Replace {
-			if _, err := tx.Exec(ctx, `DELETE FROM key_package WHERE client = ? AND (taken IS NULL OR last_resort = 1)`, c.Client.String()); err != nil {
+			if err := retire(ctx, tx, `client = ?`, c.Client.String()); err != nil {
 				return err
 			}
 		}
@@ -64,14 +64,29 @@ func putKeyPackage(ctx context.Context, tx *sqldb.Tx, client mimi.URI, k *mls.Ke
 	resort := 0
 	if k.LastResort() {
 		resort = 1
-		if _, err := tx.Exec(ctx, `DELETE FROM key_package WHERE client = ? AND suite = ? AND last_resort = 1 AND ref <> ?`, client.String(), int64(k.CipherSuite), k.Ref()); err != nil {
+		if err := retire(ctx, tx, `client = ? AND suite = ? AND last_resort = 1 AND ref <> ?`, client.String(), int64(k.CipherSuite), k.Ref()); err != nil {
 			return err
 		}
 	}
-	_, err := tx.Exec(ctx, `INSERT INTO key_package (ref, client, suite, last_resort, not_after, data) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (ref) DO NOTHING`,
+	_, err := tx.Exec(ctx, `INSERT INTO key_package (ref, client, suite, last_resort, not_after, data) VALUES (?, ?, ?, ?, ?, ?)
+		ON CONFLICT (ref) DO UPDATE SET last_resort = excluded.last_resort WHERE key_package.client = excluded.client`,
 		k.Ref(), client.String(), int64(k.CipherSuite), resort, int64(min(k.LeafNode.Lifetime.NotAfter, 1<<62)), k.Message())
 	return err
 }
+
+// retire hands out no KeyPackage any more that the condition names. Those that
+// were handed out stay known: a Welcome for them may be on its way.
+func retire(ctx context.Context, tx *sqldb.Tx, where string, args ...any) error {
+	if _, err := tx.Exec(ctx, `DELETE FROM key_package WHERE taken IS NULL AND `+where, args...); err != nil {
+		return err
+	}
+	_, err := tx.Exec(ctx, `UPDATE key_package SET last_resort = 0 WHERE last_resort = 1 AND `+where, args...)
+	return err
+}
+
+// keptExpired is for how long a KeyPackage is known that nobody may use any more: a
+// Welcome for it may be on its way.
+const keptExpired = 7 * 24 * time.Hour
 
 func (s *Service) counts(ctx context.Context, tx *sqldb.Tx, client mimi.URI) (clientapi.KeyPackageCounts, error) {
 	rows, err := tx.Query(ctx, `SELECT suite, sum(CASE WHEN last_resort = 0 AND taken IS NULL THEN 1 ELSE 0 END), max(last_resort)
@@ -111,6 +126,13 @@ func (s *Service) PeerKeyMaterial(ctx context.Context, domain string, q *mimi.Ke
 	case q.RoomID.IsZero():
 		return nil, fmt.Errorf("%w: a request that comes from another provider names a room", hub.ErrMalformed)
 	case ours && q.RequestingUser.Host() == domain:
+		in, err := s.participates(ctx, q.RoomID, q.RequestingUser)
+		if err != nil {
+			return nil, err
+		}
+		if !in { // others are asked in our name for who may add to the room
+			return refusedMaterial(q, mimi.KeyMaterialNoConsent), nil
+		}
 		return s.asHub(ctx, q)
 	case ours:
 		return nil, fmt.Errorf("%w: requestingUser is %s", hub.ErrForeign, q.RequestingUser)
@@ -118,6 +140,18 @@ func (s *Service) PeerKeyMaterial(ctx context.Context, domain string, q *mimi.Ke
 		return nil, fmt.Errorf("%w: only the room's hub asks for it", hub.ErrForeign)
 	}
 	return s.asTarget(ctx, domain, q)
+}
+
+// participates reports whether a user is in a room of ours and not banned.
+func (s *Service) participates(ctx context.Context, room, user mimi.URI) (in bool, err error) {
+	err = s.decideAlone(ctx, room, func(e *entry) error {
+		in = e.room.State().RoleOf(user) > mimi.RoleBanned
+		return nil
+	})
+	if errors.Is(err, ErrNoRoom) {
+		return false, nil
+	}
+	return in, err
 }
 
 func (s *Service) asHub(ctx context.Context, q *mimi.KeyMaterialRequest) (*mimi.KeyMaterialResponse, error) {

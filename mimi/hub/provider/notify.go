@@ -143,7 +143,7 @@ func (s *Service) notified(ctx context.Context, tx *sqldb.Tx, n *notification) (
 			return 0, err
 		}
 		if len(clients) > 0 {
-			return s.followed(ctx, tx, n.room, []byte{}, 0)
+			return s.followed(ctx, tx, n.room)
 		}
 	}
 	return 0, ErrNoRoom

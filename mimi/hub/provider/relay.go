@@ -66,11 +66,14 @@ func (s *Service) RelayUpdate(ctx context.Context, client, room mimi.URI, u *mim
 	begun := false
 	if u.IsCommit() {
 		var err error
-		if begun, err = s.follow(ctx, client, room, u.ProposalOrCommit.GroupID, u.ProposalOrCommit.Epoch); err != nil {
+		if begun, err = s.follow(ctx, client, room); err != nil {
 			return nil, err
 		}
 	}
 	body, err := s.ask(ctx, room.Host(), peer.Update, room.String(), u.Marshal())
+	if begun && (clientapi.CodeRefused.Is(err) || clientapi.CodeNotFound.Is(err)) { // it is known that nobody joined
+		err = errors.Join(err, s.Unsubscribe(ctx, client, room))
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -85,11 +88,11 @@ func (s *Service) RelayUpdate(ctx context.Context, client, room mimi.URI, u *mim
 }
 
 // follow lets a client hear a room of another hub from now on, and reports
-// whether it did not before.
-func (s *Service) follow(ctx context.Context, client, room mimi.URI, groupID []byte, epoch uint64) (begun bool, err error) {
+// whether it did not before. Of the room only what its hub tells is noted.
+func (s *Service) follow(ctx context.Context, client, room mimi.URI) (begun bool, err error) {
 	err = s.db.Batch(ctx, func(tx *sqldb.Tx) error {
 		ctx := context.WithoutCancel(ctx) // a query that is broken off takes the batch of all with it
-		id, err := s.followed(ctx, tx, room, groupID, epoch)
+		id, err := s.followed(ctx, tx, room)
 		if err != nil {
 			return err
 		}
@@ -100,7 +103,10 @@ func (s *Service) follow(ctx context.Context, client, room mimi.URI, groupID []b
 			return err
 		}
 		begun = true
-		return hear(ctx, tx, client, id, seq)
+		if err := hear(ctx, tx, client, id, seq); err != nil {
+			return err
+		}
+		return fewEnough(ctx, tx, client)
 	})
 	if begun {
 		s.wake.client(client)
@@ -108,11 +114,21 @@ func (s *Service) follow(ctx context.Context, client, room mimi.URI, groupID []b
 	return begun, err
 }
 
+// fewEnough refuses a client that would hear more rooms than are listed.
+func fewEnough(ctx context.Context, tx *sqldb.Tx, client mimi.URI) error {
+	var n int
+	err := tx.QueryRow(ctx, `SELECT count(*) FROM subscription WHERE client = ? AND until_seq IS NULL`, client.String()).Scan(&n)
+	if err == nil && n > clientapi.MaxRoomsListed {
+		err = clientapi.Problemf(clientapi.CodeTooMany, "the client is in %d rooms; leave some", n-1)
+	}
+	return err
+}
+
 // followed returns the id of a room of another hub, and makes its row if there
 // is none.
-func (s *Service) followed(ctx context.Context, tx *sqldb.Tx, room mimi.URI, groupID []byte, epoch uint64) (id int64, err error) {
+func (s *Service) followed(ctx context.Context, tx *sqldb.Tx, room mimi.URI) (id int64, err error) {
 	_, err = tx.Exec(ctx, `INSERT INTO room (uri, hub, group_id, epoch, version, last_ts, head, snapshot_seq, snapshot_ts, snapshot_len, log_len, log_commits, created, closed)
-		VALUES (?, ?, ?, ?, 0, 0, 0, 0, 0, 0, 0, 0, ?, 0) ON CONFLICT (uri) DO NOTHING`, room.String(), room.Host(), groupID, int64(epoch), s.nowMS())
+		VALUES (?, ?, ?, 0, 0, 0, 0, 0, 0, 0, 0, 0, ?, 0) ON CONFLICT (uri) DO NOTHING`, room.String(), room.Host(), []byte{}, s.nowMS())
 	if err != nil {
 		return 0, err
 	}

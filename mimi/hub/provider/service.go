@@ -8,8 +8,10 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/privyseal/privyseal/internal/httpbody"
 	"github.com/privyseal/privyseal/internal/sqldb"
 	"github.com/privyseal/privyseal/mimi"
+	"github.com/privyseal/privyseal/mimi/clientapi"
 	"github.com/privyseal/privyseal/mimi/hub"
 	"github.com/privyseal/privyseal/mls"
 )
@@ -47,6 +49,8 @@ type Service struct {
 	writer  writer
 	callers callers
 
+	bodies, registering *httpbody.Budget
+
 	parents map[mimi.URI]*participants // of rooms on which others depend; guarded by mu
 	orphans roomSet                    // in which somebody may be who is not in the parent any more
 	listing roomSet                    // whose external senders may not fit the participants
@@ -65,6 +69,7 @@ func New(cfg Config) (*Service, error) {
 		return nil, fmt.Errorf("provider: %w", err)
 	}
 	s := &Service{cfg: cfg.withDefaults(), db: cfg.DB, rooms: make(map[mimi.URI]*entry), parents: make(map[mimi.URI]*participants), orphans: newRoomSet(), listing: newRoomSet(), work: make(chan struct{}, 1), tend: make(chan struct{}, 1)}
+	s.bodies, s.registering = httpbody.NewBudget(maxBodies, maxClientBodies), httpbody.NewBudget(maxRegistering, 2*clientapi.MaxSmallRequest)
 	s.secrets.Store(&Secrets{cfg.Keys, cfg.MAC, cfg.Franks})
 	s.writer = writer{s: s, enough: make(chan struct{}, 1)}
 	s.hub = hub.Config{

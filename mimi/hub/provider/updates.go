@@ -235,7 +235,8 @@ func (s *Service) CreateRoom(ctx context.Context, from hub.From, q *clientapi.Cr
 		return nil, err
 	}
 	room.MarkTree()
-	e.room, e.deaf = room, deafUsers(room, s.cfg.Domain)
+	e.hold(room)
+	e.deaf = deafUsers(room, s.cfg.Domain)
 	for _, m := range out.Came {
 		s.wake.client(m.Client)
 	}
