@@ -92,6 +92,8 @@ func (t *Token) at(now time.Time, skew time.Duration, uri string) error {
 		return invalid("sub is not the URI of the list")
 	case t.IssuedAt.After(now.Add(skew)):
 		return unavailable("issued in the future")
+	case !t.NotBefore.IsZero() && t.NotBefore.After(now.Add(skew)): // RFC 7519 section 4.1.5
+		return unavailable("not valid yet")
 	case !t.Expires.IsZero() && !t.Expires.After(now.Add(-skew)):
 		return unavailable("expired")
 	}

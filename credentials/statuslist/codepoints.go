@@ -6,6 +6,7 @@ package statuslist
 const (
 	claimSubject    = 2
 	claimExpires    = 4
+	claimNotBefore  = 5
 	claimIssuedAt   = 6
 	claimStatusList = 65533
 	claimTTL        = 65534

@@ -54,7 +54,7 @@ func newMadeList() *madeList {
 	}
 }
 
-var cwtNames = map[any]any{"sub": 2, "iat": 6, "exp": 4, "ttl": 65534, "status_list": 65533}
+var cwtNames = map[any]any{"sub": 2, "iat": 6, "exp": 4, "nbf": 5, "ttl": 65534, "status_list": 65533}
 
 func (m *madeList) cwt(t testing.TB) []byte {
 	claims := map[any]any{}
@@ -164,6 +164,8 @@ var malformedLists = []struct {
 	{"iat null", "status-unavailable", func(m *madeList) { m.claims["iat"] = nil }},
 	{"iat huge", "status-unavailable", func(m *madeList) { m.claims["iat"] = float64(1 << 60) }},
 	{"iat in the future", "status-unavailable", func(m *madeList) { m.claims["iat"] = exampleNow.Unix() + 1 }},
+	{"not valid yet", "status-unavailable", func(m *madeList) { m.claims["nbf"] = exampleNow.Unix() + 1 }},
+	{"nbf text", "status-unavailable", func(m *madeList) { m.claims["nbf"] = "later" }},
 	{"exp text", "status-unavailable", func(m *madeList) { m.claims["exp"] = "later" }},
 	{"exp true", "status-unavailable", func(m *madeList) { m.claims["exp"] = true }},
 	{"expired", "status-unavailable", func(m *madeList) { m.claims["exp"] = exampleNow.Unix() - 1 }},

@@ -40,6 +40,7 @@ type Token struct {
 	Subject        string // the URI under which it is published
 	Issuer         string // iss of a JWT; not written in a CWT
 	IssuedAt       time.Time
+	NotBefore      time.Time     // zero if it has none; not written
 	Expires        time.Time     // zero if it has none
 	TTL            time.Duration // zero if it has none
 	AggregationURI string
@@ -130,6 +131,13 @@ func (r *received) readJSON(claims *jose.Object) error {
 	exp, hasExp, ok := number(claims, "exp")
 	if !ok {
 		return unavailable("exp is no time")
+	}
+	nbf, hasNbf, ok := number(claims, "nbf")
+	if !ok {
+		return unavailable("nbf is no time")
+	}
+	if hasNbf {
+		r.NotBefore = seconds(nbf)
 	}
 	ttl, hasTTL, ok := number(claims, "ttl")
 	if !ok {
@@ -247,6 +255,12 @@ func (r *received) readCBOR(claims dcbor.Value) error {
 	exp, ok := cborNumber(expItem)
 	if expItem.Exists() && !ok {
 		return unavailable("exp (4) is no time")
+	}
+	nbf, ok := cborNumber(claims.GetInt(claimNotBefore))
+	if there := claims.GetInt(claimNotBefore).Exists(); there && !ok {
+		return unavailable("nbf (5) is no time")
+	} else if there {
+		r.NotBefore = seconds(nbf)
 	}
 	ttl, ok := cborNumber(ttlItem)
 	if ttlItem.Exists() && (!ok || ttlItem.Kind() != dcbor.Uint) {
