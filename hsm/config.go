@@ -41,9 +41,11 @@ type Config struct {
 	// refusal locks it.
 	AllowFinalTry bool
 
-	// StartTimeout bounds how long a worker may take to load the module
-	// (default one minute), CallTimeout how long one call may take before its
-	// worker counts as hung and is killed (default 30 s).
+	// StartTimeout is how long a worker may take to load the module, to open a
+	// token, and to look for new keys (default one minute), CallTimeout how long
+	// another call may take (default 30 s), before it counts as hung and is killed.
+	// Both are without a sign of progress: a worker that goes through objects, or
+	// that computes while it starts, has its time anew, the latter nine times.
 	StartTimeout time.Duration
 	CallTimeout  time.Duration
 

@@ -49,10 +49,15 @@ const (
 	wantPIN       frameKind = 67 // tokenNumber, name of the token in the memory of refused PINs
 	tellVerdict   frameKind = 68 // tokenNumber, 1 when the PIN was refused, else 0
 	tellEvent     frameKind = 69 // JSON wireEvent
+	tellProgress  frameKind = 70 // empty: the call of this number goes on
 )
 
+// slow reports questions that take as long as the token has keys. They have
+// Config.StartTimeout, the others Config.CallTimeout.
+func (k frameKind) slow() bool { return k == askHello || k == askOpen || k == askLook }
+
 func (k frameKind) valid() bool {
-	return k >= askHello && k <= askLook || k >= answerOK && k <= tellEvent
+	return k >= askHello && k <= askLook || k >= answerOK && k <= tellProgress
 }
 
 const (

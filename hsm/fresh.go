@@ -1,6 +1,7 @@
 package hsm
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -17,6 +18,8 @@ type freshKeys struct {
 	by      map[string]*link // by CKA_ID, who made the key
 	planned bool             // a look is to come
 	took    time.Duration    // the last look
+	opening time.Duration    // of the token, in the worker that was last to open it
+	at      time.Time        // when the last key was made
 }
 
 // Looks come freshPause after a key was made, and take at most a freshShare-th of
@@ -31,12 +34,36 @@ const (
 // to another.
 const lookLoad = 1 << 16
 
-// keeper is the worker that made the key of an id, if the others may not know
-// it; nil if any will do.
-func (f *freshKeys) keeper(id []byte) *link {
+// route leads to the worker that made the key of an id, if the others may not know
+// it. While keys are being made, other calls had better go to the worker that makes
+// them, too: when one process changes a token, SoftHSM reads its folder again in
+// every other, and not once for a call but for nearly each attribute that it needs.
+// With 10,000 keys C_GetTokenInfo took seconds so. How long a look takes, or took
+// to open the token, says how much it is.
+func (f *freshKeys) route(id []byte) route {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.by[string(id)]
+	if !f.planned {
+		return route{}
+	}
+	r := route{to: f.by[string(id)]}
+	if time.Since(f.at) < freshPause {
+		r.ahead, r.lag = f.maker, lagOf(cmp.Or(f.took, f.opening))
+	}
+	return r
+}
+
+// callTime is about what a worker needs for a call.
+const callTime = 200 * time.Microsecond
+
+// lagOf is a time as a number of calls.
+func lagOf(took time.Duration) int32 { return int32(min(took/callTime, lookLoad)) }
+
+// opened notes how long it took to open the token.
+func (f *freshKeys) opened(took time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.opening = took
 }
 
 // last is the worker that made the last key. Keys are made by one, because each
@@ -52,7 +79,7 @@ func (f *freshKeys) last() *link {
 func (f *freshKeys) add(id []byte, maker *link) time.Duration {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.maker = maker
+	f.maker, f.at = maker, time.Now()
 	if f.by == nil {
 		f.by = make(map[string]*link)
 	}
@@ -113,10 +140,9 @@ func (w *workers) soon(pause time.Duration, f func(context.Context)) {
 	})
 }
 
-// look has each worker find the keys that others made. No key is made meanwhile:
-// each would have SoftHSM read the folder of the token again in the middle of
-// it; for as long as one call may take. A worker that starts meanwhile finds them
-// as it opens the token.
+// look has each worker find the keys that others made. A look during which keys
+// were made is followed by another. A worker that starts meanwhile finds them as it
+// opens the token.
 func (t *sharedToken) look(ctx context.Context) {
 	begin := time.Now()
 	err := t.lookInAll(ctx)
@@ -129,29 +155,59 @@ func (t *sharedToken) look(ctx context.Context) {
 }
 
 func (t *sharedToken) lookInAll(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, t.workers.config.CallTimeout)
+	quiet, err := t.quietly(ctx, func() error {
+		makers := t.fresh.makers()
+		for _, one := range t.workers.all {
+			l := one.link.Load()
+			if l == nil || makers[l] && len(makers) == 1 {
+				continue
+			}
+			if err := t.lookIn(ctx, l); err != nil && !errors.Is(err, ErrWorkerLost) {
+				return err
+			}
+		}
+		return nil
+	})
+	if err == nil && !quiet {
+		return errLateLook
+	}
+	return err
+}
+
+// errLateLook means that keys may have been made during a look.
+var errLateLook = errors.New("hsm: keys were made during the look for new keys")
+
+// makingWait bounds how long those who want no keys to be made wait for the keys
+// that are being made.
+const makingWait = 5 * time.Second
+
+// quietly runs f while no key is made, for as long as one call may take: what goes
+// through the objects of a token while a key is made has SoftHSM read the folder of
+// the token again at each of them. If f takes longer, or if that could not be had,
+// quiet is false.
+func (t *sharedToken) quietly(ctx context.Context, f func() error) (quiet bool, err error) {
+	select {
+	case t.quiet <- struct{}{}:
+		defer t.quiet.unlock()
+	default: // somebody else has stopped the making
+		return false, f()
+	}
+	soon, cancel := context.WithTimeout(ctx, makingWait)
 	defer cancel()
-	if err := t.making.shut(ctx); err != nil {
-		return err
+	if t.making.shut(soon) != nil {
+		return false, f()
 	}
-	defer t.making.reopen()
-	makers := t.fresh.makers()
-	for _, one := range t.workers.all {
-		l := one.link.Load()
-		if l == nil || makers[l] && len(makers) == 1 {
-			continue
-		}
-		if err := t.lookIn(ctx, l); err != nil && !errors.Is(err, ErrWorkerLost) {
-			return err
-		}
-	}
-	return nil
+	open := sync.OnceFunc(t.making.reopen)
+	defer open()
+	late := time.AfterFunc(t.workers.config.CallTimeout, open)
+	err = f()
+	return late.Stop(), err
 }
 
 // lookIn may take a worker as long as opening the token, which is the same work.
 func (t *sharedToken) lookIn(ctx context.Context, l *link) error {
 	l.load.Add(lookLoad)
 	defer l.load.Add(-lookLoad)
-	_, err := result(l.ask(ctx, t.workers.config.StartTimeout, askLook, t.number.bytes()))
+	_, err := result(l.ask(ctx, askLook, t.number.bytes()))
 	return err
 }

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -161,4 +162,68 @@ func TestHealthSearchesOnlyAfterAKey(t *testing.T) {
 	if n := layer.searches - before; n != 1 {
 		t.Errorf("%d searches after a key was destroyed, want one", n)
 	}
+}
+
+// While keys are made, the other worker is left alone: it would have to read the
+// token again for whatever it is asked.
+func TestMakingKeysLeavesOthersAlone(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "uses")
+	tok, key := openKey(t, hsmtest.SoftHSM(t), hsmtest.Workers(2), env(mischiefEnv+"=uses:"+file))
+	waitFor(t, "both workers", func() bool {
+		h, err := tok.Health(t.Context())
+		return err == nil && h.WorkersUp == 2
+	})
+	var made atomic.Int64 // when the last key was made
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range 40 {
+			generate(t, tok, hsm.P256, hsm.UseSign)
+			made.Store(time.Now().UnixNano())
+		}
+	}()
+	waitFor(t, "the first key", func() bool { return made.Load() > 0 })
+	checked := 0
+	for making := true; making; {
+		select {
+		case <-done:
+			making = false
+		default:
+		}
+		last := time.Unix(0, made.Load())
+		before := fileSize(t, file)
+		if _, err := tok.Health(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := signOnce(t.Context(), key); err != nil {
+			t.Fatal(err)
+		}
+		if time.Since(last) > 500*time.Millisecond {
+			continue // the machine is slow, and the other worker may be asked
+		}
+		checked++
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pids := make(map[string]bool)
+		for line := range strings.Lines(string(text[before:])) {
+			if pid, did, _ := strings.Cut(strings.TrimSpace(line), " "); did != "searches for all" {
+				pids[pid] = true
+			}
+		}
+		if len(pids) != 1 {
+			t.Errorf("workers %v were asked while one made keys:\n%s", pids, text[before:])
+		}
+	}
+	t.Logf("%d times", checked)
+}
+
+func fileSize(t *testing.T, path string) int64 {
+	t.Helper()
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.Size()
 }

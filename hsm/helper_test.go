@@ -24,7 +24,9 @@ func TestMain(m *testing.M) {
 // mischiefEnv tells the layer in a worker what to do: "crash:FILE" or
 // "hang:FILE" at the next C_Sign once FILE exists, which it removes, "crash:" at
 // every one; "generate:FILE" dies after the next C_GenerateKeyPair; "logins:FILE"
-// counts C_Login; and "uses:FILE" writes down who searches and who signs.
+// counts C_Login; "uses:FILE" writes down who searches, makes keys, signs and is
+// asked about the token; "slow:" has each C_GetAttributeValue take slowPause, and
+// "stuck:FILE" has the next never end once FILE exists.
 const mischiefEnv = "HSM_TEST_MISCHIEF"
 
 // mischief is a layer around the real module of a worker.
@@ -53,12 +55,33 @@ func (m *mischief) Sign(sh pkcs11.SessionHandle, data []byte) ([]byte, error) {
 
 // GenerateKeyPair makes the key and then dies.
 func (m *mischief) GenerateKeyPair(sh pkcs11.SessionHandle, mech []*pkcs11.Mechanism, public, private []*pkcs11.Attribute) (pkcs11.ObjectHandle, pkcs11.ObjectHandle, error) {
+	m.note("uses", fmt.Sprintf("%d makes", os.Getpid()))
 	a, b, err := m.API.GenerateKeyPair(sh, mech, public, private)
 	if m.kind == "generate" && m.due() {
 		syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		select {}
 	}
 	return a, b, err
+}
+
+// slowPause is what a slow module takes for each object.
+const slowPause = 50 * time.Millisecond
+
+// GetAttributeValue is what opening a token does once for each object.
+func (m *mischief) GetAttributeValue(sh pkcs11.SessionHandle, o pkcs11.ObjectHandle, a []*pkcs11.Attribute) ([]*pkcs11.Attribute, error) {
+	switch {
+	case m.kind == "slow":
+		time.Sleep(slowPause)
+	case m.kind == "stuck" && m.due():
+		time.Sleep(time.Hour)
+	}
+	return m.API.GetAttributeValue(sh, o, a)
+}
+
+// GetTokenInfo writes down who was asked.
+func (m *mischief) GetTokenInfo(slot uint) (pkcs11.TokenInfo, error) {
+	m.note("uses", fmt.Sprintf("%d describes", os.Getpid()))
+	return m.API.GetTokenInfo(slot)
 }
 
 // Login writes down that it was called.

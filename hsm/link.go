@@ -27,6 +27,7 @@ type link struct {
 	out    frameWriter
 	stderr *tailBuffer
 	told   func(*link, frame) // frames that answer no call
+	limits limits
 
 	load atomic.Int32 // calls in flight, abandoned ones included
 
@@ -45,7 +46,7 @@ type link struct {
 // A call waits for its answer. It is reused when its answer has come.
 type call struct {
 	answer chan frame // one place, so that the reader never waits
-	limit  time.Time
+	clock  callClock
 }
 
 var callPool = sync.Pool{New: func() any { return &call{answer: make(chan frame, 1)} }}
@@ -58,7 +59,7 @@ func startLink(number int, c Config, told func(*link, frame)) (*link, error) {
 	}
 	defer theirs.Close()
 	l := &link{
-		number: number, conn: ours, told: told, stderr: new(tailBuffer), out: frameWriter{w: ours},
+		number: number, conn: ours, told: told, stderr: new(tailBuffer), out: frameWriter{w: ours}, limits: c.limits(),
 		calls: make(map[uint32]*call), dead: make(chan struct{}), exited: make(chan struct{}), look: make(chan struct{}, 1),
 	}
 	l.cmd = &exec.Cmd{
@@ -78,7 +79,7 @@ func startLink(number int, c Config, told func(*link, frame)) (*link, error) {
 	}
 	go l.read()
 	go l.wait()
-	go l.watch(c.CallTimeout)
+	go l.watch()
 	return l, nil
 }
 
@@ -107,14 +108,15 @@ func (l *link) read() {
 			l.fail(fmt.Errorf("the connection ended: %w", err))
 			return
 		}
-		if f.kind >= wantPIN {
+		switch {
+		case f.kind == tellProgress:
+			l.progressed(f.call)
+			continue
+		case f.kind >= wantPIN:
 			l.told(l, f)
 			continue
 		}
-		l.mu.Lock()
-		c := l.calls[f.call]
-		delete(l.calls, f.call)
-		l.mu.Unlock()
+		c := l.ended(f.call)
 		if c == nil {
 			l.fail(fmt.Errorf("%w: an answer to call %d, which nobody made", errFrame, f.call))
 			return
@@ -138,35 +140,6 @@ func exitError(err error) error {
 	return err
 }
 
-// watch kills the worker when a call has not been answered in time: a call that
-// hangs in vendor code can only be ended with its process.
-func (l *link) watch(limit time.Duration) {
-	tick := time.NewTicker(max(limit/8, time.Millisecond))
-	defer tick.Stop()
-	for {
-		select {
-		case <-l.dead:
-			return
-		case now := <-tick.C:
-			if l.overdue(now) {
-				l.fail(errors.New("a call hangs in the module; the process was killed"))
-				return
-			}
-		}
-	}
-}
-
-func (l *link) overdue(now time.Time) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, c := range l.calls {
-		if now.After(c.limit) {
-			return true
-		}
-	}
-	return false
-}
-
 // fail ends the link: every waiting call hears of it, and the process goes.
 func (l *link) fail(why error) {
 	l.mu.Lock()
@@ -188,9 +161,9 @@ func (l *link) failure() error {
 
 // ask sends a question and waits for the answer. A caller whose context ends
 // leaves; the answer is thrown away when it comes.
-func (l *link) ask(ctx context.Context, limit time.Duration, kind frameKind, parts ...[]byte) (frame, error) {
+func (l *link) ask(ctx context.Context, kind frameKind, parts ...[]byte) (frame, error) {
 	c := callPool.Get().(*call)
-	c.limit = time.Now().Add(limit)
+	c.clock = l.limits.begin(kind, l.cmd.Process.Pid)
 	l.mu.Lock()
 	if l.err != nil {
 		defer l.mu.Unlock()
@@ -250,7 +223,7 @@ func result(f frame, err error) ([]byte, error) {
 // stop ends the process: after its calls when the context allows, by force
 // otherwise.
 func (l *link) stop(ctx context.Context) {
-	l.ask(ctx, time.Hour, askQuit)
+	l.ask(ctx, askQuit)
 	select {
 	case <-l.exited:
 	case <-ctx.Done():

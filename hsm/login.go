@@ -30,7 +30,7 @@ func (t *localToken) logIn(ctx context.Context, places []*session) error {
 	if st.keeper, err = t.lib.api.OpenSession(info.Slot, sessionFlags(info)); err != nil {
 		return t.lib.fail("C_OpenSession", err)
 	}
-	if err := t.begin(st, pin); err != nil {
+	if err := t.begin(ctx, st, pin); err != nil {
 		t.lib.api.CloseSession(st.keeper)
 		return t.place(err, info)
 	}
@@ -111,7 +111,7 @@ func (t *localToken) mayLogIn(info TokenInfo) error {
 }
 
 // begin logs the keeper in and builds the index.
-func (t *localToken) begin(st *login, pin PIN) error {
+func (t *localToken) begin(ctx context.Context, st *login, pin PIN) error {
 	if st.user {
 		if err := t.sendPIN(st, pin); err != nil {
 			return err
@@ -122,7 +122,7 @@ func (t *localToken) begin(st *login, pin PIN) error {
 		return err
 	}
 	st.info.KeyTypes = keyTypes(st.has)
-	st.objects, err = t.lib.scan(st.keeper)
+	st.objects, err = t.lib.scan(ctx, st.keeper)
 	return err
 }
 

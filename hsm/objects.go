@@ -2,6 +2,7 @@ package hsm
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -114,7 +115,7 @@ type objectName struct {
 }
 
 // scan reads class, id and label of every object on the token, once.
-func (l *library) scan(sh pkcs11.SessionHandle) (*index, error) {
+func (l *library) scan(ctx context.Context, sh pkcs11.SessionHandle) (*index, error) {
 	handles, err := l.find(sh, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true)}, maxObjects)
 	if err != nil {
 		return nil, err
@@ -124,6 +125,7 @@ func (l *library) scan(sh pkcs11.SessionHandle) (*index, error) {
 		if err := l.scanObject(sh, h, x); err != nil {
 			return nil, err
 		}
+		progressed(ctx)
 	}
 	return x, nil
 }
@@ -175,7 +177,7 @@ func (l *library) search(sh pkcs11.SessionHandle, x *index, id []byte, label str
 }
 
 // searchNew adds the objects whose handles the index lacks.
-func (l *library) searchNew(sh pkcs11.SessionHandle, x *index) error {
+func (l *library) searchNew(ctx context.Context, sh pkcs11.SessionHandle, x *index) error {
 	handles, err := l.find(sh, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true)}, maxObjects)
 	if err != nil {
 		return err
@@ -188,6 +190,7 @@ func (l *library) searchNew(sh pkcs11.SessionHandle, x *index) error {
 		if err := l.scanObject(sh, h, x); err != nil {
 			return err
 		}
+		progressed(ctx)
 	}
 	return nil
 }

@@ -206,7 +206,7 @@ func (t *localToken) lookUp(ctx context.Context, u URI, search bool) ([]KeyInfo,
 	err := t.run(ctx, 1, func(st *login, sh pkcs11.SessionHandle) error {
 		infos = nil
 		if search {
-			if err := t.searchAll(st, sh, u); err != nil {
+			if err := t.searchAll(ctx, st, sh, u); err != nil {
 				return err
 			}
 		}
@@ -220,6 +220,7 @@ func (t *localToken) lookUp(ctx context.Context, u URI, search bool) ([]KeyInfo,
 				return err
 			}
 			infos = append(infos, info)
+			progressed(ctx)
 		}
 		return nil
 	})
@@ -227,14 +228,14 @@ func (t *localToken) lookUp(ctx context.Context, u URI, search bool) ([]KeyInfo,
 }
 
 // searchAll brings the index up to date: all of it when the URI names nothing.
-func (t *localToken) searchAll(st *login, sh pkcs11.SessionHandle, u URI) error {
+func (t *localToken) searchAll(ctx context.Context, st *login, sh pkcs11.SessionHandle, u URI) error {
 	if err := t.examineLogin(st, sh); err != nil {
 		return err
 	}
 	if u.NamesObject() {
 		return t.lib.search(sh, st.objects, u.ID, u.Object)
 	}
-	now, err := t.lib.scan(sh)
+	now, err := t.lib.scan(ctx, sh)
 	if err != nil {
 		return err
 	}
@@ -248,7 +249,7 @@ func (t *localToken) lookForNew(ctx context.Context) error {
 		if err := t.examineLogin(st, sh); err != nil {
 			return err
 		}
-		return t.lib.searchNew(sh, st.objects)
+		return t.lib.searchNew(ctx, sh, st.objects)
 	})
 }
 

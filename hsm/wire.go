@@ -16,12 +16,12 @@ type helloConfig struct {
 	Sessions      int           `json:"sessions"`
 	AdmitWeak     []string      `json:"admitWeak"`
 	AllowFinalTry bool          `json:"allowFinalTry"`
-	CallTimeout   time.Duration `json:"callTimeout"`
+	ProgressEvery time.Duration `json:"progressEvery"` // how often to send tellProgress
 }
 
 func (h helloConfig) config() Config {
 	return Config{Path: h.Path, InitArgs: h.InitArgs, Sessions: h.Sessions, AdmitWeak: h.AdmitWeak,
-		AllowFinalTry: h.AllowFinalTry, CallTimeout: h.CallTimeout}
+		AllowFinalTry: h.AllowFinalTry}
 }
 
 // wireSentinels are the sentinels that cross the socket, by position.

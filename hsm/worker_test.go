@@ -342,3 +342,41 @@ func TestWorkerIsReplaced(t *testing.T) {
 		})
 	}
 }
+
+// TestWorkerOpensSlowly opens a token that takes longer than StartTimeout, object
+// by object, and lists its keys, which takes longer than CallTimeout. That one worker
+// is lost to a machine that stands still is no failure, as the list is asked for twice.
+func TestWorkerOpensSlowly(t *testing.T) {
+	m := hsmtest.SoftHSM(t)
+	first := m.Open(t, hsmtest.Workers(1))
+	for range 8 {
+		generate(t, first, hsm.P256, hsm.UseSign)
+	}
+	tok := m.Open(t, hsmtest.Workers(2), env(mischiefEnv+"=slow:"), func(c *hsm.Config) {
+		c.StartTimeout, c.CallTimeout = 14*slowPause, 20*slowPause // there are 16 objects, and 24 further reads for the list
+	})
+	waitFor(t, "both workers", func() bool {
+		h, err := tok.Health(t.Context())
+		return err == nil && h.WorkersUp == 2 && h.Keys == 8
+	})
+	if keys, err := tok.Keys(t.Context()); err != nil || len(keys) != 8 {
+		t.Errorf("%d keys: %v", len(keys), err)
+	}
+}
+
+// TestWorkerHangsAsItOpens has the module stop in the middle of opening a token.
+func TestWorkerHangsAsItOpens(t *testing.T) {
+	m := hsmtest.SoftHSM(t)
+	generate(t, m.Open(t, hsmtest.Workers(1)), hsm.P256, hsm.UseSign)
+	flag := filepath.Join(t.TempDir(), "flag")
+	if err := os.WriteFile(flag, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var seen events
+	mod := m.OpenModule(t, hsmtest.Workers(1), env(mischiefEnv+"=stuck:"+flag), seen.watch, func(c *hsm.Config) { c.StartTimeout = time.Second })
+	if _, err := mod.OpenToken(t.Context(), m.ParsedURI(t), nil); !errors.Is(err, hsm.ErrWorkerLost) || !strings.Contains(err.Error(), "start timeout") {
+		t.Errorf("a token that hangs as it opens: %v", err)
+	}
+	waitFor(t, "the loss of the worker", func() bool { return seen.count(hsm.EventWorkerLost) == 1 })
+	m.OpenTokenOf(t, mod)
+}

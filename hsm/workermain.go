@@ -63,9 +63,10 @@ type workerServer struct {
 	tokens map[tokenNumber]*workerToken
 	pins   map[tokenNumber]chan pinAnswer
 
-	single bool          // one Session; set before serve reads
-	done   chan struct{} // closed when the program is gone or wants no more
-	once   sync.Once
+	single        bool          // one Session; set before serve reads
+	progressEvery time.Duration // set before serve reads
+	done          chan struct{} // closed when the program is gone or wants no more
+	once          sync.Once
 }
 
 // A workerToken is a token with the keys that were named to this worker.
@@ -103,7 +104,7 @@ func (s *workerServer) hello() error {
 		return err
 	}
 	c := h.config()
-	c.Wrap, c.Observe = s.wrap, s.tellEvent
+	c.Wrap, c.Observe, s.progressEvery = s.wrap, s.tellEvent, h.ProgressEvery
 	runtime.GOMAXPROCS(max(2, min(runtime.NumCPU(), c.Sessions+1)))
 	if s.module, err = openLocal(c); err != nil {
 		s.out.send(f.call, answerError, encodeJSON(toWire(err)))
@@ -221,15 +222,16 @@ func (s *workerServer) handle(f frame) {
 var errUnknownKey = errors.New("hsm: the key was not named to this worker")
 
 func (s *workerServer) answer(f frame) ([]byte, error) {
-	ctx := context.Background()
+	if f.kind == askOperate {
+		return s.operate(context.Background(), f.payload)
+	}
+	ctx := s.progress(f.call)
 	switch f.kind {
 	case askTokens:
 		tokens, err := s.module.tokens(ctx)
 		return answerJSON(tokens, err)
 	case askOpen:
 		return nil, s.open(ctx, f.payload)
-	case askOperate:
-		return s.operate(ctx, f.payload)
 	}
 	n, rest, err := cutTokenNumber(f.payload)
 	if err != nil {

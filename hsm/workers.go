@@ -99,8 +99,6 @@ func (w *workers) supervise(ctx context.Context, one *worker, l *link) {
 // start starts a process, waits until its module is loaded, and opens the
 // tokens that are open in the others.
 func (w *workers) start(ctx context.Context, one *worker) (*link, error) {
-	ctx, cancel := context.WithTimeout(ctx, w.config.StartTimeout)
-	defer cancel()
 	l, err := startLink(one.number, w.config, w.told)
 	if err == nil {
 		err = w.greet(ctx, l)
@@ -120,11 +118,9 @@ func (w *workers) start(ctx context.Context, one *worker) (*link, error) {
 func (w *workers) greet(ctx context.Context, l *link) error {
 	c := w.config
 	hello := encodeJSON(helloConfig{Path: c.Path, InitArgs: c.InitArgs, Sessions: c.Sessions,
-		AdmitWeak: c.AdmitWeak, AllowFinalTry: c.AllowFinalTry, CallTimeout: c.CallTimeout})
-	if _, err := result(l.ask(ctx, c.StartTimeout, askHello, hello)); err != nil {
-		return err
-	}
-	return nil
+		AdmitWeak: c.AdmitWeak, AllowFinalTry: c.AllowFinalTry, ProgressEvery: c.watchEvery()})
+	_, err := result(l.ask(ctx, askHello, hello))
+	return err
 }
 
 // publish opens all tokens in a worker and lets calls come to it. A token that
@@ -148,7 +144,14 @@ func (w *workers) publish(ctx context.Context, one *worker, l *link) error {
 		}
 		w.mu.Unlock()
 		for _, t := range missing {
-			if err := t.openIn(ctx, l, true); err != nil && errors.Is(err, ErrWorkerLost) {
+			open := func() error { return t.openIn(ctx, l, true) }
+			var err error
+			if w.anyUp() { // else no key is made, but some may wait to be
+				_, err = t.quietly(ctx, open)
+			} else {
+				err = open()
+			}
+			if errors.Is(err, ErrWorkerLost) {
 				return err
 			}
 			opened[t] = true
@@ -198,25 +201,28 @@ func (w *workers) announce() {
 	w.changed = make(chan struct{})
 }
 
-// prefer gives the worker that is named, if it is up, or else chooses one.
-func (w *workers) prefer(ctx context.Context, l *link) (*link, error) {
-	if l != nil && w.all[l.number].link.Load() == l {
-		return l, nil
-	}
-	return w.choose(ctx)
+// A route says which worker a call should go to. The zero value has no wishes.
+type route struct {
+	to    *link // this one, if it is up
+	ahead *link // the others are behind this one, if it is not nil,
+	lag   int32 // by so many calls: what they must do before they can answer one
 }
 
-// choose gives the worker with the fewest calls in flight, waiting while none
-// is up. When every worker has failed to start, that is the error.
-func (w *workers) choose(ctx context.Context) (*link, error) {
+// choose gives the worker that the route names, if it is up, or else the one with
+// the fewest calls before it, waiting while none is up. When every worker has
+// failed to start, that is the error.
+func (w *workers) choose(ctx context.Context, r route) (*link, error) {
+	if r.to != nil && w.all[r.to.number].link.Load() == r.to {
+		return r.to, nil
+	}
 	for {
-		if l := w.leastLoaded(); l != nil {
+		if l := w.leastLoaded(r); l != nil {
 			return l, nil
 		}
 		w.mu.Lock()
 		changed := w.changed
 		w.mu.Unlock()
-		if l := w.leastLoaded(); l != nil {
+		if l := w.leastLoaded(r); l != nil {
 			return l, nil
 		}
 		if err := w.allFailed(); err != nil {
@@ -230,7 +236,9 @@ func (w *workers) choose(ctx context.Context) (*link, error) {
 	}
 }
 
-func (w *workers) leastLoaded() *link {
+func (w *workers) anyUp() bool { return w.leastLoaded(route{}) != nil }
+
+func (w *workers) leastLoaded(r route) *link {
 	var best *link
 	var least int32
 	for _, one := range w.all {
@@ -238,7 +246,11 @@ func (w *workers) leastLoaded() *link {
 		if l == nil {
 			continue
 		}
-		if load := l.load.Load(); best == nil || load < least {
+		load := l.load.Load()
+		if r.ahead != nil && r.ahead != l {
+			load += r.lag
+		}
+		if best == nil || load < least {
 			best, least = l, load
 		}
 	}
@@ -257,26 +269,19 @@ func (w *workers) allFailed() error {
 	return last
 }
 
-// ask puts a question to the least loaded worker. One that may be asked twice
-// is, when the first worker was lost.
-func (w *workers) ask(ctx context.Context, twice bool, kind frameKind, parts ...[]byte) ([]byte, error) {
-	out, _, err := w.askOf(ctx, nil, twice, kind, parts...)
-	return out, err
-}
-
-// askOf is ask with a worker that is preferred, if it is not nil. It says which
-// one was asked last.
-func (w *workers) askOf(ctx context.Context, first *link, twice bool, kind frameKind, parts ...[]byte) ([]byte, *link, error) {
+// ask puts a question to a worker, and says which one was asked last. One that may
+// be asked twice is, when the first worker was lost.
+func (w *workers) ask(ctx context.Context, r route, twice bool, kind frameKind, parts ...[]byte) ([]byte, *link, error) {
 	if err := w.enter(ctx); err != nil {
 		return nil, nil, err
 	}
 	defer w.gate.leave()
 	for try := 0; ; try++ {
-		l, err := w.prefer(ctx, first)
+		l, err := w.choose(ctx, r)
 		if err != nil {
 			return nil, nil, err
 		}
-		out, err := result(l.ask(ctx, w.config.CallTimeout, kind, parts...))
+		out, err := result(l.ask(ctx, kind, parts...))
 		if err == errRetired { // nothing was asked
 			try--
 			continue
@@ -315,11 +320,11 @@ func (w *workers) info(ctx context.Context) (ModuleInfo, error) {
 
 func (w *workers) tokens(ctx context.Context) ([]TokenInfo, error) {
 	var tokens []TokenInfo
-	return tokens, w.askJSON(ctx, &tokens, true, askTokens)
+	return tokens, w.askJSON(ctx, route{}, &tokens, true, askTokens)
 }
 
-func (w *workers) askJSON(ctx context.Context, into any, twice bool, kind frameKind, parts ...[]byte) error {
-	out, err := w.ask(ctx, twice, kind, parts...)
+func (w *workers) askJSON(ctx context.Context, r route, into any, twice bool, kind frameKind, parts ...[]byte) error {
+	out, _, err := w.ask(ctx, r, twice, kind, parts...)
 	if err != nil {
 		return err
 	}

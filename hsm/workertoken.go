@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 )
 
 // A sharedToken is a token that is open in every worker.
@@ -15,7 +16,8 @@ type sharedToken struct {
 	pin     PINSource
 	desk    pinDesk
 	fresh   freshKeys
-	making  gate // keys that are being made; shut during a look
+	making  gate // keys that are being made; shut by quietly
+	quiet   turnstile
 
 	mu   sync.Mutex // guards seen
 	seen map[*link]bool
@@ -32,7 +34,7 @@ func (w *workers) open(ctx context.Context, u URI, pin PINSource) (tokenBackend,
 	var first *link
 	for {
 		var err error
-		if first, err = w.choose(ctx); err != nil {
+		if first, err = w.choose(ctx, route{}); err != nil {
 			return nil, err
 		}
 		t = w.addToken(u, pin)
@@ -59,7 +61,7 @@ func (w *workers) addToken(u URI, pin PINSource) *sharedToken {
 	defer w.mu.Unlock()
 	w.next++
 	t := &sharedToken{workers: w, number: w.next, uri: u.TokenOnly(), pin: pin, seen: make(map[*link]bool)}
-	t.desk.turn = newTurnstile()
+	t.desk.turn, t.quiet = newTurnstile(), newTurnstile()
 	w.shared[t.number] = t
 	return t
 }
@@ -92,19 +94,21 @@ func (t *sharedToken) openIn(ctx context.Context, l *link, lazy bool) error {
 	}
 	t.seen[l] = true
 	t.mu.Unlock()
-	limit := t.workers.config.StartTimeout
-	_, err := result(l.ask(ctx, limit, askOpen, openRequest{t.number, lazy, t.uri}.bytes()))
+	begin := time.Now()
+	_, err := result(l.ask(ctx, askOpen, openRequest{t.number, lazy, t.uri}.bytes()))
 	if err != nil {
 		t.mu.Lock()
 		delete(t.seen, l)
 		t.mu.Unlock()
+		return err
 	}
-	return err
+	t.fresh.opened(time.Since(begin))
+	return nil
 }
 
 func (t *sharedToken) health(ctx context.Context) (Health, error) {
 	var h Health
-	err := t.workers.askJSON(ctx, &h, true, askHealth, t.number.bytes())
+	err := t.workers.askJSON(ctx, t.fresh.route(nil), &h, true, askHealth, t.number.bytes())
 	h.Workers = len(t.workers.all)
 	for _, one := range t.workers.all {
 		if one.link.Load() != nil {
@@ -116,12 +120,12 @@ func (t *sharedToken) health(ctx context.Context) (Health, error) {
 
 func (t *sharedToken) keys(ctx context.Context) ([]KeyInfo, error) {
 	var keys []KeyInfo
-	return keys, t.workers.askJSON(ctx, &keys, true, askKeys, t.number.bytes())
+	return keys, t.workers.askJSON(ctx, t.fresh.route(nil), &keys, true, askKeys, t.number.bytes())
 }
 
 func (t *sharedToken) find(ctx context.Context, u URI) ([]KeyInfo, error) {
 	u.ModulePath, u.ModuleName, u.PINSource = "", "", ""
-	out, _, err := t.workers.askOf(ctx, t.fresh.keeper(u.ID), true, askFind, t.number.bytes(), []byte(u.String()))
+	out, _, err := t.workers.ask(ctx, t.fresh.route(u.ID), true, askFind, t.number.bytes(), []byte(u.String()))
 	if err != nil {
 		return nil, err
 	}
@@ -138,7 +142,7 @@ func (t *sharedToken) generate(ctx context.Context, spec KeySpec) (KeyInfo, erro
 		return KeyInfo{}, err
 	}
 	defer t.making.leave()
-	out, maker, err := t.workers.askOf(ctx, t.fresh.last(), false, askGenerate, t.number.bytes(), encodeJSON(spec))
+	out, maker, err := t.workers.ask(ctx, route{to: t.fresh.last()}, false, askGenerate, t.number.bytes(), encodeJSON(spec))
 	if errors.Is(err, ErrWorkerLost) {
 		return KeyInfo{}, fmt.Errorf("%w; the key of id %x may have been made: look before you try again", err, spec.ID)
 	}
@@ -153,11 +157,11 @@ func (t *sharedToken) generate(ctx context.Context, spec KeySpec) (KeyInfo, erro
 
 // destroy may be asked twice: that the key is gone is what was wanted.
 func (t *sharedToken) destroy(ctx context.Context, k *KeyInfo) error {
-	_, _, err := t.workers.askOf(ctx, t.fresh.keeper(k.ID), false, askDestroy, t.number.bytes(), encodeJSON(k))
+	_, _, err := t.workers.ask(ctx, t.fresh.route(k.ID), false, askDestroy, t.number.bytes(), encodeJSON(k))
 	if !errors.Is(err, ErrWorkerLost) {
 		return err
 	}
-	_, err = t.workers.ask(ctx, false, askDestroy, t.number.bytes(), encodeJSON(k))
+	_, _, err = t.workers.ask(ctx, t.fresh.route(nil), false, askDestroy, t.number.bytes(), encodeJSON(k))
 	if errors.Is(err, ErrKeyGone) {
 		return nil
 	}
@@ -176,7 +180,7 @@ func (t *sharedToken) operate(ctx context.Context, op operation, k *KeyInfo, in 
 	var header [operateHeader]byte
 	r.appendHeader(header[:0])
 	for try := 0; ; try++ {
-		l, err := w.prefer(ctx, t.fresh.keeper(k.ID))
+		l, err := w.choose(ctx, t.fresh.route(k.ID))
 		if err != nil {
 			return nil, err
 		}
@@ -194,15 +198,14 @@ func (t *sharedToken) operate(ctx context.Context, op operation, k *KeyInfo, in 
 
 // operateIn names the key to a worker that does not know it.
 func (t *sharedToken) operateIn(ctx context.Context, l *link, k *KeyInfo, header, in []byte) ([]byte, error) {
-	limit := t.workers.config.CallTimeout
-	out, err := result(l.ask(ctx, limit, askOperate, header, in))
+	out, err := result(l.ask(ctx, askOperate, header, in))
 	if err != errUnknownKey {
 		return out, err
 	}
-	if _, err := result(l.ask(ctx, limit, askKnow, t.number.bytes(), encodeJSON(k))); err != nil {
+	if _, err := result(l.ask(ctx, askKnow, t.number.bytes(), encodeJSON(k))); err != nil {
 		return nil, err
 	}
-	return result(l.ask(ctx, limit, askOperate, header, in))
+	return result(l.ask(ctx, askOperate, header, in))
 }
 
 // close closes the token in every worker.
@@ -214,7 +217,7 @@ func (t *sharedToken) close(ctx context.Context) error {
 		if l == nil {
 			continue
 		}
-		_, err := result(l.ask(ctx, t.workers.config.CallTimeout, askClose, t.number.bytes()))
+		_, err := result(l.ask(ctx, askClose, t.number.bytes()))
 		if err != nil && !errors.Is(err, ErrWorkerLost) && !errors.Is(err, ErrClosed) && first == nil {
 			first = err
 		}
