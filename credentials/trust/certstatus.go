@@ -45,12 +45,12 @@ func (s *Snapshot) tokenStatus(ctx context.Context, e *Evidence, at time.Time) S
 
 // certStatus tries the ways of an entry until one has an answer.
 func (s *Snapshot) certStatus(ctx context.Context, i *Issuer, cert, ca *x509.Certificate, at time.Time) Status {
-	best := Status{Standing: -1}
+	best, about := Status{Standing: -1}, certSubject(ca, cert.SerialNumber)
 	for _, m := range i.methods() {
 		for _, doc := range s.documents(m, i, cert, ca) {
 			st := s.ask(ctx, i, doc, cert, ca, at)
 			if st.Standing == Good || st.Standing > Unavailable {
-				return st
+				return s.settle(ctx, about, st, cert.NotAfter)
 			}
 			if best.Standing < 0 || st.Standing < best.Standing {
 				best = st
@@ -58,12 +58,17 @@ func (s *Snapshot) certStatus(ctx context.Context, i *Issuer, cert, ca *x509.Cer
 		}
 	}
 	if best.Standing >= 0 {
-		return best
+		return s.settle(ctx, about, best, cert.NotAfter)
 	}
 	if len(cert.CRLDistributionPoints)+len(cert.OCSPServer) == 0 {
 		return i.missing("certificate of serial " + cert.SerialNumber.Text(16))
 	}
 	return answer(errors.New("the certificate names where to ask, but no crl or ocsp is configured and follow_certificates is off"), false, time.Time{}, "nowhere")
+}
+
+// settle has the newest answer about a subject count, whoever learned it.
+func (s *Snapshot) settle(ctx context.Context, about subject, st Status, ends time.Time) Status {
+	return s.list.answers.settle(ctx, s.list.docs.store, about, st, ends, s.list.opts.Now())
 }
 
 // documents are those of one way of asking for a certificate.
@@ -89,7 +94,9 @@ func (s *Snapshot) ask(ctx context.Context, i *Issuer, doc *document, cert, ca *
 	if stale && !at.Before(r.until) {
 		at = r.until.Add(-time.Second) // what it says of the time for which it was made
 	}
-	return answer(r.value.(certJudge).judge(cert, at, s.Skew()), stale, r.refresh, doc.uri)
+	st := answer(r.value.(certJudge).judge(cert, at, s.Skew()), stale, r.refresh, doc.uri)
+	st.issue = r.issue
+	return st
 }
 
 // A certJudge says whether a certificate is revoked.
@@ -170,6 +177,8 @@ func (s *Snapshot) crlDocument(i *Issuer, kind, u string, ca *x509.Certificate, 
 			}
 			r := crl{list}.life(in.fetched)
 			r.octets = memoryOfCRL * len(in.body)
+			this, _ := list.Validity()
+			r.issue = orderOf(this, list.Number(), in.fetched)
 			if isFile {
 				r.refresh = earlier(r.refresh, in.fetched.Add(fileAge))
 			}
@@ -198,7 +207,8 @@ func (b backwards) judge(*x509.Certificate, time.Time, time.Duration) error { re
 func (s *Snapshot) complete(ctx context.Context, i *Issuer, doc *document, base crl, ca *x509.Certificate, r reading, stale bool) (reading, bool) {
 	for _, d := range s.deltas(i, base, ca) {
 		delta, old, err := s.list.docs.get(ctx, d, i.MaxStale, asDue)
-		known, _ := s.list.docs.last(d).(crl)
+		last := s.list.docs.last(d)
+		known, _ := last.value.(crl)
 		if known.list == nil || !newer(known.list, base.list) {
 			continue
 		}
@@ -219,7 +229,7 @@ func (s *Snapshot) complete(ctx context.Context, i *Issuer, doc *document, base 
 			}
 			return reading{value: backwards{why}, refresh: earlier(r.refresh, delta.refresh), until: r.until}, false
 		}
-		return reading{value: completed{base, known}, refresh: earlier(r.refresh, delta.refresh), until: delta.until}, old
+		return reading{value: completed{base, known}, issue: last.issue, refresh: earlier(r.refresh, delta.refresh), until: delta.until}, old
 	}
 	return r, stale
 }
@@ -232,9 +242,8 @@ func newer(a, b *certs.CRL) bool {
 // An ocspAnswer is what a responder said of one certificate: nothing, or that
 // it is revoked or suspended.
 type ocspAnswer struct {
-	err      error
-	produced time.Time // thisUpdate
-	next     time.Time
+	err  error
+	this time.Time // thisUpdate
 }
 
 func (a ocspAnswer) judge(*x509.Certificate, time.Time, time.Duration) error { return a.err }
@@ -296,16 +305,20 @@ func (s *Snapshot) readOCSP(ctx context.Context, i *Issuer, cert, ca *x509.Certi
 	if standing != Good && standing != Suspended && standing != Revoked {
 		return reading{}, err
 	}
-	a := ocspAnswer{err: err, produced: got.ThisUpdate, next: got.NextUpdate}
-	if err != nil {
-		a.next = in.fetched.Add(minAge) // it is asked again soon whether a hold is over
-	}
 	// A hold ends by a newer answer only. Answers come over plain http, where
 	// anybody may repeat one of before it.
-	if prev, ok := in.prev.(ocspAnswer); ok && standing != Revoked && a.produced.Before(prev.produced) {
+	if prev, ok := in.prev.(ocspAnswer); ok && standing != Revoked && got.ThisUpdate.Before(prev.this) {
 		return reading{}, credentials.Errorf(credentials.CodeStatusUnavailable, "OCSP response", "it is older than the one at hand")
 	}
-	at := a.produced.Add(a.next.Sub(a.produced) * 4 / 5)
+	r := reading{value: ocspAnswer{err, got.ThisUpdate}, issue: orderOf(got.ThisUpdate, nil, in.fetched), until: got.NextUpdate}
+	if standing == Revoked {
+		r.issue = nil // it is for good, however old
+	}
+	at := got.ThisUpdate.Add(got.NextUpdate.Sub(got.ThisUpdate) * 4 / 5)
+	if err != nil { // a suspension may end at any time
+		at, r.until = in.fetched.Add(minAge), earlier(r.until, in.fetched.Add(minAge))
+	}
 	at = earlier(later(at, in.fetched.Add(minAge)), in.fetched.Add(maxAge))
-	return reading{value: a, refresh: earlier(at, a.next), until: a.next}, nil
+	r.refresh = earlier(at, r.until)
+	return r, nil
 }

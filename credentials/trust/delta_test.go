@@ -132,7 +132,7 @@ func TestDeltaNeverGoesBack(t *testing.T) {
 	wantStatus(t, "stale", l, fresh(), ck.now(), trust.Stale, credentials.CodeStatusUnavailable)
 	wantStatus(t, "held, stale", l, certEvidence(t, l, held), ck.now(), trust.Suspended, credentials.CodeSuspended)
 	ck.advance(2 * time.Hour)
-	wantStatus(t, "the delta is lost", l, certEvidence(t, l, held), ck.now(), trust.Unavailable, credentials.CodeStatusUnavailable)
+	wantStatus(t, "held, the delta is lost", l, certEvidence(t, l, held), ck.now(), trust.Suspended, credentials.CodeSuspended)
 	wantStatus(t, "the delta is lost, another", l, fresh(), ck.now(), trust.Unavailable, credentials.CodeStatusUnavailable)
 	stop()
 	stop = start()

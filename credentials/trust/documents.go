@@ -56,6 +56,7 @@ type input struct {
 // A reading is a body that was understood.
 type reading struct {
 	value   any
+	issue   order     // nil where nothing is older or newer, as of key sets
 	refresh time.Time // when it should be fetched anew
 	until   time.Time // when it ceases to be good, but for what staleness is allowed
 	hard    time.Time // when it may not be used however stale is allowed; zero is never
@@ -177,15 +178,16 @@ func (d *documents) get(ctx context.Context, doc *document, maxStale time.Durati
 	return d.fly(ctx, doc, h, maxStale, m)
 }
 
-// last returns what a document said last, however old that is, or nil.
-func (d *documents) last(doc *document) any {
+// last returns what a document said last, however old that is, or a reading
+// without a value.
+func (d *documents) last(doc *document) reading {
 	h := d.held(doc)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if !h.have {
-		return nil
+		return reading{}
 	}
-	return h.reading.value
+	return h.reading
 }
 
 func (doc *document) id() string { return doc.kind + " " + doc.uri }
@@ -328,16 +330,47 @@ func (d *documents) fetch(ctx context.Context, doc *document, h *held, now time.
 	if err != nil {
 		return err
 	}
-	if err := d.store.putDocument(ctx, doc.id(), k); err != nil {
+	k.issue = r.issue
+	newer, err := d.keep(ctx, doc, k)
+	if err != nil {
 		return err
 	}
+	if newer != nil {
+		r, k = *newer.reading, newer.kept
+	}
 	r.refresh = d.spread(now, r)
-	h.take(r, k.etag, now)
+	h.take(r, k.etag, k.fetched)
 	d.weigh(h, doc.id(), r.weight(k))
 	if had && doc.changed != nil {
 		doc.changed(prev, r.value)
 	}
 	return nil
+}
+
+// A stored document was kept by another and is newer than what was fetched.
+type stored struct {
+	kept    *kept
+	reading *reading
+}
+
+// keep stores what was fetched, unless the database has a newer one that somebody
+// else fetched: then that is returned, and counts here too. One that does not
+// verify any more is replaced.
+func (d *documents) keep(ctx context.Context, doc *document, k *kept) (*stored, error) {
+	won, err := d.store.putDocument(ctx, doc.id(), k)
+	if err != nil || won {
+		return nil, err
+	}
+	there, err := d.store.document(ctx, doc.id())
+	if err != nil {
+		return nil, err
+	}
+	if there != nil {
+		if r, err := doc.read(ctx, input{there.mediaType, there.body, there.fetched, there.maxAge, nil}); err == nil {
+			return &stored{there, &r}, nil
+		}
+	}
+	return nil, d.store.replaceDocument(ctx, doc.id(), there, k)
 }
 
 // bring gets a document from where it is.
@@ -372,6 +405,7 @@ func (d *documents) unchanged(h *held, k *kept) error {
 		return errNotRenewable
 	}
 	r := same.renew(prev, k.fetched, k.maxAge)
+	r.issue = prev.issue
 	r.refresh = d.spread(k.fetched, r)
 	h.take(r, etag, k.fetched)
 	return nil

@@ -43,6 +43,7 @@ type List struct {
 	current atomic.Pointer[Snapshot]
 	watch   watchers
 	revoked revocations
+	answers answers
 
 	forTests func(*safehttp.Config) // changes how is fetched; nil but in tests
 }

@@ -37,6 +37,8 @@ type Status struct {
 	Until time.Time
 	// Source is where it was learned, such as a URL.
 	Source string
+
+	issue order // of the document that said so
 }
 
 // standingOf sorts an answer that is not good.

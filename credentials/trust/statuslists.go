@@ -42,10 +42,12 @@ func (s *Snapshot) listStatus(ctx context.Context, e *Evidence, at time.Time) St
 	}
 	r, stale, err := s.list.docs.get(ctx, s.statusList(i, ref.URI), i.MaxStale, asDue)
 	if err != nil && !stale {
-		return answer(err, false, time.Time{}, ref.URI)
+		return s.settle(ctx, listSubject(ref.URI, ref.Index), answer(err, false, time.Time{}, ref.URI), e.ends)
 	}
 	table := r.value.(*statusTable)
 	st := answer(table.list.Judge(ref.Index), stale, r.refresh, ref.URI)
+	st.issue = r.issue
+	st = s.settle(ctx, listSubject(ref.URI, ref.Index), st, e.ends)
 	return s.bySigner(ctx, st, s.statusIssuer(i), table, at)
 }
 
@@ -157,7 +159,9 @@ func (s *Snapshot) statusList(i *Issuer, uri string) *document {
 				return reading{}, credentials.Errorf(credentials.CodeStatusUnavailable, "status", "the list is older than the one at hand; a revocation does not go back")
 			}
 			token.Compressed = nil // list has it
-			return (&statusTable{token, list, keys.found.chain, keys.found.notAfter}).life(in.fetched), nil
+			r := (&statusTable{token, list, keys.found.chain, keys.found.notAfter}).life(in.fetched)
+			r.issue = orderOf(token.IssuedAt, nil, in.fetched)
+			return r, nil
 		},
 		changed: func(_, _ any) { s.list.watch.wake() },
 	}

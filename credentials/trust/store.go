@@ -29,6 +29,7 @@ type kept struct {
 	body            []byte
 	fetched         time.Time
 	maxAge          time.Duration
+	issue           order
 }
 
 // A store keeps documents and revocations beyond a restart. Without a database
@@ -42,8 +43,8 @@ func (s store) document(ctx context.Context, id string) (*kept, error) {
 	var k kept
 	var fetched, maxAge int64
 	err := s.db.Read(ctx, func(tx *sqldb.Tx) error {
-		return tx.QueryRow(ctx, `SELECT media_type, etag, body, fetched, max_age FROM trust_document WHERE id = ?`, id).
-			Scan(&k.mediaType, &k.etag, &k.body, &fetched, &maxAge)
+		return tx.QueryRow(ctx, `SELECT media_type, etag, body, fetched, max_age, issue FROM trust_document WHERE id = ?`, id).
+			Scan(&k.mediaType, &k.etag, &k.body, &fetched, &maxAge, (*[]byte)(&k.issue))
 	})
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil
@@ -52,14 +53,45 @@ func (s store) document(ctx context.Context, id string) (*kept, error) {
 	return &k, err
 }
 
-func (s store) putDocument(ctx context.Context, id string, k *kept) error {
+// putDocument stores a document, and reports whether it did: not if a newer one
+// is there.
+func (s store) putDocument(ctx context.Context, id string, k *kept) (done bool, err error) {
 	if s.db == nil {
+		return true, nil
+	}
+	err = s.db.Write(ctx, func(tx *sqldb.Tx) error {
+		r, err := tx.Exec(ctx, `INSERT INTO trust_document (id, media_type, etag, body, fetched, max_age, issue) VALUES (?, ?, ?, ?, ?, ?, ?)
+			ON CONFLICT (id) DO UPDATE SET media_type = excluded.media_type, etag = excluded.etag, body = excluded.body, fetched = excluded.fetched,
+			max_age = excluded.max_age, issue = excluded.issue
+			WHERE trust_document.issue IS NULL OR excluded.issue IS NULL OR excluded.issue >= trust_document.issue`,
+			id, k.mediaType, k.etag, k.body, k.fetched.UnixMicro(), k.maxAge.Microseconds(), k.issue.value())
+		if err != nil {
+			return err
+		}
+		n, err := r.RowsAffected()
+		done = n > 0
+		return err
+	})
+	return done, err
+}
+
+// value is that of a column, which is NULL where nothing is known.
+func (o order) value() any {
+	if o == nil {
 		return nil
 	}
+	return []byte(o)
+}
+
+// replaceDocument puts a document in the place of one that is of no use. If
+// another is there by now, that stays.
+func (s store) replaceDocument(ctx context.Context, id string, old, k *kept) error {
 	return s.db.Write(ctx, func(tx *sqldb.Tx) error {
-		_, err := tx.Exec(ctx, `INSERT INTO trust_document (id, media_type, etag, body, fetched, max_age) VALUES (?, ?, ?, ?, ?, ?)
-			ON CONFLICT (id) DO UPDATE SET media_type = excluded.media_type, etag = excluded.etag, body = excluded.body, fetched = excluded.fetched, max_age = excluded.max_age`,
-			id, k.mediaType, k.etag, k.body, k.fetched.UnixMicro(), k.maxAge.Microseconds())
+		if old == nil {
+			return nil
+		}
+		_, err := tx.Exec(ctx, `UPDATE trust_document SET media_type = ?, etag = ?, body = ?, fetched = ?, max_age = ?, issue = ? WHERE id = ? AND issue = ?`,
+			k.mediaType, k.etag, k.body, k.fetched.UnixMicro(), k.maxAge.Microseconds(), k.issue.value(), id, old.issue.value())
 		return err
 	})
 }
@@ -69,13 +101,13 @@ func (s store) revoke(ctx context.Context, e *Evidence, detail string, now time.
 	if s.db == nil {
 		return nil
 	}
-	id, forget := e.id, e.ends.Add(30*24*time.Hour) // a later key binding lives as long as the credential
+	id := e.id
 	return s.db.Write(ctx, func(tx *sqldb.Tx) error {
 		if _, err := tx.Exec(ctx, `DELETE FROM trust_revoked WHERE forget < ?`, now.UnixMicro()); err != nil {
 			return err
 		}
 		_, err := tx.Exec(ctx, `INSERT INTO trust_revoked (credential, issuer, detail, learned, forget) VALUES (?, ?, ?, ?, ?) ON CONFLICT (credential) DO NOTHING`,
-			id[:], e.Issuer.Name, detail, now.UnixMicro(), forget.UnixMicro())
+			id[:], e.Issuer.Name, detail, now.UnixMicro(), forget(e.ends).UnixMicro())
 		return err
 	})
 }
@@ -85,9 +117,7 @@ func (s store) revoked(ctx context.Context, id [sha256.Size]byte) (detail string
 	if s.db == nil {
 		return "", nil
 	}
-	err = s.db.Read(ctx, func(tx *sqldb.Tx) error {
-		return tx.QueryRow(ctx, `SELECT detail FROM trust_revoked WHERE credential = ?`, id[:]).Scan(&detail)
-	})
+	err = s.db.QueryRow(ctx, `SELECT detail FROM trust_revoked WHERE credential = ?`, id[:]).Scan(&detail)
 	if errors.Is(err, sql.ErrNoRows) {
 		return "", nil
 	}

@@ -19,7 +19,7 @@ func TestTableOfRules(t *testing.T) {
 	must(t, err)
 	tests := map[string]bool{}
 	define := regexp.MustCompile(`(?m)^func (Test\w+)\(`)
-	for _, dir := range []string{"../../credentials", "."} {
+	for _, dir := range []string{"../../credentials", ".", "../policy", "../client", "../hub"} {
 		must(t, filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
 			if err != nil || !strings.HasSuffix(path, "_test.go") {
 				return err

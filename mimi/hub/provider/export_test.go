@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/privyseal/privyseal/mimi"
+	"github.com/privyseal/privyseal/mimi/hub"
 	"github.com/privyseal/privyseal/mls"
 )
 
@@ -61,4 +62,18 @@ func (s *Service) InMemory(room mimi.URI) bool {
 	defer s.mu.Unlock()
 	e := s.rooms[room]
 	return e != nil && e.loaded.Load()
+}
+
+// Suspensions are the credentials that are suspended, as they were at one look.
+type Suspensions = suspensions
+
+// Suspended looks which credentials are suspended.
+func (s *Service) Suspended(ctx context.Context) (Suspensions, error) {
+	_, seen, err := s.held(ctx)
+	return seen, err
+}
+
+// Suspend makes the suspended credentials those that were found after a look.
+func (s *Service) Suspend(ctx context.Context, now map[hub.CredentialID]bool, seen Suspensions) error {
+	return s.suspend(ctx, now, seen)
 }

@@ -192,7 +192,12 @@ func roomsWith(ctx context.Context, tx *sqldb.Tx, where string, arg any, rooms m
 // until they are gone, and those that are suspended until they are valid again.
 func (s *Service) Follow(ctx context.Context, e *identity.Evaluator) error {
 	warned := make(map[hub.CredentialID]identity.AlertKind)
-	return e.Follow(ctx, s.held, func(ctx context.Context, alerts []identity.Alert) error {
+	var seen suspensions
+	look := func(ctx context.Context) (list []identity.Held, err error) {
+		list, seen, err = s.held(ctx)
+		return list, err
+	}
+	return e.Follow(ctx, look, func(ctx context.Context, alerts []identity.Alert) error {
 		var gone []hub.CredentialID
 		suspended := make(map[hub.CredentialID]bool)
 		now := make(map[hub.CredentialID]identity.AlertKind, len(alerts))
@@ -208,7 +213,7 @@ func (s *Service) Follow(ctx context.Context, e *identity.Evaluator) error {
 			suspended[id] = a.Kind.Remove() || a.Kind == identity.AlertSuspended
 		}
 		warned = now
-		if err := s.Suspend(ctx, suspended); err != nil {
+		if err := s.suspend(ctx, suspended, seen); err != nil {
 			s.cfg.Log.Error("suspended credentials could not be noted; it is tried again", "err", err)
 		}
 		if err := s.Expel(ctx, gone...); err != nil {
@@ -218,18 +223,24 @@ func (s *Service) Follow(ctx context.Context, e *identity.Evaluator) error {
 	})
 }
 
-// Suspend makes the suspended credentials of leaves exactly these. Their leaves
+// suspensions are the credentials that are suspended, and when that was noted, in
+// milliseconds.
+type suspensions map[hub.CredentialID]int64
+
+// suspend makes the suspended credentials of leaves exactly these. Their leaves
 // stay in the rooms, since a suspension may end: until then they may send
 // nothing, and propose or commit nothing but the removal of their user's own
-// clients.
-func (s *Service) Suspend(ctx context.Context, now map[hub.CredentialID]bool) error {
+// clients. A suspension ends only if it is the one that was seen before the
+// credentials were judged: another node may have noted it meanwhile, of a newer
+// list.
+func (s *Service) suspend(ctx context.Context, now map[hub.CredentialID]bool, seen suspensions) error {
 	rooms := make(map[string]bool)
 	err := s.db.Write(ctx, func(tx *sqldb.Tx) error {
 		clear(rooms)
 		if _, err := advance(ctx, tx, 0); err != nil { // the counter first, like everybody
 			return err
 		}
-		changed, err := suspensions(ctx, tx, now)
+		changed, err := changes(ctx, tx, now, seen)
 		if err != nil {
 			return err
 		}
@@ -261,34 +272,43 @@ func (s *Service) Suspend(ctx context.Context, now map[hub.CredentialID]bool) er
 	return nil
 }
 
-// suspensions compares what is stored with what is so: true where a suspension
-// begins, false where one ends.
-func suspensions(ctx context.Context, tx *sqldb.Tx, now map[hub.CredentialID]bool) (map[hub.CredentialID]bool, error) {
+// changes compares what is stored with what is so: true where a suspension
+// begins, false where one that was seen ends.
+func changes(ctx context.Context, tx *sqldb.Tx, now map[hub.CredentialID]bool, seen suspensions) (map[hub.CredentialID]bool, error) {
 	changed := make(map[hub.CredentialID]bool)
 	for id, on := range now {
 		if on {
 			changed[id] = true
 		}
 	}
-	rows, err := tx.Query(ctx, `SELECT credential FROM held WHERE suspended <> 0`)
+	stored, err := noted(ctx, tx)
+	for id, at := range stored {
+		if now[id] {
+			delete(changed, id)
+		} else if seen[id] == at {
+			changed[id] = false
+		}
+	}
+	return changed, err
+}
+
+// noted are the suspensions that are stored.
+func noted(ctx context.Context, tx *sqldb.Tx) (suspensions, error) {
+	rows, err := tx.Query(ctx, `SELECT credential, suspended FROM held WHERE suspended <> 0`)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
+	all := make(suspensions)
 	for rows.Next() {
-		var raw []byte
-		if err := rows.Scan(&raw); err != nil {
+		var id []byte
+		var at int64
+		if err := rows.Scan(&id, &at); err != nil {
 			return nil, err
 		}
-		var id hub.CredentialID
-		copy(id[:], raw)
-		if now[id] {
-			delete(changed, id)
-		} else {
-			changed[id] = false
-		}
+		all[hub.CredentialID(id)] = at
 	}
-	return changed, rows.Err()
+	return all, rows.Err()
 }
 
 // reload has a room of ours loaded again before anything else is decided in it.
@@ -304,10 +324,15 @@ func (s *Service) reload(uri string) {
 	}
 }
 
-// held lists the distinct credentials that leaves of our rooms have now.
-func (s *Service) held(ctx context.Context) (list []identity.Held, err error) {
+// held lists the distinct credentials that leaves of our rooms have now, and all
+// that are suspended.
+func (s *Service) held(ctx context.Context) (list []identity.Held, seen suspensions, err error) {
 	err = s.db.Read(ctx, func(tx *sqldb.Tx) error {
 		list = nil
+		var err error
+		if seen, err = noted(ctx, tx); err != nil {
+			return err
+		}
 		rows, err := tx.Query(ctx, `SELECT h.credential, h.host, h.suite, h.key, h.type, h.body, h.suspended FROM held h
 			WHERE EXISTS (SELECT 1 FROM member m JOIN room r ON r.id = m.room WHERE m.credential = h.credential AND m.until IS NULL AND r.closed = 0 AND r.hub = '')`)
 		if err != nil {
@@ -326,5 +351,5 @@ func (s *Service) held(ctx context.Context) (list []identity.Held, err error) {
 		}
 		return rows.Err()
 	})
-	return list, err
+	return list, seen, err
 }

@@ -550,6 +550,34 @@ func TestSuspension(t *testing.T) {
 	})
 }
 
+// A node that judged by an older list ends no suspension that another has noted
+// since it looked.
+func TestSuspensionNotedMeanwhile(t *testing.T) {
+	onBoth(t, func(t *testing.T, pg bool) {
+		w := newWorld(t, pg, "a.example")
+		alice, bob := w.person("alice/phone@a.example"), w.person("bob/tablet@a.example")
+		alice.create(clubhouse, bob)
+		n := w.hubs["a.example"]
+		var id hub.CredentialID
+		for _, m := range must[*provider.Inspection](t)(n.Inspect(t.Context(), uri(t, clubhouse))).Members {
+			if m.Client == bob.URI() {
+				id = m.Credential
+			}
+		}
+		nothing := map[hub.CredentialID]bool{}
+		before := must[provider.Suspensions](t)(n.Suspended(t.Context()))
+		ok(t, n.Suspend(t.Context(), map[hub.CredentialID]bool{id: true}, before))
+		ok(t, n.Suspend(t.Context(), nothing, before))
+		if n.held(t, clubhouse) != 1 {
+			t.Error("a suspension was ended by who had not seen it")
+		}
+		ok(t, n.Suspend(t.Context(), nothing, must[provider.Suspensions](t)(n.Suspended(t.Context()))))
+		if n.held(t, clubhouse) != 0 {
+			t.Error("a suspension that was seen is not ended")
+		}
+	})
+}
+
 // serial is the serial number of a client's certificate.
 func (p *person) serial() *big.Int {
 	p.t.Helper()
