@@ -216,6 +216,17 @@ func (p *IdentifierResponse) profilesFollowURIs() bool {
 	return next == len(p.FoundProfiles)
 }
 
+// CheckHost refuses users of another provider than the one that answers: it says
+// who of its own users is found, and nothing of those of others.
+func (p *IdentifierResponse) CheckHost(domain string) error {
+	for _, u := range p.URIs { // foundProfiles are among them
+		if u.Host() != domain {
+			return fmt.Errorf("mimi: IdentifierResponse of %s names %s", domain, u)
+		}
+	}
+	return nil
+}
+
 // Marshal returns the response's encoding.
 func (p *IdentifierResponse) Marshal() []byte { return marshal(p) }
 

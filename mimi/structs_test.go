@@ -577,3 +577,17 @@ func TestConsents(t *testing.T) {
 		}
 	}
 }
+
+// A provider says who of its own users is found, and nobody else.
+func TestIdentifierResponseHost(t *testing.T) {
+	bob, err := mimi.ParseURI("mimi://b.example/u/bob")
+	must(t, err)
+	teller, err := mimi.ParseURI("mimi://bank.example/u/teller")
+	must(t, err)
+	p := &mimi.IdentifierResponse{URIs: []mimi.URI{bob}}
+	must(t, p.CheckHost("b.example"))
+	p.URIs = append(p.URIs, teller)
+	if p.CheckHost("b.example") == nil {
+		t.Error("a user of another provider is taken")
+	}
+}

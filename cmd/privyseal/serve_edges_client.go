@@ -19,7 +19,7 @@ import (
 
 // Bounds of what clients send.
 const (
-	maxConsentBody = 4 << 20 // with the KeyPackages of a grant
+	maxConsentBody = 1 << 20 // with the KeyPackages of a grant
 	maxQueryBody   = 64 << 10
 )
 
@@ -182,6 +182,9 @@ func (e *edges) query(r *http.Request, at string, q *mimi.IdentifierRequest) (*m
 		return nil, upstream(at, err)
 	}
 	answer, err := mimi.ParseIdentifierResponse(b)
+	if err == nil {
+		err = answer.CheckHost(at)
+	}
 	if err != nil {
 		return nil, clientapi.Problemf(clientapi.CodeHubUnreachable, "%s gave no proper answer: %w", at, err)
 	}

@@ -55,7 +55,7 @@ var traits = map[Endpoint]trait{
 	SubmitMessage:   {http.MethodPost, []string{"roomId"}, http.StatusOK, 1 << 20, maxSmallBody, 30 * time.Second},
 	GroupInfo:       {http.MethodPost, []string{"roomId"}, http.StatusOK, maxSmallBody, maxTreeBody, 60 * time.Second},
 	RequestConsent:  {http.MethodPost, []string{"targetDomain", "targetUser"}, http.StatusCreated, maxSmallBody, maxSmallBody, 30 * time.Second},
-	UpdateConsent:   {http.MethodPost, []string{"requesterDomain", "requesterUser"}, http.StatusCreated, 4 << 20, maxSmallBody, 30 * time.Second},
+	UpdateConsent:   {http.MethodPost, []string{"requesterDomain", "requesterUser"}, http.StatusCreated, 1 << 20, maxSmallBody, 30 * time.Second},
 	IdentifierQuery: {http.MethodPost, []string{"domain"}, http.StatusOK, maxSmallBody, 4 << 20, 30 * time.Second},
 	ReportAbuse:     {http.MethodPost, []string{"roomId"}, http.StatusCreated, 8 << 20, maxSmallBody, 60 * time.Second},
 	ProxyDownload:   {http.MethodGet, []string{"downloadUrl"}, http.StatusOK, 0, 1 << 40, 60 * time.Second},

@@ -23,6 +23,7 @@ import (
 type cache struct {
 	dir   string
 	most  int64
+	count int
 	keep  time.Duration
 	slots chan struct{} // one for each fetch that is under way
 
@@ -64,7 +65,7 @@ type open struct {
 	entry *entry
 }
 
-func newCache(dir string, most int64, keep time.Duration) (*cache, error) {
+func newCache(dir string, most int64, count int, keep time.Duration) (*cache, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -77,7 +78,7 @@ func newCache(dir string, most int64, keep time.Duration) (*cache, error) {
 			return nil, err
 		}
 	}
-	return &cache{dir: dir, most: most, keep: keep, slots: make(chan struct{}, atOnce), entries: make(map[string]*entry)}, nil
+	return &cache{dir: dir, most: most, count: count, keep: keep, slots: make(chan struct{}, atOnce), entries: make(map[string]*entry)}, nil
 }
 
 // fetcher writes an asset and returns for how long it may be kept; zero for
@@ -195,10 +196,10 @@ func (c *cache) removeIfUnused(e *entry) {
 	}
 }
 
-// shrink drops what was used the longest ago until the rest fits. What is being
-// read counts and stays.
+// shrink drops what was used the longest ago until the rest fits, by octets and by
+// number: there may be many small ones. What is being read counts and stays.
 func (c *cache) shrink() {
-	for c.size > c.most {
+	for c.size > c.most || len(c.entries) > c.count {
 		var oldest *entry
 		var key string
 		for k, e := range c.entries {

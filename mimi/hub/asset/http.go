@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/privyseal/privyseal/internal/httpbody"
 	"github.com/privyseal/privyseal/internal/problem"
 	"github.com/privyseal/privyseal/internal/sqldb"
 	"github.com/privyseal/privyseal/mimi"
@@ -32,6 +33,11 @@ func (s *Store) Upload(w http.ResponseWriter, r *http.Request, user mimi.URI) er
 	if r.ContentLength > s.cfg.MaxSize {
 		return problem.New(http.StatusRequestEntityTooLarge, "too-large", "an asset has at most %d octets", s.cfg.MaxSize)
 	}
+	release, ok := s.coming.Take(user.String(), httpbody.Announced(r.ContentLength, s.cfg.MaxSize))
+	if !ok {
+		return problem.New(http.StatusTooManyRequests, "too-many", "too many uploads are under way").After(time.Second)
+	}
+	defer release()
 	http.NewResponseController(w).SetReadDeadline(time.Now().Add(uploadTime))
 	a, err := s.Put(r.Context(), user, q, r.Body)
 	if err != nil {

@@ -30,9 +30,10 @@ type ProxyConfig struct {
 	Hosts func(host string) bool
 	// MaxSize returns the most octets of an asset, which is the most that any
 	// room's asset policy allows.
-	MaxSize   func() int64
-	CacheSize int64         // octets of all that is kept; 0 means 1 GiB
-	CacheTime time.Duration // for which an asset is kept; 0 means 24 hours
+	MaxSize    func() int64
+	CacheSize  int64         // octets of all that is kept; 0 means 1 GiB
+	CacheCount int           // assets that are kept; 0 means 10,000
+	CacheTime  time.Duration // for which an asset is kept; 0 means 24 hours
 	// Allow and Roots are for a deployment whose asset hosts are not on the
 	// public internet; see safehttp.Config.
 	Allow []netip.Prefix
@@ -53,13 +54,16 @@ func NewProxy(cfg ProxyConfig) (*Proxy, error) {
 	if cfg.CacheSize <= 0 {
 		cfg.CacheSize = 1 << 30
 	}
+	if cfg.CacheCount <= 0 {
+		cfg.CacheCount = 10_000
+	}
 	if cfg.CacheTime <= 0 {
 		cfg.CacheTime = 24 * time.Hour
 	}
 	if cfg.Client == nil {
 		cfg.Client = safehttp.New(safehttp.Config{Allow: cfg.Allow, Roots: cfg.Roots, Timeout: fetchTime})
 	}
-	c, err := newCache(cfg.Dir, cfg.CacheSize, cfg.CacheTime)
+	c, err := newCache(cfg.Dir, cfg.CacheSize, cfg.CacheCount, cfg.CacheTime)
 	if err != nil {
 		return nil, fmt.Errorf("asset: %w", err)
 	}

@@ -360,3 +360,27 @@ func TestProxyBoundsWhatIsLeftBehind(t *testing.T) {
 		t.Errorf("%d assets are kept, want 256, %v", len(entries), err)
 	}
 }
+
+// Many small assets do not fill the cache's folder, though their octets are few.
+func TestProxyKeepsFewFiles(t *testing.T) {
+	n := peertest.New(t)
+	host := newHost(t, n, func(w http.ResponseWriter, r *http.Request) { w.Write([]byte("x")) })
+	dir := t.TempDir()
+	p, err := asset.NewProxy(asset.ProxyConfig{
+		Dir: dir, Hosts: func(h string) bool { return h == host.host }, MaxSize: func() int64 { return 1000 }, CacheCount: 5,
+		Client: safehttp.New(safehttp.Config{
+			Roots: n.Roots, Resolver: safehttptest.NameServer(t, at(loopback)), Allow: []netip.Prefix{netip.PrefixFrom(loopback, 32)},
+		}),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 20 {
+		if w, err := serve(p, fmt.Sprintf("https://%s/a?%d", host.host, i), nil); err != nil || w.Body.String() != "x" {
+			t.Fatalf("%d: %v", i, err)
+		}
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 5 {
+		t.Errorf("%d files are kept, %v", len(entries), err)
+	}
+}

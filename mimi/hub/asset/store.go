@@ -3,6 +3,7 @@ package asset
 import (
 	"context"
 	"crypto/sha256"
+	"database/sql"
 	"embed"
 	"encoding/base64"
 	"errors"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/privyseal/privyseal/internal/durable"
+	"github.com/privyseal/privyseal/internal/httpbody"
 	"github.com/privyseal/privyseal/internal/problem"
 	"github.com/privyseal/privyseal/internal/sqldb"
 	"github.com/privyseal/privyseal/mimi"
@@ -54,9 +56,17 @@ func (c *StoreConfig) defaults() {
 
 // A Store keeps assets.
 type Store struct {
-	db  *sqldb.DB
-	cfg StoreConfig
+	db     *sqldb.DB
+	cfg    StoreConfig
+	coming *httpbody.Budget // octets of uploads that are under way
 }
+
+// Uploads that may be under way, in assets of the largest size: of all users, and
+// of each.
+const (
+	maxComing     = 64
+	maxUserComing = 4
+)
 
 // OpenStore opens a store on a folder and a database; see sqldb.Open for the
 // source. Nodes that share the database share the folder.
@@ -70,7 +80,7 @@ func OpenStore(ctx context.Context, source string, cfg StoreConfig, opt sqldb.Op
 	if err != nil {
 		return nil, fmt.Errorf("asset: %w", err)
 	}
-	return &Store{db, cfg}, nil
+	return &Store{db, cfg, httpbody.NewBudget(maxComing*cfg.MaxSize, maxUserComing*cfg.MaxSize)}, nil
 }
 
 // Close closes the database.
@@ -127,6 +137,13 @@ func (s *Store) Put(ctx context.Context, user mimi.URI, q *clientapi.AssetQuery,
 	if err != nil {
 		return nil, err
 	}
+	err = s.db.Read(ctx, func(tx *sqldb.Tx) error {
+		_, _, _, err := s.balance(ctx, tx, user, name, size, "")
+		return err
+	})
+	if err != nil {
+		return nil, problemOr(err) // and nothing of what was beyond the quota stays
+	}
 	path, _ := s.path(name)
 	if err := f.Commit(path); err != nil {
 		return nil, fmt.Errorf("asset: %w", err)
@@ -134,6 +151,9 @@ func (s *Store) Put(ctx context.Context, user mimi.URI, q *clientapi.AssetQuery,
 	expires, err := s.record(ctx, user, name, size, q.Lifetime)
 	if err != nil {
 		return nil, err // Sweep removes the file, if nobody else has it
+	}
+	if _, err := os.Stat(path); err != nil { // Sweep found it without a record
+		return nil, problem.New(http.StatusServiceUnavailable, "unavailable", "the asset was being removed; upload it again").After(time.Second)
 	}
 	return &clientapi.Asset{URL: s.cfg.BaseURL + name, Size: uint64(size), Expires: uint64(expires.UnixMilli())}, nil
 }
@@ -183,10 +203,32 @@ func (s *Store) record(ctx context.Context, user mimi.URI, name string, size int
 			ON CONFLICT (name, owner) DO UPDATE SET expires = excluded.expires`, name, user.String(), size, now.UnixMicro(), expires.UnixMicro())
 		return err
 	})
+	return expires, problemOr(err)
+}
+
+// problemOr leaves problems as they are and names the package in other errors.
+func problemOr(err error) error {
 	if p := (*problem.Problem)(nil); err != nil && !errors.As(err, &p) {
-		err = fmt.Errorf("asset: %w", err)
+		return fmt.Errorf("asset: %w", err)
 	}
-	return expires, err
+	return err
+}
+
+// balance returns what the owner has, and whether this asset is among it. It refuses
+// one that is not and does not fit. lock is what a query adds to lock the row.
+func (s *Store) balance(ctx context.Context, tx *sqldb.Tx, user mimi.URI, name string, size int64, lock string) (used int64, count int, has bool, err error) {
+	err = tx.QueryRow(ctx, `SELECT size, count FROM asset_owner WHERE owner = ?`+lock, user.String()).Scan(&used, &count)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = nil
+	}
+	var n int
+	if err == nil {
+		err = tx.QueryRow(ctx, `SELECT COUNT(*) FROM asset WHERE name = ? AND owner = ?`, name, user.String()).Scan(&n)
+	}
+	if err == nil && n == 0 && (used+size > s.cfg.Quota || count >= s.cfg.MaxCount) {
+		err = problem.New(http.StatusForbidden, "quota", "the user has %d assets of %d octets, and this one is over the quota", count, used)
+	}
+	return used, count, n > 0, err
 }
 
 // charge counts an asset that the owner does not have yet.
@@ -195,17 +237,9 @@ func (s *Store) charge(ctx context.Context, tx *sqldb.Tx, user mimi.URI, name st
 	if err != nil {
 		return err
 	}
-	var used int64
-	var count, has int
-	err = tx.QueryRow(ctx, `SELECT size, count FROM asset_owner WHERE owner = ?`+tx.ForUpdate(), user.String()).Scan(&used, &count)
-	if err == nil {
-		err = tx.QueryRow(ctx, `SELECT COUNT(*) FROM asset WHERE name = ? AND owner = ?`, name, user.String()).Scan(&has)
-	}
-	if err != nil || has > 0 {
+	used, count, has, err := s.balance(ctx, tx, user, name, size, tx.ForUpdate())
+	if err != nil || has {
 		return err
-	}
-	if used+size > s.cfg.Quota || count >= s.cfg.MaxCount {
-		return problem.New(http.StatusForbidden, "quota", "the user has %d assets of %d octets, and this one is over the quota", count, used)
 	}
 	_, err = tx.Exec(ctx, `UPDATE asset_owner SET size = ?, count = ? WHERE owner = ?`, used+size, count+1, user.String())
 	return err

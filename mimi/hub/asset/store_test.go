@@ -195,7 +195,8 @@ func files(t *testing.T, dir string) int {
 
 func TestQuota(t *testing.T) {
 	onBoth(t, func(t *testing.T, source string) {
-		s := openStore(t, source, asset.StoreConfig{Quota: 25, MaxCount: 3}, nil)
+		dir := t.TempDir()
+		s := openStore(t, source, asset.StoreConfig{Dir: dir, Quota: 25, MaxCount: 3}, nil)
 		put := func(user mimi.URI, body string) error {
 			_, err := upload(t, s, user, clientapi.AssetQuery{}, strings.NewReader(body))
 			return err
@@ -209,6 +210,9 @@ func TestQuota(t *testing.T) {
 			t.Fatal(err)
 		}
 		wantProblem(t, put(alice, "six of"), 403, "quota")
+		if n := files(t, dir); n != 2 {
+			t.Errorf("%d files, want the two that are within the quota", n)
+		}
 		if err := put(alice, "five!"); err != nil {
 			t.Errorf("up to the quota: %v", err)
 		}
@@ -305,4 +309,32 @@ func TestExpiryAndSweep(t *testing.T) {
 			t.Errorf("after all have expired: %v", err)
 		}
 	})
+}
+
+// One user's uploads that are under way are bounded, and others' go on.
+func TestUploadsUnderWayAreBounded(t *testing.T) {
+	s := openStore(t, filepath.Join(t.TempDir(), "x.db"), asset.StoreConfig{MaxSize: 100}, nil)
+	var wg sync.WaitGroup
+	var ends []*io.PipeWriter
+	for range 4 { // of unknown length
+		r, w := io.Pipe()
+		ends = append(ends, w)
+		wg.Go(func() {
+			_, err := upload(t, s, alice, clientapi.AssetQuery{}, r)
+			wantProblem(t, err, 400, "body")
+		})
+		w.Write([]byte("x"))
+	}
+	_, err := upload(t, s, alice, clientapi.AssetQuery{}, strings.NewReader("one more"))
+	wantProblem(t, err, 429, "too-many")
+	if _, err := upload(t, s, bob, clientapi.AssetQuery{}, strings.NewReader("another's")); err != nil {
+		t.Error(err)
+	}
+	for _, w := range ends {
+		w.CloseWithError(io.ErrUnexpectedEOF)
+	}
+	wg.Wait()
+	if _, err := upload(t, s, alice, clientapi.AssetQuery{}, strings.NewReader("later")); err != nil {
+		t.Errorf("after the others have ended: %v", err)
+	}
 }

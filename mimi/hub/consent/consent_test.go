@@ -20,6 +20,7 @@ import (
 	"github.com/privyseal/privyseal/mimi/hub/consent"
 	"github.com/privyseal/privyseal/mimi/peer"
 	"github.com/privyseal/privyseal/mimi/peer/peertest"
+	"github.com/privyseal/privyseal/mls"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
@@ -397,4 +398,65 @@ func TestFloodOfRequests(t *testing.T) {
 	if err != nil || len(p) != 101 {
 		t.Errorf("%d requests are pending, %v; want 100 of a.example and 1 of c.example", len(p), err)
 	}
+}
+
+// What waits of one user is bounded, wherever it is to go, and others go on.
+func TestWhatWaitsOfOneUserIsBounded(t *testing.T) {
+	onBoth(t, func(t *testing.T, source func() string) {
+		s, err := consent.Open(t.Context(), source(), consent.Config{
+			Serves:     func(d string) bool { return d == "a.example" },
+			UserExists: func(context.Context, mimi.URI) (bool, error) { return true, nil },
+		}, sqldb.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		grant := func(user mimi.URI, i int) error {
+			e := entry(mimi.ConsentGrant, uri(fmt.Sprintf("mimi://p%d.example/u/x", i)), user, anyRoom)
+			e.Extensions = mls.AppDataDictionary{{ID: 0xF000, Data: make([]byte, 1<<20)}}
+			return s.FromClient(t.Context(), user, e)
+		}
+		for i := range 15 {
+			if err := grant(alice, i); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var p *problem.Problem
+		if err := grant(alice, 15); !errors.As(err, &p) || p.Status != 429 || p.RetryAfter == 0 {
+			t.Errorf("the seventeenth MiB: %v", err)
+		}
+		if err := grant(anna, 0); err != nil {
+			t.Errorf("another user: %v", err)
+		}
+	})
+}
+
+// Who has revoked for any room is not asked for one, unless it was granted.
+func TestRevokedForAnyRoomIsNotAsked(t *testing.T) {
+	n := peertest.New(t)
+	b := start(t, n, "b.example", filepath.Join(t.TempDir(), "b.db"), consent.Config{})
+	c := n.Client(t, "a.example")
+	say(t, b, bob, entry(mimi.ConsentRevoke, alice, bob, anyRoom))
+	say(t, b, bob, entry(mimi.ConsentGrant, alice, bob, room2))
+	for _, room := range []mimi.URI{anyRoom, room1, room2} {
+		if err := consent.SendTo(t.Context(), c, "b.example", entry(mimi.ConsentRequest, alice, bob, room)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p, err := b.Pending(t.Context(), bob, 10)
+	if err != nil || len(p) != 1 || p[0].RoomID != room2 {
+		t.Errorf("pending: %v, %v; want the room that was granted alone", p, err)
+	}
+}
+
+// A provider that does not believe our certificate is told when it does again.
+func TestUnauthorizedIsTriedAgain(t *testing.T) {
+	n := peertest.New(t)
+	a := start(t, n, "a.example", filepath.Join(t.TempDir(), "a.db"), consent.Config{})
+	b := start(t, n, "b.example", filepath.Join(t.TempDir(), "b.db"), consent.Config{})
+	a.mu.Lock()
+	a.fail, a.cause = 1, problem.New(401, "certificate", "it has ended")
+	a.mu.Unlock()
+	say(t, a, alice, entry(mimi.ConsentRequest, alice, bob, anyRoom))
+	b.wantTold(t, "u/bob: 1 u/alice>u/bob ")
 }

@@ -39,11 +39,44 @@ func (s *Service) enqueue(ctx context.Context, tx *sqldb.Tx, destination string,
 		return err
 	}
 	if n >= maxQueue {
-		return problem.New(http.StatusTooManyRequests, "too-many", "%d entries wait for %s", n, destination).After(time.Minute)
+		return errFull
 	}
-	now := micros(s.db)
-	_, err = tx.Exec(ctx, `INSERT INTO consent_queue (destination, entry, attempts, created, due) VALUES (?, ?, 0, ?, ?)`,
-		destination, e.Marshal(), now, now)
+	now, author, b := micros(s.db), s.author(e), e.Marshal()
+	if err := s.mayWait(ctx, tx, author, len(b)); err != nil {
+		return err
+	}
+	_, err = tx.Exec(ctx, `INSERT INTO consent_queue (destination, entry, attempts, created, due, author) VALUES (?, ?, 0, ?, ?, ?)`,
+		destination, b, now, now, author)
+	return err
+}
+
+// errFull does not say for whom too much waits, since others may ask.
+var errFull = problem.New(http.StatusTooManyRequests, "too-many", "too much waits to be told; try again later").After(time.Minute)
+
+// author says whose word an entry is: a user's of ours, or another provider's.
+func (s *Service) author(e *mimi.ConsentEntry) string {
+	speaker := e.RequesterURI
+	if e.Operation == mimi.ConsentGrant || e.Operation == mimi.ConsentRevoke {
+		speaker = e.TargetURI
+	}
+	if s.cfg.Serves(speaker.Host()) {
+		return speaker.String()
+	}
+	return speaker.Host()
+}
+
+// mayWait refuses an entry of an author of whom too much waits.
+func (s *Service) mayWait(ctx context.Context, tx *sqldb.Tx, author string, size int) error {
+	most, octets := maxUserQueue, int64(maxUserOctets)
+	if !strings.HasPrefix(author, "mimi://") {
+		most, octets = maxQueue, maxProviderOctets
+	}
+	var n int
+	var sum int64
+	err := tx.QueryRow(ctx, `SELECT COUNT(*), COALESCE(SUM(LENGTH(entry)), 0) FROM consent_queue WHERE author = ?`, author).Scan(&n, &sum)
+	if err == nil && (n >= most || sum+int64(size) > octets) {
+		err = errFull
+	}
 	return err
 }
 
@@ -165,8 +198,8 @@ func (s *Service) hand(ctx context.Context, c Courier, l letter) error {
 		return ctx.Err()
 	}
 	after, again := peer.Retry(err)
-	if p := (*problem.Problem)(nil); err != nil && !again && !errors.As(err, &p) {
-		again = true // ours, such as a database that is away
+	if p := (*problem.Problem)(nil); err != nil && !again && (!errors.As(err, &p) || p.Status == http.StatusUnauthorized) {
+		again = true // ours, such as a database that is away, or a certificate that has ended
 	}
 	if again && s.db.Now().Sub(time.UnixMicro(l.created)) < giveUpAfter {
 		due := s.db.Now().Add(max(after, peer.Backoff(l.attempts+1)))

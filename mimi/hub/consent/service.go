@@ -22,7 +22,10 @@ const (
 	maxPendingProvider = 100  // of those, from the users of one provider
 	maxSent            = 1000 // requests of one user that are not answered
 	maxWords           = 100_000
-	maxQueue           = 10_000              // for one destination
+	maxQueue           = 10_000              // for one destination, and of one provider
+	maxUserQueue       = 1000                // of one user of ours
+	maxUserOctets      = 16 << 20            // of what waits of one user of ours
+	maxProviderOctets  = 64 << 20            // of what waits of one provider
 	requestLifetime    = 90 * 24 * time.Hour // after which a request is forgotten
 )
 
@@ -222,8 +225,8 @@ func (s *Service) receiveRequest(ctx context.Context, tx *sqldb.Tx, e *mimi.Cons
 		return s.enqueue(ctx, tx, e.TargetURI.String(), e)
 	}
 	words, err := readWords(ctx, tx, e.ConsentScope)
-	if _, said := words[e.ConsentScope]; said && !words[e.ConsentScope] || err != nil {
-		return err // revoked: the target does not want to be asked again
+	if err != nil || len(words) > 0 && !words.Given(e.ConsentScope) {
+		return err // revoked, for this room or for any: the target does not want to be asked again
 	}
 	if full, err := pendingFull(ctx, tx, e.ConsentScope); err != nil || full {
 		return err
