@@ -66,6 +66,17 @@ func TestOCSP(t *testing.T) {
 	}
 }
 
+// TestOCSPAfterClockWasAhead has answers kept by a clock that was ahead: nobody
+// believes them, and they are signed anew once it is right.
+func TestOCSPAfterClockWasAhead(t *testing.T) {
+	w := newCRLWorld(t, t0)
+	r := w.responder(false)
+	w.now = t0.Add(24 * time.Hour)
+	must(t, w.check(w.ask(r, 2, nil), 2, nil))
+	w.now = t0
+	must(t, w.check(w.ask(r, 2, nil), 2, nil))
+}
+
 // peerReads has package ocsp of x/crypto read an answer.
 func peerReads(t *testing.T, w *crlWorld, resp []byte, n, status int) {
 	t.Helper()

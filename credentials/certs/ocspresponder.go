@@ -74,6 +74,7 @@ type Responder struct {
 type keptAnswer struct {
 	der    []byte
 	status string    // what it says
+	from   time.Time // its thisUpdate
 	half   time.Time // from when on Presign signs anew
 	until  time.Time // from when on whoever asks has it signed anew
 	end    time.Time // its nextUpdate
@@ -177,7 +178,7 @@ func (r *Responder) answer(ctx context.Context, id certID, record *Record, nonce
 }
 
 func newKeptAnswer(der, status []byte, produced time.Time, validity time.Duration) keptAnswer {
-	return keptAnswer{der: der, status: string(status), half: produced.Add(validity / 2), until: produced.Add(validity * 4 / 5), end: produced.Add(validity)}
+	return keptAnswer{der: der, status: string(status), from: produced, half: produced.Add(validity / 2), until: produced.Add(validity * 4 / 5), end: produced.Add(validity)}
 }
 
 // atHand returns the answer that says this status, from memory or as it was
@@ -186,7 +187,7 @@ func (r *Responder) atHand(ctx context.Context, name string, id certID, status [
 	r.mu.Lock()
 	kept := r.kept[name]
 	r.mu.Unlock()
-	if kept.status != string(status) {
+	if kept.status != string(status) || kept.from.After(now) { // or the clock was ahead
 		kept = none
 	}
 	if r.c.Answers == nil || now.Before(kept.until) {

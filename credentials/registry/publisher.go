@@ -67,6 +67,7 @@ type Publisher struct {
 	name  string               // of this one, among those that share the database
 	renew map[string]time.Time // by place: when it is signed again though nothing changed
 	retry map[string]time.Time // by place: no attempt before
+	last  time.Time            // of the last Publish
 }
 
 // ErrLate reports that a change has waited for longer than the bound.
@@ -129,6 +130,7 @@ func (p *Publisher) Publish(ctx context.Context) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.setDefaults()
+	p.watchClock()
 	due, err := p.Store.due(ctx)
 	if err != nil {
 		return fmt.Errorf("what is to be published: %w", err)
@@ -146,6 +148,28 @@ func (p *Publisher) Publish(ctx context.Context) error {
 		errs = append(errs, p.late(place, d, ErrNoPublisher))
 	}
 	return errors.Join(errs...)
+}
+
+// clockSlack is by how much a clock may go back without anything to follow.
+const clockSlack = time.Minute
+
+// watchClock forgets what was planned by a clock that has gone back since.
+func (p *Publisher) watchClock() {
+	now := p.Now()
+	if now.Add(clockSlack).Before(p.last) {
+		clear(p.renew)
+		clear(p.retry)
+	}
+	p.last = now
+}
+
+// halfway returns when what was signed is to be signed again: at once if that was by
+// a clock that was ahead, so that whoever runs this is told.
+func (p *Publisher) halfway(from, to time.Time) time.Time {
+	if from.After(p.Now().Add(clockSlack)) {
+		return time.Time{}
+	}
+	return halfway(from, to)
 }
 
 // A publish signs and stores what one place says, and returns its number and
@@ -303,7 +327,7 @@ func (p *Publisher) lastCRL(ctx context.Context, ca *CA) time.Time {
 	if err != nil {
 		return time.Time{}
 	}
-	return halfway(c.ThisUpdate, c.NextUpdate)
+	return p.halfway(c.ThisUpdate, c.NextUpdate)
 }
 
 func (p *Publisher) lastList(ctx context.Context, l *statuslist.Publisher) time.Time {
@@ -311,7 +335,7 @@ func (p *Publisher) lastList(ctx context.Context, l *statuslist.Publisher) time.
 	if err != nil {
 		return time.Time{}
 	}
-	return halfway(last.IssuedAt, last.IssuedAt.Add(l.TTL))
+	return p.halfway(last.IssuedAt, last.IssuedAt.Add(l.TTL))
 }
 
 func halfway(from, to time.Time) time.Time { return from.Add(to.Sub(from) / 2) }
@@ -324,8 +348,8 @@ func (p *Publisher) publishCA(ctx context.Context, ca *CA) (int64, time.Time, er
 	return full.Number.Int64(), halfway(full.ThisUpdate, full.NextUpdate), nil
 }
 
-// presign signs the OCSP answers for what the last CRL lists and for the newest
-// certificates that are valid.
+// presign signs the OCSP answers for what the last CRL lists and then for the
+// certificates that are valid, in the order in which they were prepared.
 func (p *Publisher) presign(ctx context.Context, ca *CA) error {
 	var serials []*big.Int
 	der, err := p.Store.certs.CRL(ctx, ca.Issuer.ID(), false)

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -402,4 +403,29 @@ func TestIssuedIsFoundByIndex(t *testing.T) {
 	if err != nil || !strings.Contains(plan, "USING INDEX credential_order (prepared=?)") {
 		t.Errorf("SQLite finds the record so: %s (%v)", plan, err)
 	}
+}
+
+// TestPublisherAfterClockWasAhead has a CRL and a list signed by a clock that is
+// ahead. When it is right again neither can be signed, since nothing goes backwards,
+// and whoever runs the publisher is told so at once and not when they end.
+func TestPublisherAfterClockWasAhead(t *testing.T) {
+	b := newBook(t)
+	b.certificate(t, laptop, newKey(t))
+	var ahead atomic.Int64
+	now := func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	var err error
+	b.issuer, err = certs.NewIssuer(certs.Config{Key: b.ca, Certificate: b.caCert, Store: b.Store, Profile: certs.Profile{CRL: []string{crlURL}}, Now: now})
+	must(t, err)
+	b.list.Now, b.publisher.Now, b.publisher.CAs[0].Issuer = now, now, b.issuer
+	ahead.Store(int64(2 * time.Hour))
+	must(t, b.publisher.Publish(t.Context()))
+	ahead.Store(0)
+	restarted := &registry.Publisher{Store: b.Store, CAs: b.publisher.CAs, Lists: b.publisher.Lists}
+	for name, p := range map[string]*registry.Publisher{"the same process": b.publisher, "another": restarted} {
+		if err := p.Publish(t.Context()); !errors.Is(err, certs.ErrClockBehind) || !errors.Is(err, statuslist.ErrClock) {
+			t.Errorf("%s: %v, want that the clock is behind", name, err)
+		}
+	}
+	ahead.Store(int64(2*time.Hour + time.Minute))
+	must(t, b.publisher.Publish(t.Context()))
 }
