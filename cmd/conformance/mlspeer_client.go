@@ -198,7 +198,7 @@ func defaultCapabilities(c *mls.Credential) mls.Capabilities {
 
 // open makes the mls.Client. Proposals may wait while application data is
 // sent, since the driver decides what comes when; every credential is believed
-// but those refused; capabilities are published as they are given; and there is
+// but those that judge refuses; capabilities are published as they are given; and there is
 // no padding, since engines exist that do not expect it in handshakes.
 func (c *peerClient) open(signer crypto.Signer, caps mls.Capabilities) (err error) {
 	c.psks, c.deviceKeys, c.components = map[string][]byte{}, map[string]hpke.PrivateKey{}, mls.Components{}
@@ -240,7 +240,13 @@ func (c *peerClient) now() time.Time {
 	return c.clock
 }
 
+// judge refuses the identities that the driver named, and a leaf that takes the
+// place of another basic identity's (RFC 9420 sections 12.1.2 and 12.2).
 func (c *peerClient) judge(_ context.Context, j *mls.Judgement) error {
+	if j.Old != nil && j.Old.Credential.Type == mls.CredentialBasic && j.Leaf.Credential.Type == mls.CredentialBasic &&
+		!j.Old.Credential.Equal(&j.Leaf.Credential) {
+		return fmt.Errorf("the identity %x takes the place of %x", j.Leaf.Credential.Body, j.Old.Credential.Body)
+	}
 	for _, id := range c.refused {
 		if j.Leaf.Credential.Type == mls.CredentialBasic && bytes.Equal(id, j.Leaf.Credential.Body) {
 			return fmt.Errorf("the identity %x is refused", []byte(id))

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -10,6 +11,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/privyseal/privyseal/mls"
 )
 
 // A driver runs a peer and speaks with it through pipes, as another process
@@ -394,6 +397,26 @@ func TestPeerRefusesIdentities(t *testing.T) {
 
 // A commit for which the driver leaves out merge happens when the driver goes
 // on, and can be taken back until then.
+func TestPeerRefusesChangedIdentities(t *testing.T) {
+	leaf := func(c mls.Credential) *mls.LeafNode { return &mls.LeafNode{Credential: c} }
+	alice, mallory := mls.BasicCredential([]byte("alice")), mls.BasicCredential([]byte("mallory"))
+	for _, c := range []struct {
+		old    *mls.LeafNode
+		now    mls.Credential
+		accept bool
+	}{
+		{nil, mallory, true},
+		{leaf(alice), alice, true},
+		{leaf(alice), mallory, false},
+		{leaf(alice), mls.X509Credential([][]byte{{0x30, 0}}), true}, // whose that is, certificates say
+	} {
+		err := new(peerClient).judge(context.Background(), &mls.Judgement{Leaf: leaf(c.now), Old: c.old})
+		if (err == nil) != c.accept {
+			t.Errorf("%x in the place of %+v: %v", c.now.Body, c.old, err)
+		}
+	}
+}
+
 func TestPeerOpenCommits(t *testing.T) {
 	c, _ := trio(t, 1)
 	alice, bob, carol := c[0], c[1], c[2]
