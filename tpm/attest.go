@@ -134,7 +134,7 @@ func (d *Device) Quote(ctx context.Context, ak *Key, nonce []byte, pcrs ...int) 
 		return nil, d.inputError(errPCRs, "%v", pcrs)
 	}
 	nonce = bytes.Clone(nonce)
-	return withKey(ctx, ak, 0, inOut, func(a *attachment, h tpm2.AuthHandle) (*Quote, error) {
+	return withKey(ctx, ak, inOut, func(a *attachment, h tpm2.AuthHandle) (*Quote, error) {
 		return a.quote(h, nonce, selection)
 	})
 }

@@ -42,7 +42,7 @@ func (k *Key) ECDHContext(ctx context.Context, peer *ecdh.PublicKey) ([]byte, er
 	}
 	point := peer.Bytes()[1:] // 4, X, Y
 	size := len(point) / 2
-	return withKey(ctx, k, 0, inOut, func(a *attachment, h tpm2.AuthHandle) ([]byte, error) {
+	return withKey(ctx, k, inOut, func(a *attachment, h tpm2.AuthHandle) ([]byte, error) {
 		parms, err := a.exchange(tpm2.TPMCCECDHZGen, h, zgenParameters(point[:size], point[size:]))
 		if err != nil {
 			return nil, err

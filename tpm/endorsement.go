@@ -233,16 +233,18 @@ func (d *Device) ActivateCredential(ctx context.Context, ek *EndorsementKey, ak 
 	}
 	blob, secret := bytes.Clone(c.Blob), bytes.Clone(c.Secret)
 	return perform(ctx, d, func(ctx context.Context, a *attachment) ([]byte, error) {
-		sessions, giveBack, err := a.borrow(ctx, 1)
-		if err != nil {
-			return nil, err
-		}
-		defer giveBack()
+		// The policy session first: who has it may wait for one for HMAC, not the
+		// other way round.
 		ekSession, done, err := a.authorizeEK(ctx, byPolicy)
 		if err != nil {
 			return nil, err
 		}
 		defer done()
+		sessions, giveBack, err := a.borrow(ctx, 1)
+		if err != nil {
+			return nil, err
+		}
+		defer giveBack()
 		l, err := a.slots.lease(ctx, 0, ak.object, ek.object)
 		if err != nil {
 			return nil, err

@@ -233,7 +233,12 @@ func (k *Key) authorize(ctx context.Context, a *attachment, d direction) (tpm2.S
 
 // withKey authorizes and loads the key and runs f, which executes the command
 // on the handle it is given.
-func withKey[T any](ctx context.Context, k *Key, extra int, d direction, f func(*attachment, tpm2.AuthHandle) (T, error)) (T, error) {
+func withKey[T any](ctx context.Context, k *Key, d direction, f func(*attachment, tpm2.AuthHandle) (T, error)) (T, error) {
+	return withKeyAndSlots(ctx, k, d, func(*attachment) int { return 0 }, f)
+}
+
+// withKeyAndSlots is withKey for a command that makes so many objects of its own.
+func withKeyAndSlots[T any](ctx context.Context, k *Key, d direction, extra func(*attachment) int, f func(*attachment, tpm2.AuthHandle) (T, error)) (T, error) {
 	return perform(ctx, k.d, func(ctx context.Context, a *attachment) (T, error) {
 		var zero T
 		session, giveBack, err := k.authorize(ctx, a, d)
@@ -241,7 +246,7 @@ func withKey[T any](ctx context.Context, k *Key, extra int, d direction, f func(
 			return zero, err
 		}
 		defer giveBack()
-		l, err := a.slots.lease(ctx, extra, k.object)
+		l, err := a.slots.lease(ctx, extra(a), k.object)
 		if err != nil {
 			return zero, err
 		}

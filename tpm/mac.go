@@ -16,14 +16,25 @@ func (k *Key) MAC(ctx context.Context, data []byte) ([]byte, error) {
 		return nil, k.d.inputError(ErrKeyUse, "a key of kind %v does not compute MACs", k.kind)
 	}
 	data = bytes.Clone(data) // the TPM may still read it when ctx has ended
-	// One more slot is kept for the sequence object of a long message.
-	return withKey(ctx, k, 1, inOut, func(a *attachment, h tpm2.AuthHandle) ([]byte, error) {
+	return withKeyAndSlots(ctx, k, inOut, sequenceSlot(data), func(a *attachment, h tpm2.AuthHandle) ([]byte, error) {
 		mac, err := k.mac(a, h, data)
 		if err == nil && len(mac) != sha256.Size {
 			err = a.malformed("TPM2_HMAC", "a MAC of %d octets", len(mac))
 		}
 		return mac, err
 	})
+}
+
+// sequenceSlot keeps a slot for the sequence object of a message that does not
+// fit one command. A short one must not take it: MACs of three callers would
+// then not be with a TPM of three slots at once, nor those of two.
+func sequenceSlot(data []byte) func(*attachment) int {
+	return func(a *attachment) int {
+		if len(data) > a.limits.inputBuffer {
+			return 1
+		}
+		return 0
+	}
 }
 
 func (k *Key) mac(a *attachment, h tpm2.AuthHandle, data []byte) ([]byte, error) {

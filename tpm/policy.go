@@ -77,8 +77,8 @@ func (a *attachment) bindPolicy(ctx context.Context, pcrs pcrSelection, withAuth
 // trial runs a policy in a trial session. It takes the place of the policy
 // session, since a TPM need not load a fourth.
 func (a *attachment) trial(ctx context.Context, p policy) ([]byte, error) {
-	if err := a.sessions.policy.acquire(ctx, 1); err != nil {
-		return nil, a.waitError(err)
+	if err := a.policyTurn(ctx); err != nil {
+		return nil, err
 	}
 	defer a.sessions.policy.release(1)
 	select {

@@ -67,6 +67,14 @@ func (q *quota) release(n int) {
 	q.grant()
 }
 
+// retire takes n units that were acquired out of what there is, for good.
+func (q *quota) retire(n int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.used -= n
+	q.size -= n
+}
+
 // grant serves the head of the line as long as there is enough for it. The
 // caller holds mu.
 func (q *quota) grant() {

@@ -328,24 +328,26 @@ func randomBytes(n int) []byte {
 	return b
 }
 
-// Sessions of an attachment: two for HMAC, so that one caller prepares a
-// command while another's is in the TPM, and one for policies. Together they
-// are the three that a TPM must be able to load (TPM_PT_HR_LOADED_MIN).
-const hmacSessions = 2
+// loadedSessions is how many sessions an attachment has at most: what a TPM must
+// be able to load (TPM_PT_HR_LOADED_MIN). All are for HMAC, so that two commands
+// are ready while a third is in the TPM, until a policy is used; from then on one
+// of them is for policies.
+const loadedSessions = 3
 
 // A sessionPool keeps the sessions of one attachment.
 type sessionPool struct {
-	quota  *quota
+	quota  *quota // of HMAC sessions
 	policy *quota
 	hmacs  chan *session // idle ones; room for all
 	single chan *session // the idle policy session
+	split  bool          // one of the sessions is for policies; of who has the unit of policy
 }
 
 func newSessionPool() *sessionPool {
 	return &sessionPool{
-		quota:  newQuota(hmacSessions),
+		quota:  newQuota(loadedSessions),
 		policy: newQuota(1),
-		hmacs:  make(chan *session, hmacSessions),
+		hmacs:  make(chan *session, loadedSessions),
 		single: make(chan *session, 1),
 	}
 }
@@ -378,8 +380,8 @@ func (a *attachment) borrow(ctx context.Context, n int) ([]*session, func(), err
 // borrowPolicy takes the policy session, in its initial state.
 func (a *attachment) borrowPolicy(ctx context.Context) (*session, func(), error) {
 	p := a.sessions
-	if err := p.policy.acquire(ctx, 1); err != nil {
-		return nil, nil, a.waitError(err)
+	if err := a.policyTurn(ctx); err != nil {
+		return nil, nil, err
 	}
 	s, err := a.idleOrNew(ctx, p.single, tpm2.TPMSEPolicy)
 	if err == nil && s.dirty {
@@ -394,6 +396,33 @@ func (a *attachment) borrowPolicy(ctx context.Context) (*session, func(), error)
 	}
 	s.dirty = true
 	return s, func() { a.putBack(p.single, s); p.policy.release(1) }, nil
+}
+
+// policyTurn waits for the policy session to be free, which the caller then has to
+// release. The first who comes takes the place of an HMAC session for it.
+func (a *attachment) policyTurn(ctx context.Context) error {
+	p := a.sessions
+	if err := p.policy.acquire(ctx, 1); err != nil {
+		return a.waitError(err)
+	}
+	if p.split {
+		return nil
+	}
+	if err := p.quota.acquire(ctx, 1); err != nil {
+		p.policy.release(1)
+		return a.waitError(err)
+	}
+	p.quota.retire(1)
+	p.split = true
+	select {
+	case s := <-p.hmacs:
+		if err := a.flush(s.handle); err != nil {
+			p.policy.release(1)
+			return err
+		}
+	default: // it had not been started yet
+	}
+	return nil
 }
 
 func (a *attachment) idleOrNew(ctx context.Context, idle chan *session, kind tpm2.TPMSE) (*session, error) {

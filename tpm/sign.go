@@ -54,7 +54,7 @@ func (k *Key) SignContext(ctx context.Context, digest []byte, opts crypto.Signer
 	parms := signParameters(digest, scheme) // a copy: the TPM may still read it when ctx has ended
 	// The response of TPM2_Sign begins with a TPMT_SIGNATURE, which is no
 	// TPM2B: it cannot be encrypted, and need not be.
-	return withKey(ctx, k, 0, in, func(a *attachment, h tpm2.AuthHandle) ([]byte, error) {
+	return withKey(ctx, k, in, func(a *attachment, h tpm2.AuthHandle) ([]byte, error) {
 		answer, err := a.exchange(tpm2.TPMCCSign, h, parms)
 		if err != nil {
 			return nil, err
