@@ -83,11 +83,11 @@ func (l *link) overdue(now time.Time) error {
 			continue
 		}
 		if !c.clock.slow {
-			return fmt.Errorf("a call hangs in the module, without a sign of progress for %v (timeout); the process was killed", c.clock.allow)
+			return fmt.Errorf("a call hangs in the module, without a sign of progress for %v (Config.CallTimeout, timeout); the process was killed", c.clock.allow)
 		}
 		if !l.computed(&c.clock, now) {
 			return fmt.Errorf("the module hangs as it opens or looks for keys, without a sign of progress for %v; "+
-				"the process was killed: see that the token answers, or give it more time (start timeout)", c.clock.allow)
+				"the process was killed: see that the token answers, or give it more time (Config.StartTimeout, start_timeout)", c.clock.allow)
 		}
 	}
 	return nil

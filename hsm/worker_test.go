@@ -374,7 +374,7 @@ func TestWorkerHangsAsItOpens(t *testing.T) {
 	}
 	var seen events
 	mod := m.OpenModule(t, hsmtest.Workers(1), env(mischiefEnv+"=stuck:"+flag), seen.watch, func(c *hsm.Config) { c.StartTimeout = time.Second })
-	if _, err := mod.OpenToken(t.Context(), m.ParsedURI(t), nil); !errors.Is(err, hsm.ErrWorkerLost) || !strings.Contains(err.Error(), "start timeout") {
+	if _, err := mod.OpenToken(t.Context(), m.ParsedURI(t), nil); !errors.Is(err, hsm.ErrWorkerLost) || !strings.Contains(err.Error(), "StartTimeout") {
 		t.Errorf("a token that hangs as it opens: %v", err)
 	}
 	waitFor(t, "the loss of the worker", func() bool { return seen.count(hsm.EventWorkerLost) == 1 })

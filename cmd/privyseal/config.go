@@ -80,6 +80,10 @@ type DeviceConfig struct {
 	Workers int `json:"workers,omitempty"`
 	// Sessions bounds the sessions used at once.
 	Sessions int `json:"sessions,omitempty"`
+	// StartTimeout is how long a worker may take to load the module or to open the
+	// token, such as "1m", which is the default: without a sign that it goes on, as
+	// it has when it reads the token's objects one by one, or computes.
+	StartTimeout Duration `json:"start_timeout,omitzero"`
 	// AdmitWeak lists attributes whose absence is accepted, such as
 	// "CKA_NEVER_EXTRACTABLE". Keys show it all the same.
 	AdmitWeak []string `json:"admit_weak,omitempty"`
@@ -92,7 +96,7 @@ type DeviceConfig struct {
 	// TPM must have.
 	SRKName string `json:"srk_name,omitempty"`
 
-	// Timeout bounds one call of the device, such as "30s".
+	// Timeout bounds one call of the device, such as "30s", the default of PKCS#11.
 	Timeout Duration `json:"timeout,omitzero"`
 }
 
@@ -286,7 +290,7 @@ func (d *DeviceConfig) checkPKCS11(at string) error {
 }
 
 func (d *DeviceConfig) checkTPM(at string) error {
-	if d.Module != "" || d.Token != "" || d.PINSource != "" || d.InitArgs != "" || d.Env != nil || d.Workers != 0 || d.Sessions != 0 || d.AdmitWeak != nil {
+	if d.Module != "" || d.Token != "" || d.PINSource != "" || d.InitArgs != "" || d.Env != nil || d.Workers != 0 || d.Sessions != 0 || d.StartTimeout != 0 || d.AdmitWeak != nil {
 		return configErrorf(at, "has members that are for kind %q", kindPKCS11)
 	}
 	if _, err := tpm.ParseAddress(d.Address); err != nil {

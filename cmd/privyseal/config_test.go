@@ -16,7 +16,7 @@ const fullConfig = `{
   "version": 1, "state": "state", "default_device": "token",
   "devices": {
     "token": {"kind": "pkcs11", "module": "/m.so", "token": "pkcs11:token=a;serial=1", "pin_source": "file:pin",
-      "env": {"CONF": "/c"}, "init_args": "x", "workers": 2, "sessions": 4, "admit_weak": ["CKA_LOCAL"], "timeout": "1m30s"},
+      "env": {"CONF": "/c"}, "init_args": "x", "workers": 2, "sessions": 4, "admit_weak": ["CKA_LOCAL"], "timeout": "1m30s", "start_timeout": "5m"},
     "tpm": {"kind": "tpm", "address": "unix:/run/tpm.sock", "srk_name": "000b", "timeout": "5s"}
   }
 }`
@@ -28,8 +28,8 @@ func TestParseConfig(t *testing.T) {
 	}
 	c.dir = "/etc/privyseal"
 	d := c.Devices["token"]
-	if c.stateDir() != "/etc/privyseal/state" || d.pinSource(c.dir) != "file:/etc/privyseal/pin" || d.Timeout.String() != "1m30s" {
-		t.Errorf("state %s, pin %s, timeout %v", c.stateDir(), d.pinSource(c.dir), d.Timeout)
+	if c.stateDir() != "/etc/privyseal/state" || d.pinSource(c.dir) != "file:/etc/privyseal/pin" || d.Timeout.String() != "1m30s" || d.StartTimeout.String() != "5m0s" {
+		t.Errorf("state %s, pin %s, timeouts %v and %v", c.stateDir(), d.pinSource(c.dir), d.Timeout, d.StartTimeout)
 	}
 	if name, err := c.defaultDevice(); err != nil || name != "token" {
 		t.Errorf("default device %q, %v", name, err)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/privyseal/privyseal/hsm"
@@ -21,9 +22,12 @@ type pkcs11Device struct {
 	dir    string       // relative paths of the configuration start here
 	watch  *deviceWatch // nil tells nobody
 
-	gate   gate // guards module and token while they are opened and closed
+	gate   gate // guards module while it is loaded and closed
 	module *hsm.Module
-	token  *hsm.Token
+
+	mu      sync.Mutex // guards the fields below
+	token   *hsm.Token
+	opening *opening // nil while the token is not being opened
 }
 
 func newPKCS11Device(name string, d *DeviceConfig, dir string) *pkcs11Device {
@@ -34,7 +38,8 @@ func newPKCS11Device(name string, d *DeviceConfig, dir string) *pkcs11Device {
 func (d *pkcs11Device) hsmConfig() hsm.Config {
 	c := hsm.Config{
 		Path: resolve(d.dir, d.config.Module), InitArgs: d.config.InitArgs, Workers: d.config.Workers,
-		Sessions: d.config.Sessions, AdmitWeak: d.config.AdmitWeak, CallTimeout: time.Duration(d.config.Timeout),
+		Sessions: d.config.Sessions, AdmitWeak: d.config.AdmitWeak,
+		StartTimeout: time.Duration(d.config.StartTimeout), CallTimeout: time.Duration(d.config.Timeout),
 	}
 	if d.watch != nil {
 		c.Trace, c.Observe = d.watch.traceModule, d.watch.observe
@@ -51,35 +56,14 @@ func (d *pkcs11Device) openModule(ctx context.Context) (*hsm.Module, error) {
 		return nil, err
 	}
 	defer d.gate.leave()
-	return d.loadModule(ctx)
-}
-
-func (d *pkcs11Device) loadModule(ctx context.Context) (_ *hsm.Module, err error) {
 	if d.module == nil {
-		d.module, err = hsm.Open(ctx, d.hsmConfig())
+		m, err := hsm.Open(ctx, d.hsmConfig())
+		if err != nil {
+			return nil, d.wrap("load the module", err)
+		}
+		d.module = m
 	}
-	return d.module, d.wrap("load the module", err)
-}
-
-// open logs in to the token, once.
-func (d *pkcs11Device) open(ctx context.Context) (*hsm.Token, error) {
-	if err := d.gate.enter(ctx); err != nil {
-		return nil, err
-	}
-	defer d.gate.leave()
-	if d.token != nil {
-		return d.token, nil
-	}
-	m, err := d.loadModule(ctx)
-	if err != nil {
-		return nil, err
-	}
-	u, pin, err := d.uriAndPIN()
-	if err != nil {
-		return nil, err
-	}
-	d.token, err = m.OpenToken(ctx, u, pin)
-	return d.token, d.wrap("open the token", err)
+	return d.module, nil
 }
 
 func (d *pkcs11Device) uriAndPIN() (u hsm.URI, pin hsm.PINSource, err error) {
@@ -92,18 +76,25 @@ func (d *pkcs11Device) uriAndPIN() (u hsm.URI, pin hsm.PINSource, err error) {
 
 // Close logs out and unloads the module.
 func (d *pkcs11Device) Close(ctx context.Context) error {
+	if err := d.endOpening(ctx); err != nil {
+		return err
+	}
 	if err := d.gate.enter(ctx); err != nil {
 		return err
 	}
 	defer d.gate.leave()
+	d.mu.Lock()
+	token := d.token
+	d.token = nil
+	d.mu.Unlock()
 	var errs []error
-	if d.token != nil {
-		errs = append(errs, d.token.Close(ctx))
+	if token != nil {
+		errs = append(errs, token.Close(ctx))
 	}
 	if d.module != nil {
 		errs = append(errs, d.module.Close(ctx))
 	}
-	d.token, d.module = nil, nil
+	d.module = nil
 	return d.wrap("close", errors.Join(errs...))
 }
 

@@ -22,7 +22,7 @@ import (
 var update = flag.Bool("update", false, "write the golden output into testdata/script")
 
 func TestMain(m *testing.M) {
-	hsm.WorkerMain()
+	hsm.WorkerMain(newSlowToken)
 	loadMain()
 	testscript.Main(m, map[string]func(){
 		"privyseal": func() { os.Exit(mainStatus()) },
