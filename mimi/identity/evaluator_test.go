@@ -203,3 +203,25 @@ func TestJudge(t *testing.T) {
 	next.Old = phone.Leaf
 	wantCode(t, "alice became bob", judge(t.Context(), next), credentials.CodeIdentityMismatch)
 }
+
+// TestGraceOfClockThatWasAhead has a revocation be out of reach first while the clock
+// is a year ahead: the grace begins when the clock is right, not a year later.
+func TestGraceOfClockThatWasAhead(t *testing.T) {
+	ck, dir, key := newClock(), t.TempDir(), newKey(t)
+	ca := identitytest.NewCA(t, "Acme", ck.now)
+	entry := ca.Entry(t, dir, "acme", "acme.example")
+	entry["revocation"] = map[string]any{"mode": "hard", "methods": []string{"crl"}, "crl": []string{"none.crl"}}
+	_, e := identitytest.Open(t, identitytest.WriteConfig(t, dir, nil, entry), ck.now)
+	q := question(t, key, ca.Client(t, key.Public(), client, user))
+	q.Acting = false
+	for _, c := range []struct {
+		after      time.Duration
+		quarantine bool
+	}{{12 * time.Hour, false}, {0, false}, {11 * time.Minute, true}} {
+		q.At = ck.at.Add(c.after)
+		v, err := e.Evaluate(t.Context(), q)
+		if err != nil || v.Quarantined != c.quarantine {
+			t.Errorf("after %v: quarantined %v, %v", c.after, v.Quarantined, err)
+		}
+	}
+}

@@ -67,7 +67,7 @@ func (f *firstSeen) longer(id [sha256.Size]byte, at time.Time, grace time.Durati
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	first, known := f.since[id]
-	if !known {
+	if !known || at.Before(first) { // or the clock was ahead
 		if f.since == nil || len(f.since) >= maxFirstSeen {
 			f.since = map[[sha256.Size]byte]time.Time{}
 		}

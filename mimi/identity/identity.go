@@ -261,7 +261,7 @@ func (c *claims) checkSubject(id *Identity) error {
 	switch {
 	case !ok:
 		return nil
-	case strings.HasPrefix(s, "mimi:"):
+	case isMIMI(s):
 		u, err := parseName(where, s)
 		if err != nil {
 			return err
@@ -278,6 +278,13 @@ func (c *claims) checkSubject(id *Identity) error {
 		}
 	}
 	return nil
+}
+
+// isMIMI reports whether a text is a mimi: URI, canonical or not: the scheme of a
+// URI is of either case.
+func isMIMI(s string) bool {
+	const scheme = "mimi:"
+	return len(s) >= len(scheme) && strings.EqualFold(s[:len(scheme)], scheme)
 }
 
 const thumbprintURN = "urn:ietf:params:oauth:ckt:"

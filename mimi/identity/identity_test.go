@@ -100,6 +100,7 @@ func TestFromSDJWT(t *testing.T) {
 		{"sub is the user", map[string]any{"sub": user, "mimi_client": client, "mimi_user": user}, named, ""},
 		{"sub is another client", map[string]any{"sub": "mimi://acme.example/d/bob/1", "mimi_client": client, "mimi_user": user}, named, credentials.CodeIdentityMismatch},
 		{"sub not canonical", map[string]any{"sub": "mimi://ACME.example/u/alice", "mimi_client": client, "mimi_user": user}, named, credentials.CodeIdentityMalformed},
+		{"sub in capitals", map[string]any{"sub": "MIMI://acme.example/u/ceo", "mimi_client": client, "mimi_user": user}, named, credentials.CodeIdentityMalformed},
 		{"client is no URI", map[string]any{"sub": "alice", "mimi_user": user}, nil, credentials.CodeIdentityMalformed},
 		{"client not canonical", map[string]any{"sub": "mimi://ACME.example/d/alice/phone", "mimi_user": user}, nil, credentials.CodeIdentityMalformed},
 		{"user as the client", map[string]any{"sub": user, "mimi_user": user}, nil, credentials.CodeIdentityMalformed},

@@ -1,0 +1,150 @@
+package trust_test
+
+import (
+	"crypto/x509"
+	"fmt"
+	"math/big"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/privyseal/privyseal/credentials"
+	"github.com/privyseal/privyseal/credentials/statuslist"
+	"github.com/privyseal/privyseal/credentials/trust"
+)
+
+// spreading opens a configuration whose refreshes are spread by a number from 0,
+// the earliest, to 1, the latest.
+func spreading(t *testing.T, ck *clock, spread float64, config object) *trust.List {
+	t.Helper()
+	l, err := trust.Open(write(t, t.TempDir(), config), trust.Options{Now: ck.now, Rand: func() float64 { return spread }})
+	must(t, err)
+	t.Cleanup(l.Close)
+	return l
+}
+
+// TestLivesOfLists has lists kept for their ttl within a minute and a day, and never
+// beyond exp; refreshes are spread by a tenth.
+func TestLivesOfLists(t *testing.T) {
+	for _, c := range []struct {
+		ttl, exp time.Duration
+		spread   float64
+		want     time.Duration
+	}{
+		{10 * time.Minute, time.Hour, 0.5, 10 * time.Minute},
+		{time.Second, time.Hour, 0.5, time.Minute},
+		{72 * time.Hour, 240 * time.Hour, 0.5, 24 * time.Hour},
+		{time.Hour, 20 * time.Minute, 0.5, 20 * time.Minute},
+		{time.Hour, 0, 0.5, time.Hour},
+		{0, 0, 0.5, time.Hour},
+		{0, 20 * time.Minute, 0.5, 20 * time.Minute},
+		{10 * time.Minute, time.Hour, 0, 9 * time.Minute},
+		{10 * time.Minute, time.Hour, 1, 10 * time.Minute}, // not beyond the ttl
+	} {
+		t.Run(fmt.Sprint(c.ttl, " ", c.exp, " ", c.spread), func(t *testing.T) {
+			ck, holder := newClock(), newKey(t)
+			s := newStatusSite(t, ck)
+			l := spreading(t, ck, c.spread, config(s.fetch(), s.entry("sd_jwt", "hard")))
+			statuses, err := statuslist.NewList(2, 256)
+			must(t, err)
+			lst, err := statuses.Compress()
+			must(t, err)
+			token := &statuslist.Token{Subject: s.URL + s.path, IssuedAt: ck.now(), TTL: c.ttl, Bits: 2, Compressed: lst}
+			if c.exp > 0 {
+				token.Expires = ck.now().Add(c.exp)
+			}
+			signed, err := token.Sign(t.Context(), statuslist.JWT, s.i.key, []byte(s.i.kid))
+			must(t, err)
+			s.serve(s.path, statuslist.MediaTypeJWT, signed)
+			s.allocate(t)
+			e, err := check(t, l, s.i.jwt(holder), holder)
+			must(t, err)
+			st := wantStatus(t, "good", l, e, ck.now(), trust.Good, "")
+			if got := st.Until.Sub(ck.now()); got != c.want {
+				t.Errorf("asked again after %v, want %v", got, c.want)
+			}
+		})
+	}
+}
+
+// TestLivesOfCRLs has CRLs fetched anew at four fifths of their interval, and no
+// sooner than five minutes or later than a day after the last time.
+func TestLivesOfCRLs(t *testing.T) {
+	for _, c := range []struct {
+		interval time.Duration
+		spread   float64
+		want     time.Duration
+	}{
+		{10 * time.Hour, 0.5, 8 * time.Hour}, {10 * time.Hour, 0, 432 * time.Minute}, {10 * time.Hour, 1, 528 * time.Minute},
+		{6 * time.Minute, 0.5, 5 * time.Minute}, {2 * time.Minute, 0.5, 2 * time.Minute}, {100 * time.Hour, 0.5, 24 * time.Hour},
+	} {
+		t.Run(fmt.Sprint(c.interval, " ", c.spread), func(t *testing.T) {
+			ck := newClock()
+			s := newCertSite(t, ck)
+			l := spreading(t, ck, c.spread, config(s.fetch(), s.entry(object{"mode": "hard", "methods": []string{"crl"}, "crl": []string{s.URL + "/crl"}})))
+			der, err := x509.CreateRevocationList(nil, &x509.RevocationList{Number: big.NewInt(1), ThisUpdate: ck.now(), NextUpdate: ck.now().Add(c.interval)}, s.ca, s.key)
+			must(t, err)
+			s.serve("/crl", "application/pkix-crl", der)
+			st := wantStatus(t, "good", l, certEvidence(t, l, s.issue(2)), ck.now(), trust.Good, "")
+			if got := st.Until.Sub(ck.now()); got != c.want {
+				t.Errorf("asked again after %v, want %v", got, c.want)
+			}
+		})
+	}
+}
+
+// TestLivesOfKeys has key sets kept as long as their server says, within five
+// minutes and a day.
+func TestLivesOfKeys(t *testing.T) {
+	for control, want := range map[string]time.Duration{
+		"": time.Hour, "max-age=600": 10 * time.Minute, "max-age=1": 5 * time.Minute, "max-age=0": 5 * time.Minute, "max-age=999999": 24 * time.Hour,
+		"no-store": 5 * time.Minute, "no-cache, max-age=600": 5 * time.Minute, "public, Max-Age=\"900\"": 15 * time.Minute, "max-age=-5": time.Hour, "max-age=99999999999999999999": time.Hour,
+	} {
+		ck, holder := newClock(), newKey(t)
+		s := newSite(t)
+		i := newIssuer(t, ck, s.URL)
+		s.handle("/jwks", func(w http.ResponseWriter, r *http.Request) {
+			if control != "" {
+				w.Header().Set("Cache-Control", control)
+			}
+			w.Header().Set("Content-Type", "application/json")
+			w.Write(jwks(t, i))
+		})
+		l := openList(t, ck, config(s.fetch(), entry("sd_jwt", s.URL, object{"source": "jwks_uri", "uri": s.URL + "/jwks"})))
+		e, err := check(t, l, i.jwt(holder), holder)
+		must(t, err)
+		if got := e.KeysUntil.Sub(ck.now()).Truncate(time.Second); got != want {
+			t.Errorf("%q: kept for %v, want %v", control, got, want)
+		}
+	}
+}
+
+// TestRevokedIntermediate has the revocation of a CA below the anchor count for what
+// it has issued.
+func TestRevokedIntermediate(t *testing.T) {
+	ck := newClock()
+	s := newCertSite(t, ck)
+	key := newKey(t)
+	sub := certify(t, ck, &x509.Certificate{
+		SerialNumber: big.NewInt(50), Subject: s.ca.Subject, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, SubjectKeyId: []byte("sub"),
+	}, key.Public(), s.ca, s.key)
+	leaf := s.issue(2)
+	leaf = certify(t, ck, &x509.Certificate{
+		SerialNumber: big.NewInt(2), URIs: leaf.URIs, KeyUsage: leaf.KeyUsage, UnknownExtKeyUsage: leaf.UnknownExtKeyUsage, NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter,
+	}, leaf.PublicKey, sub, key)
+	der, err := x509.CreateRevocationList(nil, &x509.RevocationList{Number: big.NewInt(1), ThisUpdate: ck.now(), NextUpdate: ck.now().Add(time.Hour)}, sub, key)
+	must(t, err)
+	s.serve("/sub", "application/pkix-crl", der)
+	for _, revoked := range []bool{false, true} {
+		s.crl(1)
+		want, code := trust.Good, credentials.Code("")
+		if revoked {
+			s.crl(2, s.entryOf(50, 2))
+			want, code = trust.Revoked, credentials.CodeRevoked
+		}
+		l := openList(t, ck, config(s.fetch(), s.entry(object{"mode": "hard", "methods": []string{"crl"}, "crl": []string{s.URL + "/crl", s.URL + "/sub"}})))
+		e, err := l.Snapshot().Certificate(t.Context(), trust.CertificateCheck{Certificates: [][]byte{leaf.Raw, sub.Raw}})
+		must(t, err)
+		wantStatus(t, fmt.Sprintf("the CA revoked: %v", revoked), l, e, ck.now(), want, code)
+	}
+}
