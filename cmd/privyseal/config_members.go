@@ -181,8 +181,10 @@ A listener:
   client_ca       file of the authorities of client certificates, PEM
   client_auth     "require" (default) or "optional"; without client_ca "any" for
                   the clients of a provider, or "asked" for other providers
-  max_connections default 4096; the longest idle one makes room
-  body_time       bound on the arrival of a request; default "30s"
+  max_connections default 4096; the longest idle one makes room, or one on which
+                  nothing has moved for body_time
+  body_time       bound on the arrival of a request, and more for what arrives
+                  with 4 KiB a second; default "30s"
 
 Example:
 

@@ -73,7 +73,8 @@ type ListenerSection struct {
 	// MaxConnections bounds the open connections; default 4096. The one that
 	// is idle longest makes room.
 	MaxConnections int `json:"max_connections,omitempty"`
-	// BodyTime bounds how long a request may take to arrive; default 30s.
+	// BodyTime bounds how long a request may take to arrive, apart from what comes
+	// at 4 KiB a second; default 30s.
 	BodyTime Duration `json:"body_time,omitzero"`
 }
 

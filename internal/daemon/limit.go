@@ -5,16 +5,19 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 // A limitListener bounds the open connections. Where there are too many, the
 // one that has been idle longest is closed for the new one; where none is idle,
-// the new one is closed. Idle connections of many clients so cost nobody a
-// request.
+// the one on which nothing has moved for the longest, if that is longer than
+// stall: it does not read its answer, or does not send its request. Else the new
+// one is closed. Connections that do nothing so cost nobody a request.
 type limitListener struct {
 	net.Listener
-	max int
+	max   int
+	stall time.Duration
 
 	mu   sync.Mutex // guards what follows
 	open map[net.Conn]*connUse
@@ -23,8 +26,8 @@ type limitListener struct {
 // A connUse is when a connection fell idle; the zero time while it works.
 type connUse struct{ idleSince time.Time }
 
-func newLimitListener(inner net.Listener, max int) *limitListener {
-	return &limitListener{Listener: inner, max: max, open: make(map[net.Conn]*connUse)}
+func newLimitListener(inner net.Listener, max int, stall time.Duration) *limitListener {
+	return &limitListener{Listener: inner, max: max, stall: stall, open: make(map[net.Conn]*connUse)}
 }
 
 // Accept returns the next connection that there is room for.
@@ -35,6 +38,7 @@ func (l *limitListener) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		c := &limitedConn{Conn: inner, listener: l}
+		c.moved()
 		if l.admit(c) {
 			return c, nil
 		}
@@ -47,7 +51,9 @@ func (l *limitListener) admit(c *limitedConn) bool {
 	var victim net.Conn
 	full := len(l.open) >= l.max
 	if full {
-		victim = l.longestIdle()
+		if victim = l.longestIdle(); victim == nil {
+			victim = l.longestStalled()
+		}
 		delete(l.open, victim)
 	}
 	if !full || victim != nil {
@@ -66,6 +72,18 @@ func (l *limitListener) longestIdle() (victim net.Conn) {
 	for c, use := range l.open {
 		if !use.idleSince.IsZero() && (victim == nil || use.idleSince.Before(since)) {
 			victim, since = c, use.idleSince
+		}
+	}
+	return victim
+}
+
+// longestStalled returns a connection on which nothing has moved for long, or nil.
+// The caller holds mu.
+func (l *limitListener) longestStalled() (victim net.Conn) {
+	before := time.Now().Add(-l.stall).UnixNano()
+	for c := range l.open {
+		if at := c.(*limitedConn).last.Load(); at < before {
+			victim, before = c, at
 		}
 	}
 	return victim
@@ -100,6 +118,27 @@ func (l *limitListener) forget(c *limitedConn) {
 type limitedConn struct {
 	net.Conn
 	listener *limitListener
+	last     atomic.Int64 // when something moved, in nanoseconds
+}
+
+func (c *limitedConn) moved() { c.last.Store(time.Now().UnixNano()) }
+
+// Read notes that something came.
+func (c *limitedConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if n > 0 {
+		c.moved()
+	}
+	return n, err
+}
+
+// Write notes that something went.
+func (c *limitedConn) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	if n > 0 {
+		c.moved()
+	}
+	return n, err
 }
 
 func (c *limitedConn) Close() error {
@@ -107,16 +146,24 @@ func (c *limitedConn) Close() error {
 	return c.Conn.Close()
 }
 
-// limitBody bounds how long the body of a request may take to arrive, and
-// leaves the answer, which may be a long stream, alone.
+// bodyRate is how many octets of a body have to arrive in a second, once the time
+// that every body has is over: a telephone on a bad network sends as many, and who
+// wants to keep a request open has to send as many too.
+const bodyRate = 4 << 10
+
+// limitBody bounds how long the body of a request may take to arrive: d, and
+// longer for one that goes on arriving. It leaves the answer, which may be a long
+// stream, alone.
 func limitBody(d time.Duration, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Body == nil || r.Body == http.NoBody {
 			next.ServeHTTP(w, r)
 			return
 		}
-		b := &timedBody{ReadCloser: r.Body, control: http.NewResponseController(w), end: time.Now().Add(d)}
+		b := &timedBody{ReadCloser: r.Body, control: http.NewResponseController(w), begun: time.Now(), least: d}
+		b.mu.Lock()
 		b.timer = time.AfterFunc(d, b.expire)
+		b.mu.Unlock()
 		defer b.left()
 		r.Body = b
 		next.ServeHTTP(w, r)
@@ -129,7 +176,9 @@ func limitBody(d time.Duration, next http.Handler) http.Handler {
 type timedBody struct {
 	io.ReadCloser
 	control *http.ResponseController
-	end     time.Time
+	begun   time.Time
+	least   time.Duration // that every body may take
+	octets  atomic.Int64  // that have come
 	timer   *time.Timer
 
 	mu      sync.Mutex // guards what follows
@@ -139,17 +188,28 @@ type timedBody struct {
 
 func (b *timedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
+	b.octets.Add(int64(n))
 	if err == io.EOF {
 		b.finish()
 	}
 	return n, err
 }
 
-// expire breaks off who reads.
+// end is when the time of the body is over, as far as it has come.
+func (b *timedBody) end() time.Time {
+	return b.begun.Add(b.least + time.Duration(b.octets.Load())*time.Second/bodyRate)
+}
+
+// expire breaks off who reads, unless enough has come.
 func (b *timedBody) expire() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !b.read {
+	if b.read {
+		return
+	}
+	if left := time.Until(b.end()); left > 0 {
+		b.timer.Reset(left)
+	} else {
 		b.expired = true
 		b.control.SetReadDeadline(time.Unix(1, 0))
 	}
@@ -173,7 +233,7 @@ func (b *timedBody) left() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if !b.read && !b.expired {
-		b.control.SetReadDeadline(b.end)
+		b.control.SetReadDeadline(b.end())
 	}
 	b.read = true
 }

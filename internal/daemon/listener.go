@@ -37,7 +37,9 @@ type ListenerConfig struct {
 	// MaxConnections bounds the open connections; the longest idle one makes
 	// room for a new one. Default 4096.
 	MaxConnections int
-	// BodyTime bounds how long a request may take to arrive. Default 30 s.
+	// BodyTime bounds how long a request may take to arrive; one that goes on
+	// arriving, with 4 KiB a second, has longer. A connection on which nothing has
+	// moved for so long makes room for a new one too. Default 30 s.
 	BodyTime time.Duration
 }
 
@@ -89,7 +91,7 @@ func Listen(ctx context.Context, c ListenerConfig, log *slog.Logger) (*Listener,
 	if err != nil {
 		return nil, fmt.Errorf("listener %s: %w", c.Name, err)
 	}
-	l.ln = newLimitListener(inner, c.MaxConnections)
+	l.ln = newLimitListener(inner, c.MaxConnections, c.BodyTime)
 	l.server = l.newServer()
 	return l, nil
 }

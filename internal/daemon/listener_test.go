@@ -225,6 +225,65 @@ func TestConnectionLimit(t *testing.T) {
 	}
 }
 
+// TestStalledConnections fills a listener with connections that ask for much and
+// read nothing: one of them makes room for who comes.
+func TestStalledConnections(t *testing.T) {
+	s := &service{mounts: []daemon.Mount{
+		{Listener: "api", Pattern: "/much", Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write(make([]byte, 64<<20)) })},
+		{Listener: "api", Pattern: "/x", Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})},
+	}}
+	r := start(t, []daemon.ListenerConfig{{Name: "api", Address: "127.0.0.1:0", MaxConnections: 3, BodyTime: 300 * time.Millisecond}}, []daemon.Named{{Name: "svc", Component: s}}, nil)
+	for range 3 {
+		c, err := net.Dial("tcp", r.addr["api"])
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		io.WriteString(c, "GET /much HTTP/1.1\r\nHost: x\r\n\r\n")
+		if _, err := io.ReadFull(c, make([]byte, 100)); err != nil { // it is being answered
+			t.Fatal(err)
+		}
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 20 * time.Second}
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		res, err := client.Get("http://" + r.addr["api"] + "/x")
+		if err == nil {
+			res.Body.Close()
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("connections that do not move keep others out: %v", err)
+		}
+	}
+}
+
+// A body that goes on arriving takes longer than one that stops.
+func TestSteadyBody(t *testing.T) {
+	const size = 40 << 10
+	got := make(chan int, 1)
+	s := &service{mounts: []daemon.Mount{{Listener: "api", Pattern: "/x", Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		got <- len(b)
+	})}}}
+	r := start(t, []daemon.ListenerConfig{{Name: "api", Address: "127.0.0.1:0", BodyTime: 100 * time.Millisecond}}, []daemon.Named{{Name: "svc", Component: s}}, nil)
+	body, w := io.Pipe()
+	go func() {
+		for n := 0; n < size; n += size / 10 {
+			w.Write(make([]byte, size/10)) // a second's worth
+			time.Sleep(50 * time.Millisecond)
+		}
+		w.Close()
+	}()
+	res, err := http.Post("http://"+r.addr["api"]+"/x", "text/plain", body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	if n := <-got; n != size {
+		t.Errorf("%d octets of a body that took half a second arrived, want %d", n, size)
+	}
+}
+
 // TestSlowBody bounds how long a body may take, and not how long an answer may.
 func TestSlowBody(t *testing.T) {
 	got := make(chan error, 1)

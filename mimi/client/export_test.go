@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"time"
 
 	"github.com/privyseal/privyseal/mimi/content"
 	"github.com/privyseal/privyseal/mls"
@@ -11,6 +12,9 @@ var ctxBackground = context.Background()
 
 // SetFault has f called before and after each write of the state.
 func (c *Client) SetFault(f func(after bool) error) { c.store.fault = f }
+
+// SetStall bounds how long nothing may move of a request or an answer.
+func (c *Client) SetStall(d time.Duration) { c.provider.stall = d }
 
 // LeafKeys counts the software leaf keys in the state.
 func (c *Client) LeafKeys() (n int, err error) {

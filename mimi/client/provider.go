@@ -17,10 +17,16 @@ import (
 
 // A provider is the connection to the client's own provider.
 type provider struct {
-	base string // https://host
-	http *http.Client
-	now  func() time.Time
+	base  string // https://host
+	http  *http.Client
+	now   func() time.Time
+	stall time.Duration
 }
+
+// stallTime is how long a request may send nothing of its body, or an answer not
+// go on. A bad network is given it again with every octet, so that what is long
+// may take long.
+const stallTime = time.Minute
 
 // How often a request whose answer was lost is sent, and the longest that a
 // Retry-After is obeyed for.
@@ -43,7 +49,7 @@ func newProvider(base string, t *tls.Config, wrap func(http.RoundTripper) http.R
 	return &provider{base, &http.Client{
 		Transport:     rt,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}, now}
+	}, now, stallTime}
 }
 
 // A LostError says that the outcome of a request is not known: its answer did
@@ -116,17 +122,24 @@ func (p *provider) do(ctx context.Context, method, path string, body []byte) (*h
 
 // send is do with a body of a media type.
 func (p *provider) send(ctx context.Context, method, path, mediaType string, body []byte) (*http.Response, error) {
+	ctx, moving := watched(ctx, p.stall)
 	req, err := http.NewRequestWithContext(ctx, method, p.base+path, bytes.NewReader(body))
 	if err != nil {
+		moving.end()
 		return nil, err
+	}
+	if len(body) > 0 {
+		moving.out(req)
 	}
 	if len(body) > 0 {
 		req.Header.Set("Content-Type", mediaType)
 	}
 	resp, err := p.http.Do(req)
 	if err != nil {
-		return nil, &LostError{err}
+		moving.end()
+		return nil, &LostError{moving.why(ctx, err)}
 	}
+	resp.Body = moving.in(ctx, resp.Body)
 	if resp.StatusCode >= 300 {
 		defer resp.Body.Close()
 		return nil, problem.Read(resp, p.now())
