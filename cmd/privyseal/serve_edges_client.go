@@ -107,6 +107,11 @@ func (e *edges) postConsent(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	}
+	if entry.Operation == mimi.ConsentGrant && entry.TargetURI == user {
+		if err := e.rooms.Granted(r.Context(), provider.CallerOf(r.Context()), entry); err != nil {
+			return err
+		}
+	}
 	if err := e.consent.FromClient(r.Context(), user, entry); err != nil {
 		return err
 	}
@@ -177,6 +182,7 @@ func (e *edges) query(r *http.Request, at string, q *mimi.IdentifierRequest) (*m
 	if e.peers == nil {
 		return nil, errAlone
 	}
+	q.Extensions = nil // none is defined
 	b, err := e.peers.Do(r.Context(), at, peer.IdentifierQuery, at, q.Marshal())
 	if err != nil {
 		return nil, upstream(at, err)

@@ -3,6 +3,9 @@ package consent_test
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -66,6 +69,9 @@ type provider struct {
 }
 
 func name(e *mimi.ConsentEntry) string {
+	if len(e.Extensions) > 0 {
+		return "with extensions"
+	}
 	return fmt.Sprintf("%d %s>%s %s", e.Operation, e.RequesterURI.Path(), e.TargetURI.Path(), e.RoomID.Path())
 }
 
@@ -402,33 +408,75 @@ func TestFloodOfRequests(t *testing.T) {
 
 // What waits of one user is bounded, wherever it is to go, and others go on.
 func TestWhatWaitsOfOneUserIsBounded(t *testing.T) {
-	onBoth(t, func(t *testing.T, source func() string) {
-		s, err := consent.Open(t.Context(), source(), consent.Config{
-			Serves:     func(d string) bool { return d == "a.example" },
-			UserExists: func(context.Context, mimi.URI) (bool, error) { return true, nil },
-		}, sqldb.Options{})
+	s, err := consent.Open(t.Context(), filepath.Join(t.TempDir(), "a.db"), consent.Config{
+		Serves:     func(d string) bool { return d == "a.example" },
+		UserExists: func(context.Context, mimi.URI) (bool, error) { return true, nil },
+	}, sqldb.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	packages := megabyte(t)
+	grant := func(user mimi.URI, i int) error {
+		e := entry(mimi.ConsentGrant, uri(fmt.Sprintf("mimi://p%d.example/u/x", i)), user, anyRoom)
+		e.ClientKeyPackages = packages
+		return s.FromClient(t.Context(), user, e)
+	}
+	for i := range 14 {
+		if err := grant(alice, i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var p *problem.Problem
+	if err := grant(alice, 14); !errors.As(err, &p) || p.Status != 429 || p.RetryAfter == 0 {
+		t.Errorf("beyond 16 MiB: %v", err)
+	}
+	if err := grant(anna, 0); err != nil {
+		t.Errorf("another user: %v", err)
+	}
+}
+
+// megabyte is so much of KeyPackages.
+func megabyte(t *testing.T) (list []*mls.KeyPackage) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	able := mls.ExtendedCapabilities()
+	able.Extensions = append(able.Extensions, 0xF123)
+	c, err := mls.NewClient(mls.Config{
+		CipherSuite: mls.P256AES128SHA256P256, Signer: key, Credential: mls.BasicCredential([]byte("mimi://a.example/d/alice/1")), Capabilities: able,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for size := 0; size < 1<<20; {
+		e, err := c.NewKeyPackage(t.Context(), mls.KeyPackageOptions{Extensions: mls.Extensions{{Type: 0xF123, Data: make([]byte, 100<<10)}}})
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer s.Close()
-		grant := func(user mimi.URI, i int) error {
-			e := entry(mimi.ConsentGrant, uri(fmt.Sprintf("mimi://p%d.example/u/x", i)), user, anyRoom)
-			e.Extensions = mls.AppDataDictionary{{ID: 0xF000, Data: make([]byte, 1<<20)}}
-			return s.FromClient(t.Context(), user, e)
-		}
-		for i := range 15 {
-			if err := grant(alice, i); err != nil {
-				t.Fatal(err)
-			}
-		}
-		var p *problem.Problem
-		if err := grant(alice, 15); !errors.As(err, &p) || p.Status != 429 || p.RetryAfter == 0 {
-			t.Errorf("the seventeenth MiB: %v", err)
-		}
-		if err := grant(anna, 0); err != nil {
-			t.Errorf("another user: %v", err)
-		}
-	})
+		list, size = append(list, e.KeyPackage), size+len(e.KeyPackage.Bytes())
+	}
+	return list
+}
+
+// Extensions of a consent are of nobody's: they are neither sent nor kept, and
+// what comes with them counts all the same.
+func TestExtensionsAreIgnored(t *testing.T) {
+	n := peertest.New(t)
+	a := start(t, n, "a.example", filepath.Join(t.TempDir(), "a.db"), consent.Config{})
+	b := start(t, n, "b.example", filepath.Join(t.TempDir(), "b.db"), consent.Config{})
+	e := entry(mimi.ConsentRequest, alice, bob, anyRoom)
+	e.Extensions = mls.AppDataDictionary{{ID: 0xF000, Data: []byte("x")}}
+	say(t, a, alice, e)
+	b.wantTold(t, "u/bob: 1 u/alice>u/bob ")
+	e = entry(mimi.ConsentGrant, bob, alice, anyRoom)
+	e.Extensions = mls.AppDataDictionary{{ID: 0xF000, Data: []byte("x")}}
+	if err := consent.SendTo(t.Context(), n.Client(t, "a.example"), "b.example", e); err != nil {
+		t.Fatal(err)
+	}
+	b.wantTold(t, "u/bob: 1 u/alice>u/bob ", "u/bob: 2 u/bob>u/alice ")
 }
 
 // Who has revoked for any room is not asked for one, unless it was granted.

@@ -46,7 +46,7 @@ func (s *Service) parse(r *peer.Request, check func(e *mimi.ConsentEntry, from, 
 	if err := check(e, from, to); err != nil {
 		return nil, problem.New(http.StatusBadRequest, "operation", "%w", err)
 	}
-	return e, nil
+	return plain(e), nil
 }
 
 // receive takes an entry of a peer about one user of its own and one of ours.

@@ -124,6 +124,7 @@ func (s *Service) FromClient(ctx context.Context, user mimi.URI, e *mimi.Consent
 	if speaker == other {
 		return problem.New(http.StatusBadRequest, "malformed", "a user needs no consent of its own")
 	}
+	e = plain(e)
 	to, err := s.destination(ctx, other)
 	if err != nil {
 		return storeError(err)
@@ -136,6 +137,14 @@ func (s *Service) FromClient(ctx context.Context, user mimi.URI, e *mimi.Consent
 	})
 	s.wake()
 	return storeError(err)
+}
+
+// plain is an entry without extensions: they have the numbers of MLS components,
+// and none is defined for a consent. What is known is sent and kept.
+func plain(e *mimi.ConsentEntry) *mimi.ConsentEntry {
+	known := *e
+	known.Extensions = nil
+	return &known
 }
 
 // A destination says how the other side of an entry is told.

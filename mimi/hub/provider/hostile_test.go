@@ -219,8 +219,7 @@ func TestAbuseReport(t *testing.T) {
 	})
 }
 
-// KeyPackages are handed out once each, then the last resort, and a request
-// that is repeated gets the same again.
+// KeyPackages are handed out once each, then the last resort.
 func TestKeyPackages(t *testing.T) {
 	onBoth(t, func(t *testing.T, pg bool) {
 		w := newWorld(t, pg, "a.example", "b.example")

@@ -17,6 +17,46 @@ import (
 	"github.com/privyseal/privyseal/mls"
 )
 
+// Granted notes the KeyPackages that a client of ours gives away with a consent
+// (draft-ietf-mimi-protocol-06 section 5.7): no hub has asked for them, and a
+// Welcome for one must find its client. They must be of clients of the caller's
+// user, and are handed out to nobody else.
+func (s *Service) Granted(ctx context.Context, c *Caller, e *mimi.ConsentEntry) error {
+	if len(e.ClientKeyPackages) == 0 {
+		return nil
+	}
+	return s.db.Batch(ctx, func(tx *sqldb.Tx) error {
+		ctx := context.WithoutCancel(ctx) // a query that is broken off takes the batch of all with it
+		for i, k := range e.ClientKeyPackages {
+			client, err := s.grantable(ctx, tx, c, k)
+			if err != nil {
+				return clientapi.Problemf(clientapi.CodeMalformed, "KeyPackage %d: %w", i, err)
+			}
+			_, err = tx.Exec(ctx, `INSERT INTO key_package (ref, client, suite, last_resort, not_after, data, taken, requester, room) VALUES (?, ?, ?, 0, ?, ?, ?, ?, ?)
+				ON CONFLICT (ref) DO UPDATE SET taken = coalesce(key_package.taken, excluded.taken)`,
+				k.Ref(), client, int64(k.CipherSuite), int64(min(k.LeafNode.Lifetime.NotAfter, 1<<62)), k.Message(), s.nowMS(), e.RequesterURI.String(), e.RoomID.String())
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// grantable returns the client of a KeyPackage that a user gives away.
+func (s *Service) grantable(ctx context.Context, tx *sqldb.Tx, c *Caller, k *mls.KeyPackage) (client string, err error) {
+	leaf := k.LeafNode
+	err = tx.QueryRow(ctx, `SELECT client FROM device WHERE user_uri = ? AND signature_key = ? AND credential_type = ? AND credential = ?`,
+		c.User.String(), leaf.SignatureKey, int64(leaf.Credential.Type), leaf.Credential.Body).Scan(&client)
+	if errors.Is(err, sql.ErrNoRows) {
+		return "", errors.New("it is of no client that is registered for the user")
+	}
+	if err != nil {
+		return "", err
+	}
+	return client, k.Validate(mls.LeafPolicy{Now: s.cfg.Now()})
+}
+
 // low is how few KeyPackages are left when a client is told to upload more.
 const low = 5
 

@@ -3,10 +3,13 @@ package provider_test
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/hpke"
 	"errors"
 	"fmt"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -20,6 +23,12 @@ import (
 	rooms "github.com/privyseal/privyseal/mimi/room"
 	"github.com/privyseal/privyseal/mls"
 )
+
+// later is a clock that a test moves on.
+type later struct{ by atomic.Int64 }
+
+func (l *later) now() time.Time      { return time.Now().Add(time.Duration(l.by.Load())) }
+func (l *later) set(d time.Duration) { l.by.Store(int64(d)) }
 
 // Whatever a hub may send us, a client of ours can read: one event that it cannot
 // would keep all that come after it.
@@ -67,9 +76,9 @@ func TestInventedRoomsDriveNobodyOut(t *testing.T) {
 
 // What is kept of abuse reports is bounded: by reporter, so that others go on.
 func TestReportsAreBounded(t *testing.T) {
-	var at time.Duration
+	var at later
 	w := knownWorld(t, false, "a.example")
-	w.mods = append(w.mods, func(c *provider.Config) { c.Now = func() time.Time { return time.Now().Add(at) } })
+	w.mods = append(w.mods, func(c *provider.Config) { c.Now = at.now })
 	n := w.start("a.example", w.source(), newHubKeys(t, w.ca, "a.example"))
 	w.hubs["a.example"] = n
 	alice, adam := w.person("alice/phone@a.example"), w.person("adam/phone@a.example")
@@ -86,7 +95,7 @@ func TestReportsAreBounded(t *testing.T) {
 		t.Errorf("the hundred-first report of a day: %v", err)
 	}
 	ok(t, report(adam))
-	at = 25 * time.Hour
+	at.set(25 * time.Hour)
 	ok(t, report(alice))
 }
 
@@ -137,9 +146,9 @@ func TestRequestsAreBounded(t *testing.T) {
 // a Welcome for it still finds its client.
 func TestReplacedLastResortIsKnown(t *testing.T) {
 	onBoth(t, func(t *testing.T, pg bool) {
-		var at time.Duration
+		var at later
 		w := knownWorld(t, pg, "a.example")
-		w.mods = append(w.mods, func(c *provider.Config) { c.Now = func() time.Time { return time.Now().Add(at) } })
+		w.mods = append(w.mods, func(c *provider.Config) { c.Now = at.now })
 		n := w.start("a.example", w.source(), newHubKeys(t, w.ca, "a.example"))
 		key := identitytest.NewKey(t)
 		caller := &provider.Caller{
@@ -184,7 +193,7 @@ func TestReplacedLastResortIsKnown(t *testing.T) {
 		if known, is := rows(third); known != 1 || is != 1 {
 			t.Errorf("uploaded again: %d rows, last resort %d", known, is)
 		}
-		at = 400 * 24 * time.Hour
+		at.set(400 * 24 * time.Hour)
 		ok(t, n.Purge(t.Context()))
 		if known, _ := rows(first); known != 0 {
 			t.Error("a KeyPackage is kept after it is over")
@@ -253,4 +262,119 @@ func TestClientsTellNothingOfFollowedRooms(t *testing.T) {
 	if len(id) > 0 {
 		t.Errorf("the room's group is %q, as a client says", id)
 	}
+}
+
+// A KeyPackage that a user gives away with a consent is known, so that a Welcome
+// for it finds its client, and nobody else is given it. Others' are refused.
+func TestGrantedKeyPackages(t *testing.T) {
+	onBoth(t, func(t *testing.T, pg bool) {
+		w := newWorld(t, pg, "a.example")
+		alice := w.person("alice/phone@a.example")
+		n := w.hubs["a.example"]
+		key := alice.cfg.Custody.Key.(*ecdsa.PrivateKey)
+		engine := func(key *ecdsa.PrivateKey, credential mls.Credential) *mls.KeyPackage {
+			c := must[*mls.Client](t)(mls.NewClient(mls.Config{CipherSuite: suite, Signer: key, Credential: credential, Capabilities: rooms.Capabilities(), Components: rooms.Components()}))
+			return must[*mls.KeyPackageEntry](t)(c.NewKeyPackage(t.Context(), mls.KeyPackageOptions{})).KeyPackage
+		}
+		own := engine(key, alice.cfg.Custody.Credential)
+		caller := &provider.Caller{Client: alice.URI(), User: alice.User(), Suite: suite, Key: publicKey(t, key), Credential: alice.cfg.Custody.Credential}
+		must[clientapi.KeyPackageCounts](t)(n.Upload(t.Context(), caller, &clientapi.KeyPackageUpload{KeyPackages: []*mls.KeyPackage{own}}))
+		fresh := engine(key, alice.cfg.Custody.Credential)
+		grant := &mimi.ConsentEntry{
+			Operation: mimi.ConsentGrant, ConsentScope: mimi.ConsentScope{RequesterURI: uri(t, "mimi://b.example/u/bob"), TargetURI: alice.User()},
+			ClientKeyPackages: []*mls.KeyPackage{own, fresh},
+		}
+		ok(t, n.Granted(t.Context(), caller, grant))
+		ok(t, n.Granted(t.Context(), caller, grant)) // again
+		for name, k := range map[string]*mls.KeyPackage{"uploaded": own, "fresh": fresh} {
+			var free int
+			var client string
+			ok(t, n.db.QueryRow(t.Context(), `SELECT client, CASE WHEN taken IS NULL THEN 1 ELSE 0 END FROM key_package WHERE ref = ?`, k.Ref()).Scan(&client, &free))
+			if client != alice.URI().String() || free != 0 {
+				t.Errorf("%s: of %s, free %d", name, client, free)
+			}
+		}
+		stranger := identitytest.NewKey(t)
+		grant.ClientKeyPackages = []*mls.KeyPackage{engine(stranger, w.ca.Client(t, &stranger.PublicKey, alice.URI().String(), alice.User().String()))}
+		if err := n.Granted(t.Context(), caller, grant); status(err) != 400 {
+			t.Errorf("a KeyPackage of nobody's: %v", err)
+		}
+	})
+}
+
+// What the path is about decides nothing: the body does, and a path about somebody
+// else is refused. A request of another provider names a room.
+func TestKeyMaterialPath(t *testing.T) {
+	w := newWorld(t, false, "a.example", "b.example")
+	bob, adam := w.person("bob/tablet@b.example"), w.person("adam/phone@b.example")
+	alice := w.person("alice/phone@a.example")
+	alice.create(clubhouse, bob)
+	key := identitytest.NewKey(t)
+	ask := func(path mimi.URI, room mimi.URI) error {
+		q := &mimi.KeyMaterialRequest{
+			Protocol: mimi.ProtocolMLS10, RequestingUser: alice.User(), TargetUser: bob.User(), RoomID: room, AcceptableSuites: []mls.CipherSuite{suite},
+			RequesterKey: publicKey(t, key), RequesterCredential: w.ca.Client(t, &key.PublicKey, alice.URI().String(), alice.User().String()),
+		}
+		ok(t, q.Sign(t.Context(), key))
+		_, err := w.hubs["a.example"].peer.Do(t.Context(), "b.example", peer.KeyMaterial, path.String(), q.Marshal())
+		return err
+	}
+	ok(t, ask(bob.User(), uri(t, clubhouse)))
+	for name, err := range map[string]error{
+		"a path about another user": ask(adam.User(), uri(t, clubhouse)),
+		"no room":                   ask(bob.User(), mimi.URI{}),
+	} {
+		if status(err) != 400 {
+			t.Errorf("%s: %v, want 400", name, err)
+		}
+	}
+	if err := ask(bob.User(), uri(t, "mimi://b.example/r/x")); err != nil {
+		t.Errorf("a room of the target's provider, in which alice is not: %v", err)
+	}
+}
+
+// The same request gets the same KeyPackages, for a minute; the same HPKE key is
+// answered once.
+func TestRepeatedRequests(t *testing.T) {
+	onBoth(t, func(t *testing.T, pg bool) {
+		var at later
+		w := knownWorld(t, pg, "a.example")
+		w.mods = append(w.mods, func(c *provider.Config) { c.Now = at.now })
+		n := w.start("a.example", w.source(), newHubKeys(t, w.ca, "a.example"))
+		w.hubs["a.example"] = n
+		alice, bob := w.person("alice/phone@a.example"), w.person("bob/tablet@a.example")
+		alice.create(clubhouse)
+		key := identitytest.NewKey(t)
+		from := hub.From{Provider: "a.example", Client: alice.URI()}
+		credential := w.ca.Client(t, &key.PublicKey, alice.URI().String(), alice.User().String())
+		q := &mimi.KeyMaterialRequest{
+			Protocol: mimi.ProtocolMLS10, RequestingUser: alice.User(), TargetUser: bob.User(), RoomID: uri(t, clubhouse), AcceptableSuites: []mls.CipherSuite{suite},
+			RequesterKey: publicKey(t, key), RequesterCredential: credential,
+		}
+		ok(t, q.Sign(t.Context(), key))
+		ask := func() []byte {
+			t.Helper()
+			return must[*mimi.KeyMaterialResponse](t)(n.KeyMaterial(t.Context(), from, q)).Marshal()
+		}
+		first := ask()
+		if !bytes.Equal(ask(), first) {
+			t.Error("the same request got other KeyPackages")
+		}
+		at.set(2 * time.Minute)
+		if bytes.Equal(ask(), first) {
+			t.Error("the same request got the same KeyPackages after a minute")
+		}
+		at.set(0)
+
+		init := must[hpke.PrivateKey](t)(suite.KEM().GenerateKey())
+		g := &mimi.GroupInfoRequest{
+			Protocol: mimi.ProtocolMLS10, CipherSuite: suite, RequestingKey: publicKey(t, key), RequestingCredential: credential, GroupInfoPublicKey: init.PublicKey().Bytes(),
+		}
+		ok(t, g.Sign(t.Context(), key))
+		for i, want := range []mimi.GroupInfoCode{mimi.GroupInfoSuccess, mimi.GroupInfoNotAuthorized} {
+			if p, err := n.GroupInfo(t.Context(), from, uri(t, clubhouse), g); err != nil || p.Status != want {
+				t.Errorf("time %d: %+v, %v, want %d", i, p, err, want)
+			}
+		}
+	})
 }

@@ -177,6 +177,8 @@ func (s *Service) RelayGroupInfo(ctx context.Context, room mimi.URI, q *mimi.Gro
 
 // RelayAbuse passes a report of a client of ours on.
 func (s *Service) RelayAbuse(ctx context.Context, room mimi.URI, q *mimi.AbuseReport) error {
-	_, err := s.ask(ctx, room.Host(), peer.ReportAbuse, room.String(), q.Marshal())
+	known := *q
+	known.Extensions = nil // none is defined
+	_, err := s.ask(ctx, room.Host(), peer.ReportAbuse, room.String(), known.Marshal())
 	return err
 }
