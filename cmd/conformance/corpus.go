@@ -281,14 +281,19 @@ func corpusFiles(name string, args []string, stderr io.Writer) (files []string, 
 		}
 	}
 	if len(args) == 0 {
-		fmt.Fprintf(stderr, "usage: conformance %s FILE...\n", name)
+		fmt.Fprintf(stderr, "usage: conformance %s [-v] FILE...\n", name)
 		return nil, false
 	}
 	return args, true
 }
 
-// runCorpus judges every case of every file and writes the result lines.
+// runCorpus judges every case of every file and writes the result lines. After
+// -v the verdict on each case is told, and not on those alone that differ.
 func runCorpus(name string, args []string, judge judge, stdin io.Reader, stdout, stderr io.Writer) int {
+	told := io.Discard
+	if len(args) > 0 && args[0] == "-v" {
+		told, args = stdout, args[1:]
+	}
 	files, ok := corpusFiles(name, args, stderr)
 	if !ok {
 		return exitUsage
@@ -302,7 +307,7 @@ func runCorpus(name string, args []string, judge judge, stdin io.Reader, stdout,
 			continue
 		}
 		for _, c := range cases {
-			t.judge(c, judge, stdout)
+			t.judge(c, judge, told, stdout)
 		}
 	}
 	fmt.Fprintf(stdout, "%d passed, %d failed, %d skipped\n", t.passed, t.failed, t.skipped)
@@ -315,7 +320,7 @@ func runCorpus(name string, args []string, judge judge, stdin io.Reader, stdout,
 type tally struct{ passed, failed, skipped int }
 
 // judge counts one case, and writes a line if its verdict differs.
-func (t *tally) judge(c *corpusCase, judge judge, stdout io.Writer) {
+func (t *tally) judge(c *corpusCase, judge judge, told, stdout io.Writer) {
 	want, err := c.text("expect")
 	if err == nil && want != "accept" && want != "refuse" {
 		err = &errCase{fmt.Errorf("expect is %q, want accept or refuse", want)}
@@ -324,6 +329,7 @@ func (t *tally) judge(c *corpusCase, judge judge, stdout io.Writer) {
 		err = judge(c)
 	}
 	got, why := verdict(err)
+	fmt.Fprintf(told, "%s %s (%s)\n", c.ID, got, why)
 	switch optional, _ := c.boolean("optional"); {
 	case got == want:
 		t.passed++

@@ -48,6 +48,30 @@ func TestSDJWTCorpus(t *testing.T) {
 	}
 }
 
+// With -v every case is told: those that pass too.
+func TestSDJWTCorpusTold(t *testing.T) {
+	status, lines := runLines(t, "-v", corpusFile)
+	if status != exitOK || len(lines) != 37+1+1 {
+		t.Fatalf("status %d, %d lines", status, len(lines))
+	}
+	accepted := 0
+	for _, line := range lines[:38] {
+		_, verdict, _ := strings.Cut(line, " ")
+		switch {
+		case verdict == "accept (no error)":
+			accepted++
+		case !strings.HasPrefix(verdict, "refuse ("):
+			t.Errorf("%q", line)
+		}
+	}
+	if accepted == 0 || accepted == 38 {
+		t.Errorf("%d cases are accepted", accepted)
+	}
+	if status, _ := runLines(t, corpusFile, "-v"); status != exitUsage {
+		t.Errorf("a flag after a file: status %d", status)
+	}
+}
+
 // Every verdict of the corpus turned round is a failure of its own line.
 func TestSDJWTCorpusTurnedRound(t *testing.T) {
 	raw, err := os.ReadFile(corpusFile)
