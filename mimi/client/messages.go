@@ -41,9 +41,10 @@ type Message struct {
 	accepted uint64
 
 	mayReplace sql.NullBool // another's message, when this one came
+	mayRetopic sql.NullInt64
 }
 
-const messageColumns = `n, id, accepted, sender, client_uri, epoch, level, issuer, data, frank, franked, quarantine, kind, may_replace`
+const messageColumns = `n, id, accepted, sender, client_uri, epoch, level, issuer, data, frank, franked, quarantine, kind, may_replace, may_retopic`
 
 // scanMessage reads and opens one row.
 func (s *store) scanMessage(row interface{ Scan(...any) error }, uri mimi.URI) (*Message, error) {
@@ -51,7 +52,7 @@ func (s *store) scanMessage(row interface{ Scan(...any) error }, uri mimi.URI) (
 	var id, sealed, frank []byte
 	var accepted, epoch, level int64
 	var sender, client string
-	err := row.Scan(&m.n, &id, &accepted, &sender, &client, &epoch, &level, &m.Issuer, &sealed, &frank, &m.NotFranked, &m.Quarantine, &m.Kind, &m.mayReplace)
+	err := row.Scan(&m.n, &id, &accepted, &sender, &client, &epoch, &level, &m.Issuer, &sealed, &frank, &m.NotFranked, &m.Quarantine, &m.Kind, &m.mayReplace, &m.mayRetopic)
 	if err != nil {
 		return nil, err
 	}
@@ -156,6 +157,21 @@ func (r *Room) Messages(ctx context.Context, after time.Time) ([]*Message, error
 
 // Timeline folds the room's messages into what a person should see.
 func (r *Room) Timeline(ctx context.Context) (*content.Timeline, error) {
+	return r.fold(ctx, func(m *Message) bool { return r.mightReplace(ctx, m) })
+}
+
+// retopicked is a Timeline that says which topics messages have; an empty one
+// where nobody may have changed one. The caller may hold the room.
+func (r *Room) retopicked(ctx context.Context) (*content.Timeline, error) {
+	var n int
+	err := r.c.store.one(ctx, `SELECT count(*) FROM (SELECT 1 FROM message WHERE room = ? AND may_retopic > 0 LIMIT 1)`, []any{r.uri.String()}, &n)
+	if err != nil || n == 0 {
+		return content.NewTimeline(), err
+	}
+	return r.fold(ctx, func(m *Message) bool { return m != nil && m.mayReplace.Bool })
+}
+
+func (r *Room) fold(ctx context.Context, mightReplace func(*Message) bool) (*content.Timeline, error) {
 	list, err := r.c.store.messages(ctx, r.uri, 0)
 	if err != nil {
 		return nil, err
@@ -165,7 +181,15 @@ func (r *Room) Timeline(ctx context.Context) (*content.Timeline, error) {
 		byID[m.ID] = m
 	}
 	t := content.NewTimeline()
-	t.MayReplace = func(by, _ *content.Received) bool { return r.mightReplace(ctx, byID[by.ID]) }
+	t.MayReplace = func(by, _ *content.Received) bool { return mightReplace(byID[by.ID]) }
+	t.MayRetopic = func(by, of *content.Received) bool {
+		bit := int64(othersTopics)
+		if by.Derived.SenderURI == of.Derived.SenderURI {
+			bit = ownTopics
+		}
+		m := byID[by.ID]
+		return m != nil && m.mayRetopic.Int64&bit != 0
+	}
 	for _, m := range list {
 		if err := t.Add(m.received); err != nil {
 			r.c.log.Debug("a message is not shown", "room", r.uri, "id", fmt.Sprintf("%x", m.ID), "err", err)

@@ -34,6 +34,7 @@ type arrival struct {
 	// mayReplace is set if its sender may, now, do to another's message what it
 	// does to the one that it replaces.
 	mayReplace bool
+	mayRetopic int // bits: 1 of its own messages, 2 of others'
 }
 
 // notFranked says that the hub made no frank.
@@ -174,7 +175,7 @@ func (r *Room) takeContent(ctx context.Context, u *unit, a *arrival) error {
 			return err
 		}
 	}
-	a.mayReplace = r.mayReplace(a.from.User, a.received.Message)
+	r.noteRights(a)
 	if report := statusReport(&a.received.Message.Body); report != nil {
 		return r.takeStatus(ctx, u, a.from.User, report, a.accepted)
 	}
@@ -206,12 +207,39 @@ func (r *Room) messageNeeds(ctx context.Context, m *content.Message, sender mimi
 	if err != nil {
 		return nil, err
 	}
+	if replaced != nil && !bytes.Equal(replaced.TopicID, m.TopicID) {
+		if t, err := r.retopicked(ctx); err != nil {
+			return nil, err
+		} else if e := t.Entry(*m.Replaces); e != nil && e.HadTopic(m.TopicID) {
+			replaced.TopicID = m.TopicID // somebody has given it to it
+		}
+	}
 	answered, err := r.target(ctx, m.InReplyTo)
 	if err != nil {
 		return nil, err
 	}
 	return policy.MessageNeeds(m, sender, replaced, answered), nil
 }
+
+// noteRights notes what the sender of a message that replaces another may do, as
+// it comes.
+func (r *Room) noteRights(a *arrival) {
+	if a.received.Message.Replaces == nil {
+		return
+	}
+	a.mayReplace = r.mayReplace(a.from.User, a.received.Message)
+	for bit, c := range map[int]policy.Capability{ownTopics: policy.CanEditOwnTopic, othersTopics: policy.CanEditOtherTopic} {
+		if _, err := policy.Authorize(r.state, &policy.Message{Sender: a.from.User, Needs: []policy.Capability{c}}); err == nil {
+			a.mayRetopic |= bit
+		}
+	}
+}
+
+// Bits of arrival.mayRetopic.
+const (
+	ownTopics    = 1
+	othersTopics = 2
+)
 
 // mayReplace reports whether a user may do with another's message or reaction
 // what m does with the one that it replaces. It is judged when m comes: what a
@@ -289,10 +317,10 @@ func (r *Room) fileMessage(ctx context.Context, u *unit, a *arrival) {
 	}
 	kind := kindOf(a.received.Message)
 	u.add(func(tx *sqldb.Tx) error {
-		_, err := tx.Exec(ctx, `INSERT INTO message (room, id, accepted, sender, client_uri, group_id, epoch, leaf, level, issuer, data, frank, franked, quarantine, kind, may_replace)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (room, id) DO NOTHING`,
+		_, err := tx.Exec(ctx, `INSERT INTO message (room, id, accepted, sender, client_uri, group_id, epoch, leaf, level, issuer, data, frank, franked, quarantine, kind, may_replace, may_retopic)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (room, id) DO NOTHING`,
 			uri, id[:], int64(a.accepted), a.from.User.String(), a.from.Identity.Client.String(), group, int64(a.epoch), int64(a.leaf),
-			int64(a.from.Level), a.from.Issuer, r.c.store.seal.seal("message", id[:], a.data), frank, a.franked, a.from.Quarantine, kind, a.mayReplace)
+			int64(a.from.Level), a.from.Issuer, r.c.store.seal.seal("message", id[:], a.data), frank, a.franked, a.from.Quarantine, kind, a.mayReplace, a.mayRetopic)
 		return err
 	})
 }
@@ -338,7 +366,7 @@ func (r *Room) sent(ctx context.Context, u *unit, o *outgoing, accepted uint64, 
 	if a.franked, err = r.checkFrank(ctx, a); err != nil {
 		return err
 	}
-	a.mayReplace = r.mayReplace(a.from.User, a.received.Message)
+	r.noteRights(a)
 	r.fileMessage(ctx, u, a)
 	return nil
 }

@@ -74,12 +74,35 @@ func (r *Room) Delete(ctx context.Context, first content.MessageID) (*Sent, erro
 	return r.replace(ctx, first, content.NestedPart{Content: content.NullPart{}})
 }
 
+// Retopic puts a message under another topic, or under none, and leaves what it
+// says. first is the ID of its first version.
+func (r *Room) Retopic(ctx context.Context, first content.MessageID, topic []byte) (*Sent, error) {
+	t, err := r.Timeline(ctx)
+	if err != nil {
+		return nil, err
+	}
+	e := t.Entry(first)
+	if e == nil || e.Deleted() {
+		return nil, fmt.Errorf("client: message %s: %w", first, mls.ErrNotFound)
+	}
+	return r.Send(ctx, &content.Message{
+		Replaces: &e.First.ID, TopicID: topic, Expires: e.First.Message.Expires, InReplyTo: e.First.Message.InReplyTo, Body: e.Current().Message.Body,
+	})
+}
+
 func (r *Room) replace(ctx context.Context, first content.MessageID, body content.NestedPart) (*Sent, error) {
 	old, err := r.Message(ctx, first)
 	if err != nil {
 		return nil, fmt.Errorf("client: message %s: %w", first, err)
 	}
-	m := &content.Message{Replaces: &first, TopicID: old.Content.TopicID, InReplyTo: old.Content.InReplyTo, Body: body}
+	m := &content.Message{Replaces: &first, TopicID: old.Content.TopicID, Expires: old.Content.Expires, InReplyTo: old.Content.InReplyTo, Body: body}
+	t, err := r.retopicked(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if e := t.Entry(first); e != nil {
+		m.TopicID = e.TopicID()
+	}
 	if old.Content.Body.Disposition == content.Reaction {
 		m.Body.Disposition = content.Reaction
 	}

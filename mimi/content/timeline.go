@@ -2,6 +2,7 @@ package content
 
 import (
 	"bytes"
+	"errors"
 	"slices"
 	"time"
 )
@@ -18,6 +19,12 @@ type Timeline struct {
 	// MayReplace reports whether r may edit or delete target, a message or a
 	// reaction of another user, by the room's policy. Nil allows nobody.
 	MayReplace func(r, target *Received) bool
+	// MayRetopic reports whether the sender of r may change the topic of target,
+	// its own message or another's, by the room's policy. Nil allows nobody.
+	// Without it an edit may change the body only: the topic needs a "specific
+	// authorization" (draft-ietf-mimi-content-08, "Rendering and authorization of
+	// edits and deletes"), which the room policy has for it.
+	MayRetopic func(r, target *Received) bool
 
 	entries map[MessageID]*Entry      // messages that stand for themselves, by their ID
 	seen    map[MessageID]bool        // every ID that was added
@@ -31,6 +38,7 @@ type Entry struct {
 	Versions  []*Received // accepted edits and deletions, oldest first
 	Reactions []*Received // current reactions to any version, oldest first, each with the ID of its first version
 
+	topics    []*Received // versions that say which topic it is of, oldest first
 	reactions []*reaction // also those that were taken back
 }
 
@@ -71,8 +79,25 @@ func (e *Entry) Current() *Received {
 // Deleted reports whether the newest version has no body.
 func (e *Entry) Deleted() bool { return len(e.Versions) > 0 && e.Current().Message.Body.IsNull() }
 
-// Edited reports whether there is more than one version. A client shows it.
-func (e *Entry) Edited() bool { return len(e.Versions) > 0 }
+// Edited reports whether there is more than one version, if only of its topic. A
+// client shows it.
+func (e *Entry) Edited() bool {
+	return len(e.Versions) > 0 || !bytes.Equal(e.TopicID(), e.First.Message.TopicID)
+}
+
+// TopicID returns the topic that the message is of now.
+func (e *Entry) TopicID() []byte {
+	if n := len(e.topics); n > 0 {
+		return e.topics[n-1].Message.TopicID
+	}
+	return e.First.Message.TopicID
+}
+
+// HadTopic reports whether the message is, or ever was, of a topic.
+func (e *Entry) HadTopic(id []byte) bool {
+	return bytes.Equal(e.First.Message.TopicID, id) ||
+		slices.ContainsFunc(e.topics, func(r *Received) bool { return bytes.Equal(r.Message.TopicID, id) })
+}
 
 // NewTimeline returns an empty Timeline.
 func NewTimeline() *Timeline {
@@ -130,10 +155,16 @@ func (t *Timeline) settle(id MessageID) {
 // replace adds a version to a message, or changes or takes back a reaction.
 func (t *Timeline) replace(r *Received, target MessageID) error {
 	if e, ok := t.entries[target]; ok {
-		if err := t.checkReplace(r, e.First); err != nil {
+		body, topic, err := t.changes(r, e)
+		if err != nil {
 			return err
 		}
-		e.Versions = insertSorted(e.Versions, r)
+		if body {
+			e.Versions = insertSorted(e.Versions, r)
+		}
+		if topic {
+			e.topics = insertSorted(e.topics, r)
+		}
 		t.root[r.ID] = target
 		t.settle(r.ID)
 		return nil
@@ -150,15 +181,26 @@ func (t *Timeline) replace(r *Received, target MessageID) error {
 	return nil
 }
 
+// changes says what of a message r changes. Who may change the topic of another's
+// message and not its body changes the topic alone.
+func (t *Timeline) changes(r *Received, e *Entry) (body, topic bool, err error) {
+	topic = !r.Message.Body.IsNull() && t.MayRetopic != nil && t.MayRetopic(r, e.First)
+	if !topic && !r.Message.Body.IsNull() && !e.HadTopic(r.Message.TopicID) {
+		return false, false, refuse(CodeReplacesShape, "topicId", "its sender may change the body only, and not the topic")
+	}
+	err = t.checkReplace(r, e.First)
+	if refusal := new(Error); topic && errors.As(err, &refusal) && refusal.Code == CodeUnauthorized {
+		return false, true, nil
+	}
+	return err == nil, topic && err == nil, err
+}
+
 func (t *Timeline) checkReplace(r, first *Received) error {
 	if compareReceived(r, first) <= 0 {
 		return refuse(CodeReplacesShape, "replaces", "the hub accepted the change before the message")
 	}
 	if r.Derived.SenderURI != first.Derived.SenderURI && (t.MayReplace == nil || !t.MayReplace(r, first)) {
 		return refuse(CodeUnauthorized, "replaces", "only the sender of a message may edit or delete it")
-	}
-	if !r.Message.Body.IsNull() && !bytes.Equal(r.Message.TopicID, first.Message.TopicID) {
-		return refuse(CodeReplacesShape, "topicId", "an edit may change the body only")
 	}
 	return nil
 }
@@ -168,6 +210,9 @@ func (t *Timeline) checkReplace(r, first *Received) error {
 func (t *Timeline) replaceReaction(r *Received, at MessageID, e *Entry, x *reaction) error {
 	if err := t.checkReplace(r, x.first); err != nil {
 		return err
+	}
+	if !r.Message.Body.IsNull() && !bytes.Equal(r.Message.TopicID, x.first.Message.TopicID) {
+		return refuse(CodeReplacesShape, "topicId", "a reaction is of the topic of its message")
 	}
 	if r.Derived.SenderURI != x.first.Derived.SenderURI && !r.Message.Body.IsNull() {
 		return refuse(CodeUnauthorized, "replaces", "only its sender may change a reaction")
@@ -211,7 +256,7 @@ func (t *Timeline) Entries() []*Entry {
 
 // Topic returns the messages of one topic, in order.
 func (t *Timeline) Topic(id []byte) []*Entry {
-	return slices.DeleteFunc(t.Entries(), func(e *Entry) bool { return !bytes.Equal(e.First.Message.TopicID, id) })
+	return slices.DeleteFunc(t.Entries(), func(e *Entry) bool { return !bytes.Equal(e.TopicID(), id) })
 }
 
 // Entry returns the message of which id names any version, or nil.
@@ -249,7 +294,8 @@ func (t *Timeline) Waiting() int {
 	return n
 }
 
-// Expire forgets the messages whose senders ask for it at now. readAt tells
+// Expire forgets the messages whose senders ask for it at now, as they asked when
+// they sent them: an edit changes no more than the body. readAt tells
 // when a message was read; nil means that none was.
 func (t *Timeline) Expire(now time.Time, readAt func(MessageID) time.Time) (forgotten []MessageID) {
 	for id, e := range t.entries {
@@ -257,7 +303,7 @@ func (t *Timeline) Expire(now time.Time, readAt func(MessageID) time.Time) (forg
 		if readAt != nil {
 			read = readAt(id)
 		}
-		if at, asks := e.Current().Message.ExpiresAt(read); asks && !now.Before(at) {
+		if at, asks := e.First.Message.ExpiresAt(read); asks && !now.Before(at) {
 			delete(t.entries, id)
 			forgotten = append(forgotten, id)
 		}

@@ -27,6 +27,8 @@ type said struct {
 	replaces  string // name of an earlier message, in front of the text
 	inReplyTo string
 	reaction  bool
+	topic     string
+	expires   *content.Expiration
 }
 
 // A scene names received messages.
@@ -45,6 +47,8 @@ func (s *scene) say(name string, m said) *content.Received {
 	s.salt++
 	msg := &content.Message{
 		Salt:       [16]byte{s.salt},
+		TopicID:    []byte(m.topic),
+		Expires:    m.expires,
 		Extensions: content.NewExtensions(m.who, room),
 		Body:       content.NestedPart{Disposition: content.Render, Content: content.NullPart{}},
 	}
@@ -158,6 +162,67 @@ func TestTimelineInAnyOrder(t *testing.T) {
 			t.Fatalf("%d messages still wait", n)
 		}
 	})
+}
+
+// The topic of a message changes by who may change it, and by nobody else; who may
+// not edit it changes the topic alone.
+func TestTimelineTopics(t *testing.T) {
+	s := newScene(t)
+	all := []*content.Received{
+		s.say("a", said{who: alice, text: "tea?", topic: "drinks"}),
+		s.say("b", said{who: bob, text: "cake?", topic: "food"}),
+		s.say("moved", said{who: alice, text: "tea at four?", topic: "meetings", replaces: "a"}),
+		s.say("bob's", said{who: bob, text: "my cake?", topic: "meetings", replaces: "b"}),   // may not
+		s.say("moderated", said{who: cathy, text: "no tea", topic: "food", replaces: "a"}),   // but for what it says
+		s.say("edited", said{who: bob, text: "cake at four?", topic: "food", replaces: "b"}), // its body only
+		s.say("deletion", said{who: cathy, replaces: "b"}),                                   // may not
+		s.say("none", said{who: alice, text: "tea at five?", replaces: "a"}),
+	}
+	may := func(r, target *content.Received) bool {
+		return r.Derived.SenderURI == cathy || r.Derived.SenderURI == alice && target.Derived.SenderURI == alice
+	}
+	for _, order := range [][]int{{0, 1, 2, 3, 4, 5, 6, 7}, {7, 6, 5, 4, 3, 2, 1, 0}, {4, 2, 0, 7, 5, 3, 6, 1}} {
+		tl := content.NewTimeline()
+		tl.MayRetopic = may
+		for _, i := range order {
+			tl.Add(all[i]) // refusals show in what becomes of it
+		}
+		if got, want := show(tl), "alice-smith: tea at five? (edited)\nbob-jones: cake at four? (edited)\n"; got != want {
+			t.Errorf("%v: the timeline is\n%swant\n%s", order, got, want)
+		}
+		a, b := tl.Entry(all[0].ID), tl.Entry(all[1].ID)
+		if string(a.TopicID()) != "" || string(b.TopicID()) != "food" || !a.HadTopic([]byte("food")) || b.HadTopic([]byte("meetings")) {
+			t.Errorf("%v: topics %q and %q", order, a.TopicID(), b.TopicID())
+		}
+		if n := len(tl.Topic([]byte("meetings"))) + len(tl.Topic([]byte("drinks"))); n != 0 || len(tl.Topic([]byte("food"))) != 1 {
+			t.Errorf("%v: %d messages in topics that they have left", order, n)
+		}
+	}
+	// Where nobody is authorised, an edit changes the body only.
+	tl := content.NewTimeline()
+	for i, r := range all[:3] {
+		if err := tl.Add(r); (err != nil) != (i == 2) || i == 2 && !errors.Is(err, &content.Error{Code: content.CodeReplacesShape}) {
+			t.Errorf("message %d: %v", i, err)
+		}
+	}
+}
+
+// An edit changes neither what a message answers nor when it expires.
+func TestTimelineExpiryOfEdits(t *testing.T) {
+	s := newScene(t)
+	tl := content.NewTimeline()
+	soon := uint32(start.Add(time.Hour).Unix())
+	for _, r := range []*content.Received{
+		s.say("a", said{who: alice, text: "gone soon", expires: &content.Expiration{Time: soon}}),
+		s.say("a2", said{who: alice, text: "here to stay", replaces: "a"}),
+	} {
+		if err := tl.Add(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := len(tl.Expire(start.Add(2*time.Hour), nil)); n != 1 {
+		t.Errorf("%d messages are forgotten, want 1", n)
+	}
 }
 
 func TestTimelineRefusals(t *testing.T) {

@@ -61,10 +61,13 @@ func (n *needs) choose(own bool, mine, others Capability) {
 }
 
 // replace covers edits and deletions. Nobody edits what another wrote, so that
-// an edit of it takes the capability to delete it too.
+// an edit of it takes the capability to delete it too; but who gives it another
+// topic changes nothing of what it says (content.Timeline takes the topic alone
+// from who may not edit it).
 func (n *needs) replace(m *content.Message, target *Target) {
 	own := target != nil && target.Sender == n.sender
 	reaction := target != nil && target.Reaction || isReaction(m)
+	retopics := target != nil && !m.Body.IsNull() && !bytes.Equal(target.TopicID, m.TopicID)
 	switch {
 	case m.Body.IsNull() && reaction:
 		n.choose(own, CanDeleteOwnReaction, CanDeleteOtherReaction)
@@ -72,13 +75,13 @@ func (n *needs) replace(m *content.Message, target *Target) {
 		n.choose(own, CanDeleteOwnMessage, CanDeleteOtherMessage)
 	case reaction:
 		n.add(CanEditReaction)
-	default:
+	case own:
 		n.add(CanEditOwnMessage)
-		if !own {
-			n.add(CanDeleteOtherMessage)
-		}
+	case !retopics:
+		n.add(CanEditOwnMessage)
+		n.add(CanDeleteOtherMessage)
 	}
-	if target != nil && !m.Body.IsNull() && !bytes.Equal(target.TopicID, m.TopicID) {
+	if retopics {
 		n.choose(own, CanEditOwnTopic, CanEditOtherTopic)
 	}
 }
