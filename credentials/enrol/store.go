@@ -120,8 +120,10 @@ func (s *Store) find(ctx context.Context, hash string) (*Invitation, error) {
 	var client, user string
 	var lifetime, expires, used int64
 	var in Invitation
-	err := s.db.QueryRow(ctx, `SELECT client, user_uri, type, lifetime, least, expires, used FROM enrol_invitation WHERE hash = ?`, hash).
-		Scan(&client, &user, &in.Type, &lifetime, &in.Least, &expires, &used)
+	err := s.db.Look(ctx, func(ctx context.Context, r sqldb.Rower) error {
+		return r.QueryRow(ctx, `SELECT client, user_uri, type, lifetime, least, expires, used FROM enrol_invitation WHERE hash = ?`, hash).
+			Scan(&client, &user, &in.Type, &lifetime, &in.Least, &expires, &used)
+	})
 	if errors.Is(err, sql.ErrNoRows) || err == nil && (used != 0 || s.now().UnixMicro() >= expires) {
 		return nil, errCode()
 	}

@@ -52,6 +52,7 @@ type DB struct {
 	bound   sync.Map // statement with ? -> statement of the engine
 	rows    sync.Map // query -> *sql.Stmt of QueryRow, on SQLite
 	readers chan *reader
+	looks   looks
 
 	queue chan *write
 	quit  chan struct{}
