@@ -79,8 +79,8 @@ func (r *Room) hubKeys(gc *mls.GroupContext) error {
 	if err != nil {
 		return err
 	}
-	if ours := r.cfg.FrankingAgent(gc.CipherSuite); ours == nil || !bytes.Equal(agent.SignatureKey, ours.SignatureKey) {
-		return errors.New("franking_agent does not have the hub's franking key")
+	if ours := r.cfg.FrankingAgent(gc.CipherSuite); ours == nil || !bytes.Equal(agent.SignatureKey, ours.SignatureKey) || !agent.Credential.Equal(&ours.Credential) {
+		return errors.New("franking_agent does not have the hub's franking key and its credential")
 	}
 	return nil
 }
