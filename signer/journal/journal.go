@@ -6,6 +6,7 @@ import (
 	"embed"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"sync/atomic"
 	"time"
 
@@ -49,6 +50,7 @@ type Journal struct {
 
 	trust trust // that it can be written
 	holds holds // of idempotency keys
+	used  used
 	marks marks // that nothing takes back
 
 	// batch applies one change and returns when it is durable; tests put
@@ -73,7 +75,7 @@ type Journal struct {
 // PostgreSQL is for several nodes.
 func Open(ctx context.Context, source string, opt *Options) (*Journal, error) {
 	j := &Journal{now: time.Now, changes: make(chan *change), quit: make(chan struct{}), done: make(chan struct{}),
-		full: make(chan struct{}, 1), indexed: make(chan struct{}), trust: trust{begin: time.Now()}}
+		full: make(chan struct{}, 1), indexed: make(chan struct{}), trust: trust{begin: time.Now()}, used: used{seed: maphash.MakeSeed()}}
 	j.closing, j.stop = context.WithCancel(context.Background())
 	if opt != nil {
 		j.node, j.all = opt.Node, opt.Intents == IntentsAll

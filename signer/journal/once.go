@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"hash/maphash"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -92,6 +93,39 @@ func (h *holds) expire(before time.Time) {
 			delete(h.all, k)
 		}
 	}
+}
+
+// used are the idempotency keys that this process used of late, by a hash. Only
+// for those the database is asked before the device works: its pages would be
+// read anew after each commit. Of an older one, and of another process's, the
+// commit finds the answer that was recorded, and the signature is dropped.
+type used struct {
+	seed maphash.Seed
+
+	mu       sync.Mutex // guards the rest
+	now, old map[uint64]struct{}
+}
+
+const maxUsed = 1 << 16 // in each of the two
+
+func (u *used) add(k idemKey) {
+	h := maphash.Comparable(u.seed, k)
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.now == nil || len(u.now) >= maxUsed {
+		u.now, u.old = make(map[uint64]struct{}), u.now
+	}
+	u.now[h] = struct{}{}
+}
+
+// has reports whether a key was used; it errs now and then for one that was not.
+func (u *used) has(k idemKey) bool {
+	h := maphash.Comparable(u.seed, k)
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	_, now := u.now[h]
+	_, old := u.old[h]
+	return now || old
 }
 
 // marks are epochs which the guard's marks have reached for good: on the disk,

@@ -31,8 +31,8 @@ func (r *Reservation) Replay() *Outcome { return r.replay }
 
 // Reserve asks the guard and writes the intent, if it is one of those that are
 // durable before the device works (Options.Intents); what it decided is on the
-// disk then when it returns nil. Otherwise it looks whether the idempotency key
-// was used, holds it for this process, and the rest is decided by Complete.
+// disk then when it returns nil. Otherwise it looks whether this process used the
+// idempotency key, holds it, and the rest is decided by Complete.
 // Errors: ErrUsage and *signer.Refusal for a bad intent, *GuardError,
 // ErrInFlight, ErrIdempotency, and ErrDown. If ctx ends first, the reservation
 // that may have been written meanwhile is closed as NotSigned.
@@ -94,7 +94,7 @@ func (j *Journal) reserveFirst(ctx context.Context, all []*Reserved) {
 	}
 	err := j.do(ctx, ops...)
 	for i, r := range all {
-		r.Reservation.release()
+		r.Reservation.use()
 		if r.Err = err; err == nil {
 			r.Err, r.Reservation.number, r.Reservation.replay = ops[i].err, ops[i].number, ops[i].replay
 		}
@@ -115,7 +115,7 @@ func (j *Journal) reserveOnce(ctx context.Context, all []*Reserved) {
 	}
 	var keyed []*Reserved
 	for _, r := range all {
-		if r.Err = err; err == nil && r.Reservation.hold != nil {
+		if r.Err = err; err == nil && r.Reservation.hold != nil && j.used.has(r.Reservation.intent.idem) {
 			keyed = append(keyed, r)
 		}
 	}
@@ -150,6 +150,15 @@ func (j *Journal) lookUp(ctx context.Context, all []*Reserved) {
 				r.Reservation.release()
 			}
 		}
+	}
+}
+
+// use says that the database may know the idempotency key from now on, and lets
+// go of it.
+func (r *Reservation) use() {
+	if r.hold != nil {
+		r.j.used.add(r.hold.key)
+		r.release()
 	}
 }
 
@@ -209,7 +218,7 @@ func (j *Journal) CompleteAll(ctx context.Context, done []Completion) []error {
 	}
 	for k, o := range ops {
 		r := done[at[k]].Reservation
-		r.release()
+		r.use()
 		if errs[at[k]] = err; err == nil {
 			errs[at[k]], r.number = o.err, o.number
 		}
