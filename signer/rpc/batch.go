@@ -3,13 +3,11 @@ package rpc
 import (
 	"context"
 	"fmt"
-	"sync"
 	"time"
 
 	"connectrpc.com/connect"
 
 	"github.com/privyseal/privyseal/signer"
-	"github.com/privyseal/privyseal/signer/access"
 	signerv1 "github.com/privyseal/privyseal/signer/api/privyseal/signer/v1"
 	"github.com/privyseal/privyseal/signer/service"
 )
@@ -51,100 +49,58 @@ func batchedSign(m *signerv1.SignRequest) *service.SignRequest {
 	return one
 }
 
-// batchWidth is how many items of one batch that are not signatures are under
-// way at once. Signatures are the service's to arrange.
-const batchWidth = 16
-
 func (s signing) Batch(ctx context.Context, r *connect.Request[signerv1.BatchRequest]) (*connect.Response[signerv1.BatchResponse], error) {
 	if err := batchSize(len(r.Msg.GetItems())); err != nil {
 		return nil, s.h.fail(ctx, err)
 	}
-	c, begin, in := caller(ctx), time.Now(), r.Msg.GetItems()
-	out := &signerv1.BatchResponse{Results: make([]*signerv1.BatchResult, len(in))}
-	var signs []int
-	var requests []*service.SignRequest
-	var others sync.WaitGroup
-	slots := make(chan struct{}, batchWidth)
+	begin, in := time.Now(), r.Msg.GetItems()
+	items, errs := make([]service.Item, len(in)), make([]error, len(in))
 	for i, m := range in {
-		var until time.Time
-		if n := m.GetTimeoutMs(); n > 0 {
-			until = begin.Add(time.Duration(n) * time.Millisecond)
-		}
-		if op, ok := m.GetOperation().(*signerv1.BatchItem_Sign); ok {
-			one := batchedSign(op.Sign)
-			one.Until = until
-			signs, requests = append(signs, i), append(requests, one)
-			continue
-		}
-		others.Go(func() {
-			slots <- struct{}{}
-			defer func() { <-slots }()
-			out.Results[i] = s.item(ctx, c, until, m)
-		})
-	}
-	if len(requests) > 0 {
-		results, err := s.h.c.Service.Batch(ctx, c, requests)
-		for k, i := range signs {
-			out.Results[i] = s.batched(ctx, results, k, err)
+		if items[i], errs[i] = batched(m); errs[i] == nil && m.GetTimeoutMs() > 0 {
+			items[i].Until = begin.Add(time.Duration(m.GetTimeoutMs()) * time.Millisecond)
 		}
 	}
-	others.Wait()
+	results, err := s.h.c.Service.BatchAll(ctx, caller(ctx), items)
+	if err != nil {
+		return nil, s.h.fail(ctx, err)
+	}
+	out := &signerv1.BatchResponse{Results: make([]*signerv1.BatchResult, len(in))}
+	for i, one := range results {
+		if errs[i] != nil {
+			one.Err = errs[i]
+		}
+		out.Results[i] = s.batchResult(ctx, &one)
+	}
 	return connect.NewResponse(out), nil
 }
 
-// batched is the result of one signature of a batch that failed as a whole, if
-// err is not nil.
-func (s signing) batched(ctx context.Context, all []service.Result, k int, err error) *signerv1.BatchResult {
-	if err == nil {
-		err = all[k].Err
-	}
-	if err != nil {
-		return s.failed(ctx, err)
-	}
-	return &signerv1.BatchResult{Result: &signerv1.BatchResult_Signed{Signed: signed(all[k].Signed)}}
-}
-
-func (s signing) failed(ctx context.Context, err error) *signerv1.BatchResult {
-	return &signerv1.BatchResult{Result: &signerv1.BatchResult_Failure{Failure: s.h.failure(ctx, err)}}
-}
-
-// item does one item that is not a signature, until then if that is not zero. A
-// panic is the item's failure: it is not on the goroutine of the call, where it
-// would be the call's.
-func (s signing) item(ctx context.Context, c *access.Caller, until time.Time, m *signerv1.BatchItem) (out *signerv1.BatchResult) {
-	if !until.IsZero() {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadline(ctx, until)
-		defer cancel()
-	}
-	defer func() {
-		if p := recover(); p != nil {
-			out = s.failed(ctx, fmt.Errorf("panic in an item of a batch: %v", p))
-		}
-	}()
-	out, err := s.operation(ctx, c, m)
-	if err != nil {
-		return s.failed(ctx, err)
-	}
-	return out
-}
-
-func (s signing) operation(ctx context.Context, c *access.Caller, m *signerv1.BatchItem) (*signerv1.BatchResult, error) {
-	if err := ctx.Err(); err != nil { // its turn came too late
-		return nil, err
-	}
+// batched turns one item of a batch. One that cannot be is without operation.
+func batched(m *signerv1.BatchItem) (item service.Item, err error) {
 	switch op := m.GetOperation().(type) {
+	case *signerv1.BatchItem_Sign:
+		item.Sign, err = signRequest(op.Sign)
 	case *signerv1.BatchItem_Frank:
-		r, err := s.frank(ctx, c, op.Frank)
-		return &signerv1.BatchResult{Result: &signerv1.BatchResult_Franked{Franked: r}}, err
+		item.Frank, err = frankRequest(op.Frank)
 	case *signerv1.BatchItem_Mac:
-		r, err := s.mac(ctx, c, op.Mac)
-		return &signerv1.BatchResult{Result: &signerv1.BatchResult_Computed{Computed: r}}, err
+		item.MAC = macRequest(op.Mac)
 	case *signerv1.BatchItem_Agree:
-		r, err := s.agree(ctx, c, op.Agree)
-		return &signerv1.BatchResult{Result: &signerv1.BatchResult_Agreed{Agreed: r}}, err
+		item.Agree = agreeRequest(op.Agree)
 	}
-	return nil, fmt.Errorf("%w: the item has no operation that this service knows", signer.ErrUsage)
+	return item, err
+}
+
+func (s signing) batchResult(ctx context.Context, r *service.Result) *signerv1.BatchResult {
+	switch {
+	case r.Err != nil:
+		return &signerv1.BatchResult{Result: &signerv1.BatchResult_Failure{Failure: s.h.failure(ctx, r.Err)}}
+	case r.Signed != nil:
+		return &signerv1.BatchResult{Result: &signerv1.BatchResult_Signed{Signed: signed(r.Signed)}}
+	case r.Frank != nil:
+		return &signerv1.BatchResult{Result: &signerv1.BatchResult_Franked{Franked: franked(r.Frank)}}
+	case r.MAC != nil:
+		return &signerv1.BatchResult{Result: &signerv1.BatchResult_Computed{Computed: computed(r.MAC)}}
+	}
+	return &signerv1.BatchResult{Result: &signerv1.BatchResult_Agreed{Agreed: agreed(r.Secret)}}
 }
 
 // failure is what fail is of a call, of one item of a batch.

@@ -71,19 +71,31 @@ func (s signing) Frank(ctx context.Context, r *connect.Request[signerv1.FrankReq
 }
 
 func (s signing) frank(ctx context.Context, c *access.Caller, m *signerv1.FrankRequest) (*signerv1.FrankResponse, error) {
-	if m.GetCipherSuite() > 0xffff {
-		return nil, fmt.Errorf("%w: cipher suite %d", signer.ErrUsage, m.GetCipherSuite())
-	}
-	f, err := s.h.c.Service.Frank(ctx, c, &service.FrankRequest{
-		MACKey: m.GetMacKey(), SignKey: m.GetSignKey(), FrankingTag: m.GetFrankingTag(), CipherSuite: uint16(m.GetCipherSuite()),
-		SenderURI: m.GetSenderUri(), RoomURI: m.GetRoomUri(), AcceptedTimestamp: m.GetAcceptedTimestamp(), IdempotencyKey: m.GetIdempotencyKey(),
-	})
+	in, err := frankRequest(m)
 	if err != nil {
 		return nil, err
 	}
+	f, err := s.h.c.Service.Frank(ctx, c, in)
+	if err != nil {
+		return nil, err
+	}
+	return franked(f), nil
+}
+
+func frankRequest(m *signerv1.FrankRequest) (*service.FrankRequest, error) {
+	if m.GetCipherSuite() > 0xffff {
+		return nil, fmt.Errorf("%w: cipher suite %d", signer.ErrUsage, m.GetCipherSuite())
+	}
+	return &service.FrankRequest{
+		MACKey: m.GetMacKey(), SignKey: m.GetSignKey(), FrankingTag: m.GetFrankingTag(), CipherSuite: uint16(m.GetCipherSuite()),
+		SenderURI: m.GetSenderUri(), RoomURI: m.GetRoomUri(), AcceptedTimestamp: m.GetAcceptedTimestamp(), IdempotencyKey: m.GetIdempotencyKey(),
+	}, nil
+}
+
+func franked(f *service.Frank) *signerv1.FrankResponse {
 	return &signerv1.FrankResponse{ServerFrank: f.ServerFrank, IntegritySignature: f.IntegritySignature,
 		ServerFrankCrc32C: service.Checksum(f.ServerFrank), IntegritySignatureCrc32C: service.Checksum(f.IntegritySignature),
-		MacName: f.MACName, SignName: f.SignName}, nil
+		MacName: f.MACName, SignName: f.SignName}
 }
 
 func (s signing) Mac(ctx context.Context, r *connect.Request[signerv1.MacRequest]) (*connect.Response[signerv1.MacResponse], error) {
@@ -92,11 +104,19 @@ func (s signing) Mac(ctx context.Context, r *connect.Request[signerv1.MacRequest
 }
 
 func (s signing) mac(ctx context.Context, c *access.Caller, m *signerv1.MacRequest) (*signerv1.MacResponse, error) {
-	mac, name, err := s.h.c.Service.MAC(ctx, c, &service.MACRequest{Key: m.GetKey(), Data: m.GetData(), Checksum: m.DataCrc32C, IdempotencyKey: m.GetIdempotencyKey()})
+	mac, name, err := s.h.c.Service.MAC(ctx, c, macRequest(m))
 	if err != nil {
 		return nil, err
 	}
-	return &signerv1.MacResponse{Mac: mac, MacCrc32C: service.Checksum(mac), Name: name}, nil
+	return computed(&service.Made{Octets: mac, Name: name}), nil
+}
+
+func macRequest(m *signerv1.MacRequest) *service.MACRequest {
+	return &service.MACRequest{Key: m.GetKey(), Data: m.GetData(), Checksum: m.DataCrc32C, IdempotencyKey: m.GetIdempotencyKey()}
+}
+
+func computed(m *service.Made) *signerv1.MacResponse {
+	return &signerv1.MacResponse{Mac: m.Octets, MacCrc32C: service.Checksum(m.Octets), Name: m.Name}
 }
 
 func (s signing) Agree(ctx context.Context, r *connect.Request[signerv1.AgreeRequest]) (*connect.Response[signerv1.AgreeResponse], error) {
@@ -105,11 +125,19 @@ func (s signing) Agree(ctx context.Context, r *connect.Request[signerv1.AgreeReq
 }
 
 func (s signing) agree(ctx context.Context, c *access.Caller, m *signerv1.AgreeRequest) (*signerv1.AgreeResponse, error) {
-	secret, name, err := s.h.c.Service.Agree(ctx, c, &service.AgreeRequest{Key: m.GetKey(), PublicKey: m.GetPublicKey(), Checksum: m.PublicKeyCrc32C})
+	secret, name, err := s.h.c.Service.Agree(ctx, c, agreeRequest(m))
 	if err != nil {
 		return nil, err
 	}
-	return &signerv1.AgreeResponse{SharedSecret: secret, SharedSecretCrc32C: service.Checksum(secret), Name: name}, nil
+	return agreed(&service.Made{Octets: secret, Name: name}), nil
+}
+
+func agreeRequest(m *signerv1.AgreeRequest) *service.AgreeRequest {
+	return &service.AgreeRequest{Key: m.GetKey(), PublicKey: m.GetPublicKey(), Checksum: m.PublicKeyCrc32C}
+}
+
+func agreed(m *service.Made) *signerv1.AgreeResponse {
+	return &signerv1.AgreeResponse{SharedSecret: m.Octets, SharedSecretCrc32C: service.Checksum(m.Octets), Name: m.Name}
 }
 
 func (s signing) ReportRejected(ctx context.Context, r *connect.Request[signerv1.ReportRejectedRequest]) (*connect.Response[signerv1.ReportRejectedResponse], error) {

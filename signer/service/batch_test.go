@@ -1,7 +1,10 @@
 package service_test
 
 import (
+	"bytes"
 	"context"
+	"crypto/ecdh"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"sync"
@@ -194,6 +197,73 @@ func TestBatchIsSentAwayWhole(t *testing.T) {
 	close(leave)
 	wg.Wait()
 	if head, err := h.Journal.Head(t.Context()); err != nil || head.Reservations != 2 {
+		t.Errorf("%+v, %v", head, err)
+	}
+}
+
+// TestBatchOfFranks: franks, MACs, agreements and signatures share the commit
+// that completes them.
+func TestBatchOfFranks(t *testing.T) {
+	var seen stages
+	h, d := newHouse(t, seen.hook)
+	for id, p := range map[signer.KeyID]signer.Purpose{"acme.leaf": signer.PurposeMLSLeaf, "acme.init": signer.PurposeMLSInit,
+		"acme.mac": signer.PurposeFrankMAC, "acme.frank": signer.PurposeFrankSign} {
+		h.Key(id, p, "soft")
+	}
+	bot := servicetest.Client(t, "acme", "bot", "leaf:sign", "init:agree", "mac:mac", "frank:sign")
+	other, err := ecdh.P256().GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	frank := func(at uint64, key string) *service.FrankRequest {
+		return &service.FrankRequest{MACKey: "mac", SignKey: "frank", FrankingTag: make([]byte, 32), CipherSuite: 2,
+			SenderURI: "mimi://a.example/u/alice", RoomURI: "mimi://a.example/r/room", AcceptedTimestamp: at, IdempotencyKey: key}
+	}
+	sum := service.Checksum([]byte("else"))
+	batch := []service.Item{
+		{Sign: &service.SignRequest{Key: "leaf", Input: message("room", 7, "x")}},
+		{Frank: frank(1, "once")}, {Frank: frank(2, "")},
+		{MAC: &service.MACRequest{Key: "mac", Data: []byte("data"), IdempotencyKey: "mac"}},
+		{Agree: &service.AgreeRequest{Key: "init", PublicKey: other.PublicKey().Bytes()}},
+		{MAC: &service.MACRequest{Key: "mac", Data: []byte("data"), Checksum: &sum}},
+		{Agree: &service.AgreeRequest{Key: "init", PublicKey: []byte("no point")}},
+		{Frank: &service.FrankRequest{MACKey: "mac", SignKey: "frank"}},
+		{},
+		{MAC: &service.MACRequest{Key: "mac", Data: []byte("late")}, Until: time.Now().Add(-time.Second)},
+	}
+	got, err := h.Service.BatchAll(t.Context(), bot, batch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []service.Reason{"", "", "", "", "", service.BadChecksum, service.BadRequest, service.BadRequest, service.BadRequest, service.DeadlinePassed} {
+		if r := got[i]; (want == "") != (r.Err == nil) || want != "" && service.Explain(r.Err).Reason != want {
+			t.Errorf("%d: %v, want %q", i, r.Err, want)
+		}
+	}
+	if n := seen.n; n[service.StageReserve] != 2 || n[service.StageComplete] != 1 || n[service.StageDevice] != 8 {
+		t.Errorf("stages: %v", n)
+	}
+	if got[0].Signed == nil || len(got[3].MAC.Octets) != 32 || len(got[4].Secret.Octets) != 32 || got[4].Secret.Name != "keys/init/versions/1" {
+		t.Errorf("%+v", got)
+	}
+	f := got[1].Frank
+	if len(f.ServerFrank) != 32 || f.MACName != "keys/mac/versions/1" || f.SignName != "keys/frank/versions/1" {
+		t.Errorf("%+v", f)
+	}
+	for _, made := range [][]byte{got[0].Signed.Signature, f.ServerFrank, f.IntegritySignature, got[2].Frank.IntegritySignature, got[3].MAC.Octets} {
+		if e, err := h.Journal.Find(t.Context(), made); err != nil || e.Outcome.Result != journal.Signed {
+			t.Errorf("an answer has no entry: %v", err)
+		}
+	}
+	d.Stall = func(context.Context, signertest.Step) error { t.Error("the device worked"); return nil }
+	again, err := h.Service.BatchAll(t.Context(), bot, []service.Item{batch[1], batch[3]})
+	if err != nil || again[0].Err != nil || again[1].Err != nil {
+		t.Fatal(again, err)
+	}
+	if !bytes.Equal(again[0].Frank.IntegritySignature, f.IntegritySignature) || !bytes.Equal(again[1].MAC.Octets, got[3].MAC.Octets) {
+		t.Error("the same again is something else")
+	}
+	if head, err := h.Journal.Verify(t.Context(), nil); err != nil || head.Entries != 8 {
 		t.Errorf("%+v, %v", head, err)
 	}
 }

@@ -21,16 +21,13 @@ type MACRequest struct {
 
 // MAC computes a MAC.
 func (s *Service) MAC(ctx context.Context, c *access.Caller, in *MACRequest) (mac []byte, name string, err error) {
-	begin := s.c.Now()
 	r := &run{s: s, c: c, key: in.Key, op: journal.OpMAC, idempotency: in.IdempotencyKey, checksum: in.Checksum}
-	mac, err = r.plain(ctx, access.UseMAC, signer.UseMAC, in.Data, MaxMACInput, func(ctx context.Context) ([]byte, string, error) {
-		return r.found.mac.Tag(ctx, in.Data)
-	})
-	r.done(ctx, begin, err)
-	if err != nil {
-		return nil, "", err
-	}
-	return mac, r.name(), nil
+	return r.alone(ctx, in.plain())
+}
+
+func (in *MACRequest) plain() *plain {
+	return &plain{use: access.UseMAC, want: signer.UseMAC, input: in.Data, most: MaxMACInput,
+		work: func(ctx context.Context, f *found) ([]byte, string, error) { return f.mac.Tag(ctx, in.Data) }}
 }
 
 // An AgreeRequest asks for an ECDH shared secret with an mls-init key.
@@ -42,47 +39,72 @@ type AgreeRequest struct {
 
 // Agree computes a shared secret.
 func (s *Service) Agree(ctx context.Context, c *access.Caller, in *AgreeRequest) (secret []byte, name string, err error) {
-	begin := s.c.Now()
 	r := &run{s: s, c: c, key: in.Key, op: journal.OpAgree, checksum: in.Checksum}
-	secret, err = r.plain(ctx, access.UseAgree, signer.UseAgree, in.PublicKey, maxPublicKey, func(ctx context.Context) ([]byte, string, error) {
-		remote, err := r.found.agree.Curve().NewPublicKey(in.PublicKey)
-		if err != nil {
-			return nil, "", fmt.Errorf("%w: not a public key for %s", signer.ErrUsage, r.found.key.Algorithm)
-		}
-		return r.found.agree.Agree(ctx, remote)
-	})
-	r.done(ctx, begin, err)
-	if err != nil {
-		return nil, "", err
-	}
-	return secret, r.name(), nil
+	return r.alone(ctx, in.plain())
+}
+
+func (in *AgreeRequest) plain() *plain {
+	return &plain{use: access.UseAgree, want: signer.UseAgree, input: in.PublicKey, most: maxPublicKey,
+		work: func(ctx context.Context, f *found) ([]byte, string, error) {
+			remote, err := f.agree.Curve().NewPublicKey(in.PublicKey)
+			if err != nil {
+				return nil, "", fmt.Errorf("%w: not a public key for %s", signer.ErrUsage, f.key.Algorithm)
+			}
+			return f.agree.Agree(ctx, remote)
+		}}
 }
 
 const maxPublicKey = 256
 
 var _ ecdh.KeyExchanger = (*signer.KeyExchanger)(nil)
 
-// plain is the way of a request that has no shape: its octets are input only.
-func (r *run) plain(ctx context.Context, use access.Use, want signer.Use, input []byte, most int, work work) ([]byte, error) {
-	if len(input) == 0 || len(input) > most {
-		return nil, fmt.Errorf("%w: an input of %d octets; it has 1 to %d", signer.ErrUsage, len(input), most)
+// plain is a request that has no shape: its octets are input only.
+type plain struct {
+	use   access.Use
+	want  signer.Use
+	input []byte
+	most  int // octets of input
+	work  func(context.Context, *found) (result []byte, device string, err error)
+}
+
+func (p *plain) check(sum *uint32) error {
+	if len(p.input) == 0 || len(p.input) > p.most {
+		return fmt.Errorf("%w: an input of %d octets; it has 1 to %d", signer.ErrUsage, len(p.input), p.most)
 	}
-	if r.checksum != nil && Checksum(input) != *r.checksum {
-		return nil, ErrChecksum
+	if sum != nil && Checksum(p.input) != *sum {
+		return ErrChecksum
 	}
-	leave, err := r.admit(ctx, use, want, 0)
+	return nil
+}
+
+// alone is the way of a plain request that is not in a batch.
+func (r *run) alone(ctx context.Context, p *plain) (result []byte, name string, err error) {
+	begin := r.s.c.Now()
+	result, err = r.plain(ctx, p)
+	r.done(ctx, begin, err)
+	if err != nil {
+		return nil, "", err
+	}
+	return result, r.name(), nil
+}
+
+func (r *run) plain(ctx context.Context, p *plain) ([]byte, error) {
+	if err := p.check(r.checksum); err != nil {
+		return nil, err
+	}
+	leave, err := r.admit(ctx, p.use, p.want, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer leave()
-	rule, err := r.decidePlain(ctx, len(input))
+	rule, err := r.decidePlain(ctx, len(p.input))
 	if err != nil {
-		r.refused(ctx, nil, &Input{parts: [][]byte{input}}, err)
+		r.refused(ctx, nil, &Input{parts: [][]byte{p.input}}, err)
 		return nil, err
 	}
 	intent := r.intent(rule)
-	intent.Input = input
-	result, _, err := r.journaled(ctx, intent, work)
+	intent.Input = p.input
+	result, _, err := r.journaled(ctx, intent, func(ctx context.Context) ([]byte, string, error) { return p.work(ctx, r.found) })
 	return result, err
 }
 
@@ -121,26 +143,36 @@ const (
 )
 
 // Frank makes a frank: the MAC of franking_tag || context, and the signature of
-// server_frank || cipher suite || context (draft-ietf-mimi-protocol, franking).
+// server_frank || cipher suite || context (draft-ietf-mimi-protocol, franking). It
+// is a batch of its own: the journal completes both in one step.
 func (s *Service) Frank(ctx context.Context, c *access.Caller, in *FrankRequest) (*Frank, error) {
+	out, err := s.BatchAll(ctx, c, []Item{{Frank: in}})
+	if err != nil {
+		return nil, err
+	}
+	return out[0].Frank, out[0].Err
+}
+
+func (in *FrankRequest) check() error {
 	if len(in.FrankingTag) != frankingTagSize || len(in.SenderURI) > maxURI || len(in.RoomURI) > maxURI || in.SenderURI == "" || in.RoomURI == "" {
-		return nil, fmt.Errorf("%w: a franking tag has %d octets, and the URIs have 1 to %d", signer.ErrUsage, frankingTagSize, maxURI)
+		return fmt.Errorf("%w: a franking tag has %d octets, and the URIs have 1 to %d", signer.ErrUsage, frankingTagSize, maxURI)
 	}
 	if len(in.IdempotencyKey) > MaxIdempotency-2 {
-		return nil, fmt.Errorf("%w: an idempotency key has up to %d octets here", signer.ErrUsage, MaxIdempotency-2)
+		return fmt.Errorf("%w: an idempotency key has up to %d octets here", signer.ErrUsage, MaxIdempotency-2)
 	}
+	return nil
+}
+
+// mac is the first of the two operations, and sign the second.
+func (in *FrankRequest) mac() *MACRequest {
 	b := new(tlsvec.Builder)
 	b.Raw(in.FrankingTag)
 	in.appendContext(b)
-	mac, macName, err := s.MAC(ctx, c, &MACRequest{Key: in.MACKey, Data: b.Bytes(), IdempotencyKey: in.part("m")})
-	if err != nil {
-		return nil, err
-	}
-	signed, err := s.Sign(ctx, c, &SignRequest{Key: in.SignKey, Input: MLS([]byte(frankLabel), in.tbs(mac)), Format: FormatDER, IdempotencyKey: in.part("s")})
-	if err != nil {
-		return nil, err
-	}
-	return &Frank{ServerFrank: mac, IntegritySignature: signed.Signature, MACName: macName, SignName: signed.Name}, nil
+	return &MACRequest{Key: in.MACKey, Data: b.Bytes(), IdempotencyKey: in.part("m")}
+}
+
+func (in *FrankRequest) sign(mac []byte) *SignRequest {
+	return &SignRequest{Key: in.SignKey, Input: MLS([]byte(frankLabel), in.tbs(mac)), Format: FormatDER, IdempotencyKey: in.part("s")}
 }
 
 func (in *FrankRequest) tbs(mac []byte) []byte {

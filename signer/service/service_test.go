@@ -11,6 +11,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -315,6 +316,81 @@ func TestNoJournalNoSignature(t *testing.T) {
 	wants(t, "completed without a journal", err, service.JournalDown, service.Retry)
 	if out != nil {
 		t.Error("a signature was released that no journal has")
+	}
+}
+
+// TestAnotherNodeWasFirst: while the device works, another node signs the request
+// with the same idempotency key. Its signature is the answer, and ours is dropped.
+func TestAnotherNodeWasFirst(t *testing.T) {
+	source := filepath.Join(t.TempDir(), "journal.db")
+	var nodes [2]*journal.Journal
+	for i := range nodes {
+		var err error
+		if nodes[i], err = journal.Open(t.Context(), source, nil); err != nil {
+			t.Fatal(err)
+		}
+		defer nodes[i].Close()
+	}
+	h, d := newHouse(t, func(c *service.Config) { c.Journal = nodes[0] })
+	h.Key("acme.leaf", signer.PurposeMLSLeaf, "soft")
+	bot := servicetest.Client(t, "acme", "bot", "leaf:sign")
+	ask := func(text string) *service.SignRequest {
+		return &service.SignRequest{Key: "leaf", Input: message("room", 1, text), IdempotencyKey: text}
+	}
+	if _, err := h.Service.Sign(t.Context(), bot, ask("warm")); err != nil {
+		t.Fatal(err)
+	}
+	for _, batch := range []bool{false, true} {
+		name := fmt.Sprint("batch ", batch)
+		var once sync.Once
+		var made int
+		d.Fault = func(s signertest.Step, p signertest.Phase) error {
+			if s == signertest.StepSign && p == signertest.After {
+				made++
+			}
+			if s != signertest.StepSign || p != signertest.Before {
+				return nil
+			}
+			once.Do(func() {
+				r, err := signer.MLSRequest("FramedContentTBS", signertest.ApplicationTBS("room", 1, name))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				res, err := nodes[1].Reserve(t.Context(), journal.Intent{Tenant: "acme", Caller: "bot", Key: "acme.leaf", Version: 1,
+					Purpose: signer.PurposeMLSLeaf, Request: r, IdempotencyKey: name})
+				if err == nil {
+					err = res.Complete(t.Context(), journal.Outcome{Result: journal.Signed, Signature: []byte("of another node")})
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			})
+			return nil
+		}
+		var out *service.Signed
+		var err error
+		if batch {
+			all, failed := h.Service.Batch(t.Context(), bot, []*service.SignRequest{ask(name)})
+			if failed != nil {
+				t.Fatal(failed)
+			}
+			out, err = all[0].Signed, all[0].Err
+		} else {
+			out, err = h.Service.Sign(t.Context(), bot, ask(name))
+		}
+		if err != nil || string(out.Signature) != "of another node" || !out.Replayed || out.Reservation != 0 || made != 1 {
+			t.Errorf("%s: %+v, %v; the device made %d", name, out, err, made)
+		}
+	}
+	dropped := 0
+	if _, err := nodes[0].Verify(t.Context(), func(e *journal.Entry) error {
+		if e.Outcome.ErrorClass == "dropped" {
+			dropped++
+		}
+		return nil
+	}); err != nil || dropped != 2 {
+		t.Errorf("%d entries of what was dropped, %v", dropped, err)
 	}
 }
 

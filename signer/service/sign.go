@@ -32,7 +32,6 @@ type SignRequest struct {
 	Checksum       *uint32 // CRC32C of the input's octets, or nil
 	IdempotencyKey string
 	Format         SignatureFormat
-	Until          time.Time // when it is not wanted any more, in a batch; zero for as long as the others
 }
 
 // A Signed is a signature that was verified and journaled.
