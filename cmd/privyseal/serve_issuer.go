@@ -75,7 +75,7 @@ func newIssuerComponent(ctx context.Context, w *wiring, s *ServeConfig, d deps) 
 func (c *issuerComponent) Mounts() []daemon.Mount {
 	mounts := []daemon.Mount{
 		{Listener: c.listener, Pattern: "/ca/", Handler: c.handler},
-		{Listener: c.listener, Pattern: "/ocsp/", Handler: c.handler},
+		{Listener: c.listener, Pattern: "/ocsp/", Handler: c.handler, Path: publish.KeepSlashes},
 	}
 	if url := c.issuance.section.URL; url != "" {
 		path := publish.PathOf(url)

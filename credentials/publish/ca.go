@@ -51,7 +51,7 @@ func (h *handler) mountCA(ca CA) error {
 	h.serve(path+".pem", fixed(chainPEM(ca.Chain), typePEMChain))
 	h.serve(path+".p7c", fixed(p7c, typeCertsOnly))
 	if ca.Responder != nil {
-		h.mountOCSP("/ocsp/"+ca.Name, ca.Responder)
+		h.mountOCSP(ocspPath+ca.Name, ca.Responder)
 	}
 	return nil
 }
@@ -70,6 +70,9 @@ func chainPEM(chain []*x509.Certificate) (text []byte) {
 	}
 	return text
 }
+
+// ocspPath is below which OCSP is.
+const ocspPath = "/ocsp/"
 
 // maxOCSPPath is the most characters of a request in a path: RFC 6960 has GET
 // for requests of less than 255 octets.
@@ -91,7 +94,7 @@ func (h *handler) mountOCSP(path string, responder *certs.Responder) {
 		w.Write(h.respond(r.Context(), responder, body)) // an error is the client's, who has gone
 	})
 	h.mux.HandleFunc("GET "+path+"/{request...}", func(w http.ResponseWriter, r *http.Request) {
-		body, ok := ocspPath(r.URL, path+"/")
+		body, ok := requestInPath(r.URL, path+"/")
 		if !ok {
 			problem.New(http.StatusBadRequest, "malformed", "want one OCSP request in base64, percent-encoded").Write(w)
 			return
@@ -123,8 +126,8 @@ func (h *handler) respond(ctx context.Context, responder *certs.Responder, reque
 	return answer
 }
 
-// ocspPath returns the request in the rest of a path.
-func ocspPath(u *url.URL, prefix string) ([]byte, bool) {
+// requestInPath returns the request in the rest of a path.
+func requestInPath(u *url.URL, prefix string) ([]byte, bool) {
 	rest, ok := strings.CutPrefix(u.EscapedPath(), prefix)
 	if !ok || len(rest) > maxOCSPPath {
 		return nil, false

@@ -21,12 +21,12 @@ func FuzzOCSPPath(f *testing.F) {
 		if err != nil {
 			return
 		}
-		der, ok := ocspPath(u, "/ocsp/a/")
+		der, ok := requestInPath(u, "/ocsp/a/")
 		if !ok {
 			return
 		}
 		again := &url.URL{Path: "/ocsp/a/" + base64.StdEncoding.EncodeToString(der)}
-		if got, ok := ocspPath(again, "/ocsp/a/"); len(again.EscapedPath()) <= maxOCSPPath && (!ok || string(got) != string(der)) {
+		if got, ok := requestInPath(again, "/ocsp/a/"); len(again.EscapedPath()) <= maxOCSPPath && (!ok || string(got) != string(der)) {
 			t.Fatalf("%q gave %x, and then %x, %v", path, der, got, ok)
 		}
 	})

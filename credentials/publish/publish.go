@@ -104,7 +104,26 @@ func New(c Config) (_ http.Handler, err error) {
 // ServeHTTP implements http.Handler.
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Content-Type-Options", "nosniff")
-	h.mux.ServeHTTP(w, r)
+	h.mux.ServeHTTP(w, KeepSlashes(r))
+}
+
+// KeepSlashes returns a request for an OCSP answer whose path a ServeMux leaves as it
+// is. The base64 of a request may have two slashes one after the other, which some
+// clients do not escape and a ServeMux would make one. Whoever has a ServeMux in
+// front of the handler calls it there.
+func KeepSlashes(r *http.Request) *http.Request {
+	path := r.URL.EscapedPath()
+	if !strings.HasPrefix(path, ocspPath) || !strings.Contains(path, "//") {
+		return r
+	}
+	again := *r
+	u := *r.URL
+	u.RawPath = strings.ReplaceAll(path, "//", "/%2F")
+	if u.RawPath = strings.ReplaceAll(u.RawPath, "//", "/%2F"); u.EscapedPath() != u.RawPath {
+		return r // not the same path
+	}
+	again.URL = &u
+	return &again
 }
 
 func (h *handler) mountLists() error {

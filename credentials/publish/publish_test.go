@@ -13,6 +13,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"io"
+	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -52,6 +53,7 @@ type world struct {
 	issuer     *certs.Issuer
 	list       *statuslist.Publisher
 	key        crypto.Signer
+	responder  *certs.Responder
 	url        string
 }
 
@@ -78,6 +80,7 @@ func newWorld(t *testing.T) *world {
 	must(t, err)
 	w.leaf = w.issue(t)
 	responder, err := certs.NewResponder(certs.OCSPConfig{CA: w.cert, Key: caKey, Store: w.store})
+	w.responder = responder
 	must(t, err)
 	lists, err := statuslist.OpenSQLStore(ctx, filepath.Join(t.TempDir(), "s.db"))
 	must(t, err)
@@ -180,6 +183,47 @@ func TestDocuments(t *testing.T) {
 
 func ocspInPath(request []byte) string {
 	return url.PathEscape(base64.StdEncoding.EncodeToString(request))
+}
+
+// TestOCSPPathWithSlashes asks by GET in paths that are escaped, and as a client
+// sends them that leaves slashes alone, also behind another ServeMux.
+func TestOCSPPathWithSlashes(t *testing.T) {
+	w := newWorld(t)
+	h, err := publish.New(publish.Config{CAs: []publish.CA{{Name: "devices", Chain: []*x509.Certificate{w.cert}, Store: w.store, Responder: w.responder}}})
+	must(t, err)
+	var serial, double int
+	for ; double < 3; serial++ {
+		cert := *w.leaf
+		cert.SerialNumber = new(big.Int).Lsh(big.NewInt(int64(serial)), 8) // of three octets and more
+		request, err := certs.CreateOCSPRequest(&cert, w.cert, bytes.Repeat([]byte{0xff}, 12))
+		must(t, err)
+		text := base64.StdEncoding.EncodeToString(request)
+		if !strings.Contains(text, "//") {
+			continue
+		}
+		double++
+		outer := http.NewServeMux()
+		outer.Handle("/ocsp/", h)
+		for name, handler := range map[string]http.Handler{
+			"directly": h, "behind another": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { outer.ServeHTTP(w, publish.KeepSlashes(r)) }),
+		} {
+			for _, path := range []string{url.PathEscape(text), text, strings.Replace(text, "//", "/%2f", 1)} {
+				rec := httptest.NewRecorder()
+				handler.ServeHTTP(rec, httptest.NewRequest("GET", "/ocsp/devices/"+path, nil))
+				_, err := certs.CheckOCSP(certs.OCSPCheck{Response: rec.Body.Bytes(), Certificate: &cert, Issuer: w.cert, At: time.Now()})
+				if rec.Code != http.StatusOK || err == nil || !strings.Contains(err.Error(), "does not know") {
+					t.Errorf("%s, %s: %d, %v", name, path, rec.Code, err)
+				}
+			}
+		}
+	}
+	for _, path := range []string{"/ca//devices.crl", "/ca/../ocsp/devices//x"} {
+		rec := httptest.NewRecorder()
+		h.ServeHTTP(rec, httptest.NewRequest("GET", path, nil))
+		if rec.Code == http.StatusOK {
+			t.Errorf("%s: %d", path, rec.Code)
+		}
+	}
 }
 
 func TestCRLThatEndedIsNotServed(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -486,6 +487,24 @@ func TestMalformedKBTs(t *testing.T) {
 }
 
 // What looks odd and is right.
+// TestAEADsBySize refuses each algorithm of the IANA registry whose tag has fewer than
+// 16 octets (section 16.9), and leaves alone what another can open.
+func TestAEADsBySize(t *testing.T) {
+	short := []int{3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 18, 19, 21, 22, 24, 25, 27, 28}
+	for n := 1; n <= 33; n++ {
+		m := newMade(t)
+		m.protected[172] = n
+		want := credentials.Code("")
+		if slices.Contains(short, n) {
+			want = credentials.CodeAlg
+		}
+		_, err := strictVerifier().Verify(context.Background(), m.token(t))
+		if got := credentials.CodeOf(err); got != want || (err == nil) != (want == "") {
+			t.Errorf("AEAD %d: %v, want %q", n, err, want)
+		}
+	}
+}
+
 func TestUnusualKBTs(t *testing.T) {
 	for name, change := range map[string]func(m *made){
 		"typ as text":          func(m *made) { m.kbtProtected[16] = "application/kb+cwt"; m.protected[16] = "application/sd-cwt" },

@@ -29,6 +29,9 @@ type Mount struct {
 	Listener string // name in the configuration
 	Pattern  string // as http.ServeMux wants it, such as "/v1/" or "GET /crl"
 	Handler  http.Handler
+	// Path, if set, makes the request that is matched with Pattern, where that is
+	// not to be the one that came: a ServeMux cleans paths.
+	Path func(*http.Request) *http.Request
 }
 
 // A Named component has the name that logs and health show.

@@ -103,6 +103,9 @@ func (d *Daemon) mountOne(m Mount) (err error) {
 		}
 	}()
 	l.mux.Handle(m.Pattern, m.Handler)
+	if m.Path != nil {
+		l.paths = append(l.paths, m.Path)
+	}
 	return nil
 }
 
@@ -161,7 +164,7 @@ func (d *Daemon) protected(ctx context.Context, c Named) (err error) {
 }
 
 func (d *Daemon) runListener(l *Listener) {
-	var h http.Handler = d.recovering(l.mux)
+	var h http.Handler = d.recovering(http.HandlerFunc(l.route))
 	if d.config.Wrap != nil {
 		h = d.config.Wrap(l.config.Name, h)
 	}

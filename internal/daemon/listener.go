@@ -59,6 +59,7 @@ type Listener struct {
 	log    *slog.Logger
 	ln     *limitListener
 	mux    *http.ServeMux
+	paths  []func(*http.Request) *http.Request
 	server *http.Server
 	trust  atomic.Pointer[trust] // nil without TLS
 
@@ -116,6 +117,14 @@ func bind(ctx context.Context, address string) (net.Listener, error) {
 		err = os.Chmod(path, 0o660)
 	}
 	return ln, err
+}
+
+// route hands a request to the handler of its path.
+func (l *Listener) route(w http.ResponseWriter, r *http.Request) {
+	for _, path := range l.paths {
+		r = path(r)
+	}
+	l.mux.ServeHTTP(w, r)
 }
 
 // Addr returns the address that was bound.
