@@ -1,10 +1,13 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"errors"
 
 	"github.com/privyseal/privyseal/internal/sqldb"
+	"github.com/privyseal/privyseal/mimi"
+	"github.com/privyseal/privyseal/mimi/room"
 	"github.com/privyseal/privyseal/mls"
 )
 
@@ -33,11 +36,64 @@ func (r *Room) keepPast(ctx context.Context, u *unit, s *mls.StagedCommit) {
 	if len(r.past) > maxPast {
 		r.past = r.past[len(r.past)-maxPast:]
 	}
+	r.keepAgent(ctx, u, s)
 	group, epoch := r.groupID, int64(r.group.Epoch())
 	u.add(func(tx *sqldb.Tx) error {
+		if _, err := tx.Exec(ctx, `DELETE FROM past_agent WHERE group_id = ? AND epoch < ?`, group, epoch-pastEpochs); err != nil {
+			return err
+		}
 		_, err := tx.Exec(ctx, `DELETE FROM past_leaf WHERE group_id = ? AND epoch < ?`, group, epoch-pastEpochs)
 		return err
 	})
+}
+
+// A pastAgent is the franking agent up to and in an epoch.
+type pastAgent struct {
+	epoch uint64
+	agent *mimi.FrankingAgent
+}
+
+// keepAgent is the step that keeps the franking agent which a commit replaces. Of a
+// commit of this client, messages that the hub accepted before it are taken in
+// after it.
+func (r *Room) keepAgent(ctx context.Context, u *unit, s *mls.StagedCommit) {
+	before, after := r.group.Context(), s.Context()
+	old, err := room.Franking(before.Extensions)
+	if err != nil {
+		return
+	}
+	if next, err := room.Franking(after.Extensions); err == nil && bytes.Equal(old.Marshal(), next.Marshal()) {
+		return
+	}
+	group, epoch := r.groupID, r.group.Epoch()
+	r.agents = append(r.agents, pastAgent{epoch, old})
+	u.add(func(tx *sqldb.Tx) error {
+		_, err := tx.Exec(ctx, `INSERT INTO past_agent (group_id, epoch, agent) VALUES (?, ?, ?) ON CONFLICT (group_id, epoch) DO NOTHING`, group, int64(epoch), old.Marshal())
+		return err
+	})
+}
+
+// agentIn returns the franking agent of an epoch that is not long past. It is that
+// by which the hub franked every message of the epoch: it takes none any more when
+// it has another.
+func (r *Room) agentIn(ctx context.Context, epoch uint64) (*mimi.FrankingAgent, error) {
+	if epoch < r.group.Epoch() {
+		for _, p := range r.agents {
+			if p.epoch >= epoch {
+				return p.agent, nil
+			}
+		}
+		var b []byte
+		err := r.c.store.one(ctx, `SELECT agent FROM past_agent WHERE group_id = ? AND epoch >= ? ORDER BY epoch LIMIT 1`, []any{r.groupID, int64(epoch)}, &b)
+		if err == nil {
+			return mimi.ParseFrankingAgent(b)
+		}
+		if !errors.Is(err, mls.ErrNotFound) {
+			return nil, err
+		}
+	}
+	gc := r.group.Context()
+	return room.Franking(gc.Extensions)
 }
 
 func (r *Room) keepLeaf(ctx context.Context, u *unit, leaf mls.LeafIndex, node *mls.LeafNode) {

@@ -277,8 +277,7 @@ func (r *Room) checkFrank(ctx context.Context, a *arrival) (string, error) {
 	if a.frank == nil || !a.tagged {
 		return notFranked, nil
 	}
-	gc := r.group.Context()
-	agent, err := room.Franking(gc.Extensions)
+	agent, err := r.agentIn(ctx, a.epoch)
 	if err != nil {
 		return "", err
 	}

@@ -68,6 +68,8 @@ type Room struct {
 	state *policy.State
 	past  []pastLeaf // those that are not stored yet are here too
 
+	agents []pastAgent // as past
+
 	signed *rejection // the last Commit that a signing service signed
 }
 
@@ -211,7 +213,7 @@ func (r *Room) loadGroup(ctx context.Context) error {
 }
 
 // drop has group and state loaded from storage when they are next needed.
-func (r *Room) drop() { r.group, r.state, r.past = nil, nil, nil }
+func (r *Room) drop() { r.group, r.state, r.past, r.agents = nil, nil, nil, nil }
 
 // stateOf makes the policy state of a group, which must be that of the room.
 func (c *Client) stateOf(ctx context.Context, uri mimi.URI, g *mls.Group) (*policy.State, error) {

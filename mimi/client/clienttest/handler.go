@@ -271,7 +271,7 @@ func (h *Hub) submit(q *request) ([]byte, bool, error) {
 	}
 	var frank *mimi.Frank
 	if s.Tag != nil {
-		if frank, err = h.franker.Frank(q.Context(), *s.Tag, &s.Context); err != nil {
+		if frank, err = h.frankers[string(r.room.FrankingKey())].Frank(q.Context(), *s.Tag, &s.Context); err != nil {
 			return nil, false, err
 		}
 	}

@@ -30,11 +30,11 @@ type Hub struct {
 	URL       string
 	Host      string
 
-	server  *httptest.Server
-	config  hub.Config
-	franker *mimi.Franker
-	agent   mimi.FrankingAgent
-	keys    *mimi.FrankingKeys
+	server   *httptest.Server
+	config   hub.Config
+	agent    mimi.FrankingAgent       // of new rooms
+	frankers map[string]*mimi.Franker // by the agent's key
+	keys     *mimi.FrankingKeys
 
 	mu      sync.Mutex // guards what follows
 	changed chan struct{}
@@ -92,18 +92,16 @@ func NewHubOf(tb testing.TB, host string, ca *identitytest.CA, evaluator *identi
 const suite = mls.P256AES128SHA256P256
 
 func (h *Hub) configure(tb testing.TB) {
-	sender, franking := identitytest.NewKey(tb), identitytest.NewKey(tb)
+	sender := identitytest.NewKey(tb)
 	name := "mimi://" + h.Host
 	uri, err := mimi.ParseURI(name)
 	if err != nil {
 		tb.Fatal(err)
 	}
 	external := mls.ExternalSender{SignatureKey: publicKey(tb, sender), Credential: h.CA.Hub(tb, &sender.PublicKey, name)}
-	h.agent = mimi.FrankingAgent{SignatureKey: publicKey(tb, franking), Credential: h.CA.Hub(tb, &franking.PublicKey, name)}
-	mac := mimi.SoftwareMAC("0123456789abcdef0123456789abcdef")
-	h.franker = &mimi.Franker{CipherSuite: suite, MAC: mac, Signer: franking}
 	h.keys.AddMAC(0, mimi.MaxTimestamp, mac)
-	h.keys.AddSignatureKey(0, mimi.MaxTimestamp, suite, h.agent.SignatureKey)
+	h.frankers = make(map[string]*mimi.Franker)
+	h.newFranking(tb)
 	h.config = hub.Config{
 		Provider: uri, Evaluator: hub.TrustEvaluator{Evaluator: h.Evaluator}, Now: time.Now,
 		SenderKey: func(s mls.CipherSuite) *hub.SenderKey {
@@ -114,6 +112,30 @@ func (h *Hub) configure(tb testing.TB) {
 		},
 		FrankingAgent: func(mls.CipherSuite) *mimi.FrankingAgent { return &h.agent },
 	}
+}
+
+var mac = mimi.SoftwareMAC("0123456789abcdef0123456789abcdef")
+
+// newFranking makes the key that new rooms are franked with.
+func (h *Hub) newFranking(tb testing.TB) {
+	franking := identitytest.NewKey(tb)
+	h.agent = mimi.FrankingAgent{SignatureKey: publicKey(tb, franking), Credential: h.CA.Hub(tb, &franking.PublicKey, "mimi://"+h.Host)}
+	h.frankers[string(h.agent.SignatureKey)] = &mimi.Franker{CipherSuite: suite, MAC: mac, Signer: franking}
+	h.keys.AddSignatureKey(0, mimi.MaxTimestamp, suite, h.agent.SignatureKey)
+}
+
+// RotateFranking has the hub propose another franking key for a room.
+func (h *Hub) RotateFranking(tb testing.TB, room mimi.URI) {
+	tb.Helper()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.newFranking(tb)
+	r := h.rooms[room]
+	out, err := r.room.ProposeFranking(tb.Context())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	h.fanOut(r.room, out.Events, members(r.room))
 }
 
 func publicKey(tb testing.TB, k *ecdsa.PrivateKey) []byte {
