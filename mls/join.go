@@ -337,17 +337,22 @@ func checkReInit(parent *Group, id *PreSharedKeyID, p *publicState) error {
 			return broken(RuleReInitWelcome, "a member of the old group is missing")
 		}
 	}
-	return nil
+	return checkDescent(RuleReInitWelcome, parent, p)
 }
 
 func checkBranch(parent *Group, p *publicState) error {
 	if p.context.Version != parent.public.context.Version || p.context.CipherSuite != parent.public.context.CipherSuite {
 		return broken(RuleBranchWelcome, "version or cipher suite differ from the old group's")
 	}
+	return checkDescent(RuleBranchWelcome, parent, p)
+}
+
+// checkDescent checks that every member was one of the old group.
+func checkDescent(rule Rule, parent *Group, p *publicState) error {
 	then := credentials(parent.public.tree)
 	for l, leaf := range p.tree.leaves() {
 		if !then[credentialName(leaf)] {
-			return broken(RuleBranchWelcome, "leaf %d was not in the old group", l)
+			return broken(rule, "leaf %d was not in the old group", l)
 		}
 	}
 	return nil

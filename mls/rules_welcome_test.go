@@ -228,6 +228,7 @@ func TestSuccessorRules(t *testing.T) {
 	refuse(RuleReInitWelcome, UsageReInit, "other", ext, 0, entry(r.groups["carol"]))
 	refuse(RuleReInitWelcome, UsageReInit, "next", nil, 0, entry(r.groups["carol"]))
 	refuse(RuleReInitWelcome, UsageReInit, "next", ext, 0) // carol is missing
+	refuse(RuleReInitWelcome, UsageReInit, "next", ext, 0, entry(r.groups["carol"]), outsider)
 	refuse(RuleWelcomeEpoch, UsageReInit, "next", ext, 1, entry(r.groups["carol"]))
 
 	e := entry(bob)

@@ -6,6 +6,7 @@ import (
 	"crypto"
 	"crypto/hpke"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -422,6 +423,22 @@ func (p *peer) storePSK(_ context.Context, q *storePSKParams) (any, error) {
 type peerExtension struct {
 	Type mls.ExtensionType `json:"type"`
 	Data octets            `json:"data"`
+}
+
+// UnmarshalJSON refuses an extension without a type, which would be the reserved 0.
+func (e *peerExtension) UnmarshalJSON(b []byte) error {
+	v := struct {
+		Type *mls.ExtensionType `json:"type"`
+		Data octets             `json:"data"`
+	}{}
+	if err := json.Unmarshal(b, &v); err != nil {
+		return err
+	}
+	if v.Type == nil {
+		return errors.New("an extension needs a type")
+	}
+	*e = peerExtension{*v.Type, v.Data}
+	return nil
 }
 
 func extensionList(list []peerExtension) mls.Extensions {

@@ -572,6 +572,7 @@ func TestPeerHostileRequests(t *testing.T) {
 		`{"method":"export","params":{"state":"s1","label":"x","context":"","length":-1}}`:                      codeParse,
 		`{"method":"export","params":{"state":"s1","context":"","length":1}}`:                                   codeParse,
 		`{"method":"create_client","params":{"identity":"00"}}`:                                                 codeParse,
+		`{"method":"create_group","params":{"client":"c1","extensions":[{"data":"00"}]}}`:                       codeParse,
 		`{"method":"create_client","params":{"suite":1}}`:                                                       codeParse,
 		`{"method":"create_client","params":{"suite":1,"credential":{"type":"x509","certs":[]}}}`:               codeParse,
 		`{"method":"create_client","params":{"suite":1,"credential":{"type":0,"data":"00"}}}`:                   codeParse,
