@@ -31,6 +31,15 @@ func (k *Keyring) KeyExchanger(ctx context.Context, id KeyID, purpose Purpose) (
 	return &KeyExchanger{ring: k, ctx: ctx, key: key, v: v, open: open}, nil
 }
 
+// KeyExchangerOf is KeyExchanger for a key that was just read from the store.
+func (k *Keyring) KeyExchangerOf(ctx context.Context, key *Key) (*KeyExchanger, error) {
+	key, v, open, err := k.openRead(ctx, key, key.Purpose, UseAgree)
+	if err != nil {
+		return nil, err
+	}
+	return &KeyExchanger{ring: k, ctx: ctx, key: key, v: v, open: open}, nil
+}
+
 // WithContext returns a copy of x whose ECDH obeys ctx.
 func (x *KeyExchanger) WithContext(ctx context.Context) *KeyExchanger {
 	c := *x
@@ -101,6 +110,15 @@ type MAC struct {
 // purpose.
 func (k *Keyring) MAC(ctx context.Context, id KeyID, purpose Purpose) (*MAC, error) {
 	key, v, open, err := k.openActive(ctx, id, purpose, UseMAC)
+	if err != nil {
+		return nil, err
+	}
+	return &MAC{ring: k, key: key, v: v, open: open}, nil
+}
+
+// MACOf is MAC for a key that was just read from the store.
+func (k *Keyring) MACOf(ctx context.Context, key *Key) (*MAC, error) {
+	key, v, open, err := k.openRead(ctx, key, key.Purpose, UseMAC)
 	if err != nil {
 		return nil, err
 	}

@@ -44,6 +44,29 @@ func (s *Signer) mayUse(ctx context.Context) (standing, error) {
 	return now, err
 }
 
+// Look has the bursts of several keys look at their keys at once, in one read. A
+// key that it does not find fit for use, and all if the read fails, are looked at
+// before they are used, which says why.
+func (k *Keyring) Look(ctx context.Context, bursts []*Signer) {
+	var ids []KeyID
+	for _, s := range bursts {
+		if s.burst != nil {
+			ids = append(ids, s.key.ID)
+		}
+	}
+	begin := time.Now()
+	all, err := k.store.standingsOf(ctx, ids)
+	if err != nil {
+		return
+	}
+	for _, s := range bursts {
+		now, known := all[versionRef{s.key.ID, s.v.Number}]
+		if s.burst != nil && known && mayBeUsed(now) {
+			s.burst.keep(&now, begin)
+		}
+	}
+}
+
 func (b *burst) fresh(now time.Time) *standing {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -1,7 +1,9 @@
 package signer_test
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -49,5 +51,44 @@ func TestBurstForgetsAfterFailure(t *testing.T) {
 	}
 	if _, err := s.SignMessage(nil, message, nil); !errors.Is(err, signer.ErrDeviceSuspect) {
 		t.Errorf("from a device that is suspect: %v", err)
+	}
+}
+
+// Keys are looked at together; what is not fit for use is found out by itself.
+func TestLookTogether(t *testing.T) {
+	b := newBench(t)
+	message := samples(t)[signer.ShapeMLS]
+	var bursts []*signer.Signer
+	for i := range 19 { // more than one statement reads
+		name := signer.KeyID(fmt.Sprint("leaf-", i))
+		b.create(name, signer.PurposeMLSLeaf, signer.P256)
+		bursts = append(bursts, b.signer(name, signer.PurposeMLSLeaf).Burst())
+	}
+	if _, err := b.ring.Rotate(t.Context(), "leaf-1", ""); err != nil {
+		t.Fatal(err)
+	}
+	b.ring.Look(t.Context(), bursts)
+	known := 0
+	for i, s := range bursts {
+		if signer.BurstKnows(s) {
+			known++
+		}
+		_, err := s.SignMessage(nil, message, nil)
+		if i == 1 && !errors.Is(err, signer.ErrKeyState) || i != 1 && err != nil {
+			t.Errorf("key %d: %v", i, err)
+		}
+	}
+	if known != len(bursts)-1 {
+		t.Errorf("%d of %d keys were looked at", known, len(bursts))
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	again := []*signer.Signer{b.signer("leaf-0", signer.PurposeMLSLeaf).Burst(), b.signer("leaf-2", signer.PurposeMLSLeaf).Burst()}
+	b.ring.Look(ended, again)
+	if signer.BurstKnows(again[0]) {
+		t.Error("a look that failed was believed")
+	}
+	if _, err := again[0].SignMessage(nil, message, nil); err != nil {
+		t.Error(err)
 	}
 }

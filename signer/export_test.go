@@ -40,3 +40,10 @@ func (s *KeyStore) Settings(ctx context.Context) (synchronous int, journal strin
 
 // BurstTime is how long a burst relies on one look.
 const BurstTime = burstTime
+
+// BurstKnows reports whether a burst has looked at its key.
+func BurstKnows(s *Signer) bool {
+	s.burst.mu.Lock()
+	defer s.burst.mu.Unlock()
+	return s.burst.seen != nil
+}

@@ -21,6 +21,7 @@ type keyStore interface {
 	Key(ctx context.Context, id KeyID) (*Key, error)
 	Keys(ctx context.Context) ([]*Key, error)
 	standingOf(ctx context.Context, id KeyID, version int) (standing, error)
+	standingsOf(ctx context.Context, ids []KeyID) (map[versionRef]standing, error)
 	Reserve(ctx context.Context, key *Key, device string, object ObjectID) error
 	ReserveNext(ctx context.Context, id KeyID, device string, object ObjectID) (int, error)
 	Activate(ctx context.Context, id KeyID, number int, made *Made) error

@@ -64,15 +64,20 @@ func (k *Keyring) openActive(ctx context.Context, id KeyID, purpose Purpose, use
 	if err != nil {
 		return nil, nil, nil, err
 	}
+	return k.openRead(ctx, key, purpose, use)
+}
+
+// openRead is openActive of a key that was just read.
+func (k *Keyring) openRead(ctx context.Context, key *Key, purpose Purpose, use Use) (*Key, *Version, *openVersion, error) {
 	if err := checkPurpose(key, purpose); err != nil {
 		return nil, nil, nil, err
 	}
 	if key.Algorithm.Use() != use {
-		return nil, nil, nil, fmt.Errorf("%w: key %s (%s) cannot %s", ErrUsage, id, key.Algorithm, use)
+		return nil, nil, nil, fmt.Errorf("%w: key %s (%s) cannot %s", ErrUsage, key.ID, key.Algorithm, use)
 	}
 	v := key.Active()
 	if v == nil {
-		return nil, nil, nil, fmt.Errorf("%w: key %s has no active version; rotate it to make one", ErrKeyState, id)
+		return nil, nil, nil, fmt.Errorf("%w: key %s has no active version; rotate it to make one", ErrKeyState, key.ID)
 	}
 	open, err := k.openVersion(ctx, key, v)
 	return key, v, open, err
@@ -238,8 +243,11 @@ func (k *Keyring) mayUse(ctx context.Context, key *Key, v *Version) (standing, e
 	switch {
 	case err != nil:
 		return now, err
-	case now.state != StateActive || now.destroying:
+	case !mayBeUsed(now):
 		return now, fmt.Errorf("%w: version %d of key %s is %s now; look the key up again", ErrKeyState, v.Number, key.ID, now.state)
 	}
 	return now, nil
 }
+
+// mayBeUsed reports whether a version is fit for use.
+func mayBeUsed(now standing) bool { return now.state == StateActive && !now.destroying }

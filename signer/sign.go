@@ -48,6 +48,15 @@ func (k *Keyring) Signer(ctx context.Context, id KeyID, purpose Purpose) (*Signe
 	return &Signer{ring: k, ctx: ctx, key: key, v: v, open: open}, nil
 }
 
+// SignerOf is Signer for a key that was just read from the store.
+func (k *Keyring) SignerOf(ctx context.Context, key *Key) (*Signer, error) {
+	key, v, open, err := k.openRead(ctx, key, key.Purpose, UseSign)
+	if err != nil {
+		return nil, err
+	}
+	return &Signer{ring: k, ctx: ctx, key: key, v: v, open: open}, nil
+}
+
 // WithContext returns a copy of s whose Sign and SignMessage obey ctx.
 func (s *Signer) WithContext(ctx context.Context) *Signer {
 	c := *s

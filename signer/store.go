@@ -265,6 +265,51 @@ func (s *KeyStore) standingOf(ctx context.Context, id KeyID, version int) (stand
 	})
 }
 
+// mostStandings is how many keys one statement of standingsOf reads: a power of
+// two, so that there are few statements.
+const mostStandings = 16
+
+// standingsOf reads the same of the active versions of several keys.
+func (s *KeyStore) standingsOf(ctx context.Context, ids []KeyID) (map[versionRef]standing, error) {
+	all := make(map[versionRef]standing, len(ids))
+	err := s.read(ctx, func(tx *sqldb.Tx) error {
+		for n := mostStandings; len(ids) > 0; ids = ids[n:] {
+			for n > len(ids) {
+				n /= 2
+			}
+			if err := scanStandings(ctx, tx, ids[:n], all); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return all, err
+}
+
+func scanStandings(ctx context.Context, tx *sqldb.Tx, ids []KeyID, into map[versionRef]standing) error {
+	args := make([]any, len(ids))
+	for i, id := range ids {
+		args[i] = string(id)
+	}
+	rows, err := tx.Query(ctx, `SELECT v.key_id, v.number, v.state, v.destroying, k.unverified, v.revision, (SELECT string_agg(s.device, ' ') FROM suspects s)
+		FROM versions v JOIN keys k ON k.id = v.key_id WHERE v.state = 'active' AND v.key_id IN (?`+strings.Repeat(", ?", len(ids)-1)+`)`, args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var ref versionRef
+		var st standing
+		var suspects sql.NullString
+		if err := rows.Scan(&ref.id, &ref.number, &st.state, &st.destroying, &st.unverified, &st.revision, &suspects); err != nil {
+			return err
+		}
+		st.suspects = strings.Fields(suspects.String)
+		into[ref] = st
+	}
+	return rows.Err()
+}
+
 // standingTime bounds a read that several may wait for.
 const standingTime = 10 * time.Second
 

@@ -38,7 +38,7 @@ func TestPostgreSQL(t *testing.T) {
 		"NewerSchema": TestNewerSchema, "KeyRoundTrip": TestKeyRoundTrip, "ConcurrentRotation": TestConcurrentRotation,
 		"ConcurrentCreate": TestConcurrentCreate, "FaultsEverywhere": TestFaultsEverywhere, "KilledEverywhere": TestKilledEverywhere,
 		"TwoNodes": TestTwoNodes, "KeysPage": TestKeysPage, "Replicas": TestReplicas, "ReplicaOfOtherKey": TestReplicaOfOtherKey, "DestroyWithReplicas": TestDestroyWithReplicas,
-		"SuspectReturns": TestSuspectReturns, "Failover": TestFailover,
+		"SuspectReturns": TestSuspectReturns, "Failover": TestFailover, "LookTogether": TestLookTogether,
 	} {
 		t.Run(name, f)
 	}

@@ -275,6 +275,7 @@ func (s *Service) workAt(ctx context.Context, device string, items []*item) []*i
 	}
 	items = s.reserveAll(ctx, items)
 	leave()
+	s.look(ctx, items)
 	s.workers.Each(len(items), batchWidth, func(i int) { items[i].work(ctx, gate) })
 	return items
 }
@@ -284,6 +285,21 @@ func (it *item) input() *Input {
 		return &Input{parts: [][]byte{it.plain.input}}
 	}
 	return &it.in.Input
+}
+
+// look has the keys of several items looked at in one read.
+func (s *Service) look(ctx context.Context, items []*item) {
+	var bursts []*signer.Signer
+	seen := make(map[*signer.Signer]bool)
+	for _, it := range items {
+		if !seen[it.signer] {
+			seen[it.signer] = true
+			bursts = append(bursts, it.signer)
+		}
+	}
+	if len(bursts) > 1 { // one looks by itself, and shares that with other requests
+		s.c.Ring.Look(ctx, bursts)
+	}
 }
 
 func (s *Service) enter(ctx context.Context, gate *admit.Gate, c *access.Caller) (leave func(), err error) {

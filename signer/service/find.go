@@ -94,15 +94,15 @@ func (s *Service) lookUp(ctx context.Context, id signer.KeyID) (*found, error) {
 	f := &found{key: key}
 	switch key.Purpose.Use() {
 	case signer.UseSign:
-		if f.signer, err = s.c.Ring.Signer(ctx, id, key.Purpose); err == nil {
+		if f.signer, err = s.c.Ring.SignerOf(ctx, key); err == nil {
 			f.key, f.v = f.signer.Key(), f.signer.Key().Version(f.signer.Version())
 		}
 	case signer.UseAgree:
-		if f.agree, err = s.c.Ring.KeyExchanger(ctx, id, key.Purpose); err == nil {
+		if f.agree, err = s.c.Ring.KeyExchangerOf(ctx, key); err == nil {
 			f.key, f.v = f.agree.Key(), f.agree.Key().Version(f.agree.Version())
 		}
 	case signer.UseMAC:
-		if f.mac, err = s.c.Ring.MAC(ctx, id, key.Purpose); err == nil {
+		if f.mac, err = s.c.Ring.MACOf(ctx, key); err == nil {
 			f.key, f.v = f.mac.Key(), f.mac.Key().Version(f.mac.Version())
 		}
 	}
