@@ -8,7 +8,9 @@ import (
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
+	"encoding/base64"
 	"encoding/hex"
+	"fmt"
 	"testing"
 
 	"github.com/privyseal/privyseal/credentials"
@@ -194,6 +196,49 @@ func TestCWTCnfRefuses(t *testing.T) {
 			t.Errorf("%v: %v", ok, err)
 		}
 	}
+}
+
+// TestLeadingZeroOfCoordinate takes the zero octet away with which a coordinate
+// begins: the number is the same, and the length is wrong (RFC 9053 section 7.1.1,
+// RFC 7518 section 6.2.1.2).
+func TestLeadingZeroOfCoordinate(t *testing.T) {
+	for tries := 0; tries < 20_000; tries++ {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		point, err := key.PublicKey.Bytes()
+		if err != nil {
+			t.Fatal(err)
+		}
+		x, y := point[1:33], point[33:]
+		if x[0] != 0 {
+			continue
+		}
+		for short, want := range map[bool]credentials.Code{false: "", true: credentials.CodeCnfCurve} {
+			x := x
+			if short {
+				x = x[1:]
+			}
+			n, b := dcbor.NewInt, dcbor.NewBytes
+			cwt := dcbor.Encode(dcbor.NewMap(n(1), dcbor.NewMap(n(1), n(2), n(-1), n(1), n(-2), b(x), n(-3), b(y))))
+			if _, err := credentials.ParseCWTCnf(cwt); credentials.CodeOf(err) != want {
+				t.Errorf("COSE, short %v: %v, want %q", short, err, want)
+			}
+			sign := dcbor.NewSimple(20 + y[31]&1) // of a compressed point: false or true
+			cwt = dcbor.Encode(dcbor.NewMap(n(1), dcbor.NewMap(n(1), n(2), n(-1), n(1), n(-2), b(x), n(-3), sign)))
+			if _, err := credentials.ParseCWTCnf(cwt); credentials.CodeOf(err) != want {
+				t.Errorf("COSE, compressed, short %v: %v, want %q", short, err, want)
+			}
+			encode := base64.RawURLEncoding.EncodeToString
+			jwt := fmt.Appendf(nil, `{"jwk":{"kty":"EC","crv":"P-256","x":%q,"y":%q}}`, encode(x), encode(y))
+			if _, err := credentials.ParseJWTCnf(jwt); credentials.CodeOf(err) != want {
+				t.Errorf("JOSE, short %v: %v, want %q", short, err, want)
+			}
+		}
+		return
+	}
+	t.Fatal("no coordinate began with a zero")
 }
 
 func FuzzParseCWTCnf(f *testing.F) {

@@ -148,3 +148,27 @@ func TestRevokedIntermediate(t *testing.T) {
 		wantStatus(t, fmt.Sprintf("the CA revoked: %v", revoked), l, e, ck.now(), want, code)
 	}
 }
+
+// TestUnrevocableLifetime has a credential of which nobody asks whether it is revoked
+// live for a day at most.
+func TestUnrevocableLifetime(t *testing.T) {
+	const iss = "https://idp.example"
+	ck, holder := newClock(), newKey(t)
+	for _, kind := range []string{"sd_jwt", "sd_cwt"} {
+		i := newIssuer(t, ck, iss)
+		l := openList(t, ck, config(nil, entry(kind, iss, object{"source": "jwks_file", "file": writeFile(t, t.TempDir(), "keys.json", jwks(t, i))})))
+		for life, want := range map[time.Duration]credentials.Code{24 * time.Hour: "", 24*time.Hour + time.Second: credentials.CodePolicy} {
+			i.life = life
+			token := i.jwt
+			if kind == "sd_cwt" {
+				token = i.kbt
+			}
+			_, err := check(t, l, token(holder), holder)
+			wantCode(t, fmt.Sprint(kind, " for ", life), err, want)
+		}
+	}
+	s := newCertSite(t, ck)
+	l := openList(t, ck, config(nil, s.entry(object{"mode": "none"})))
+	_, err := l.Snapshot().Certificate(t.Context(), trust.CertificateCheck{Certificates: [][]byte{s.issue(2).Raw}})
+	wantCode(t, "a certificate of a month", err, credentials.CodePolicy)
+}

@@ -90,6 +90,24 @@ func TestEvaluateTokens(t *testing.T) {
 	}
 }
 
+// An issuer of two providers: a key binding that is made for the one that is not the
+// holder's, nor ours, was for somebody else's eyes.
+func TestAudienceOfAnotherProvider(t *testing.T) {
+	ck, dir, key := newClock(), t.TempDir(), newKey(t)
+	tokens := identitytest.NewTokenIssuer(t, idp, ck.now)
+	path := identitytest.WriteConfig(t, dir, nil,
+		tokens.Entry(t, dir, "jwt", "sd_jwt", "acme.example", "globex.example"), tokens.Entry(t, dir, "cwt", "sd_cwt", "acme.example", "globex.example"))
+	_, eval := identitytest.Open(t, path, ck.now)
+	for aud, want := range map[string]credentials.Code{"mimi://acme.example": "", "mimi://globex.example": credentials.CodeAudience} {
+		for kind, credential := range map[string]mls.Credential{"sd_jwt": tokens.SDJWT(t, key, aud, client, user), "sd_cwt": tokens.SDCWT(t, key, aud, client, user)} {
+			q := question(t, key, credential)
+			q.Room = uri(t, roomName)
+			_, err := eval.Evaluate(t.Context(), q)
+			wantCode(t, kind+" for "+aud, err, want)
+		}
+	}
+}
+
 // Claims that were disclosed may give a role; the others may not.
 func TestPreauthorisedByClaims(t *testing.T) {
 	w, key := newWorld(t, nil), newKey(t)
