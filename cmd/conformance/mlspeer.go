@@ -227,6 +227,7 @@ var peerMethods = map[string]peerMethod{
 	"import_key_package":   method((*peer).importKeyPackage),
 	"store_psk":            method((*peer).storePSK),
 	"create_group":         method((*peer).createGroup),
+	"create_successor":     method((*peer).createSuccessor),
 	"commit":               method((*peer).commit),
 	"merge_pending":        method((*peer).mergePending),
 	"discard_pending":      method((*peer).discardPending),
@@ -305,7 +306,7 @@ func (p *peer) info(context.Context, *noParams) (any, error) {
 
 // peerFeatures names what a driver may use.
 var peerFeatures = []string{
-	"add", "remove", "update", "psk", "resumption_psk", "gce", "reinit", "external_join", "resync",
+	"add", "remove", "update", "psk", "resumption_psk", "gce", "reinit", "branch", "external_join", "resync",
 	"external_senders", "external_add", "private_handshake", "tree_out_of_band", "x509",
 	"custom_credentials", "custom_proposals", "required_capabilities", "authenticated_data",
 	"self_remove", "app_data_update", "clone",

@@ -457,6 +457,43 @@ func TestPeerOpenCommits(t *testing.T) {
 	alice.refuse(codeFailed, "merge_pending", alice.with(nil))
 }
 
+// After a ReInit its successor is made and joined, in another cipher suite; and
+// before it a branch.
+func TestPeerSuccessors(t *testing.T) {
+	c, two := trio(t, 1)
+	alice, bob, carol := c[0], c[1], c[2]
+	branch := func(more fields) fields {
+		p := fields{"client": bob.client, "parent": bob.state, "usage": "branch", "group_id": hexOf("few"), "key_packages": []string{alice.keyPackage()}}
+		for k, v := range more {
+			p[k] = v
+		}
+		return p
+	}
+	bob.refuse(codeParse, "create_successor", branch(fields{"usage": "other"}))
+	bob.refuse(codeParse, "create_successor", branch(fields{"key_packages": []string{"00"}}))
+	bob.refuse(codeFailed, "create_successor", branch(fields{"key_packages": []string{two.actor(1, "mallory", nil).keyPackage()}}))
+	bob.refuse(codeFailed, "create_successor", branch(fields{"usage": "reinit"}))
+	r := bob.do("create_successor", branch(nil))
+	few := cast{&actor{driver: bob.driver, client: bob.client, name: "bob", state: r.text("state")}, &actor{driver: alice.driver, client: alice.client, name: "alice"}}
+	few[1].join(r)
+	few.agree()
+	c.agree()
+
+	c.commit(alice, fields{"proposals": []fields{{"type": "reinit", "group_id": hexOf("next"), "suite": 2, "extensions": []fields{}}}})
+	next := cast{alice.actor(2, "alice", nil), bob.actor(2, "bob", nil), carol.actor(2, "carol", nil)}
+	ask := fields{"client": next[1].client, "parent": bob.state, "key_packages": []string{next[0].keyPackage()}}
+	bob.refuse(codeFailed, "create_successor", ask) // carol is missing
+	ask["key_packages"] = []string{next[0].keyPackage(), next[2].keyPackage()}
+	r = bob.do("create_successor", ask)
+	if r.text("group_id") != hexOf("next") || r.number("epoch") != 1 {
+		t.Errorf("the successor: %v", r)
+	}
+	next[1].state = r.text("state")
+	next[0].join(r)
+	next[2].join(r)
+	next.agree()
+}
+
 func TestPeerClones(t *testing.T) {
 	c, _ := trio(t, 1)
 	alice, bob := c[0], c[1]
