@@ -172,3 +172,65 @@ func TestUnrevocableLifetime(t *testing.T) {
 	_, err := l.Snapshot().Certificate(t.Context(), trust.CertificateCheck{Certificates: [][]byte{s.issue(2).Raw}})
 	wantCode(t, "a certificate of a month", err, credentials.CodePolicy)
 }
+
+// TestIssuerAsks has an entry ask for more than signatures of its credentials.
+func TestIssuerAsks(t *testing.T) {
+	const iss = "https://idp.example"
+	ck, holder := newClock(), newKey(t)
+	attested := func(level string) func(*issuer) {
+		return func(i *issuer) {
+			i.with = func(claims object) { claims[credentials.ClaimAttestation] = level }
+			i.cwt = func(claims map[any]any) { claims[credentials.ClaimAttestation] = level }
+		}
+	}
+	lives := func(d time.Duration) func(*issuer) { return func(i *issuer) { i.life = d } }
+	without := func(key int) func(*issuer) {
+		return func(i *issuer) { i.cwt = func(claims map[any]any) { delete(claims, key) } }
+	}
+	const day = 24 * time.Hour
+	for name, c := range map[string]struct {
+		entry, defaults object
+		kinds           []string
+		change          func(*issuer)
+		want            credentials.Code
+	}{
+		"as long as the entry lets":      {object{"max_credential_lifetime_s": 3600}, nil, nil, lives(time.Hour), ""},
+		"longer":                         {object{"max_credential_lifetime_s": 3600}, nil, nil, lives(time.Hour + time.Second), credentials.CodePolicy},
+		"as long as all entries":         {nil, object{"max_credential_lifetime_s": 7200}, nil, lives(2 * time.Hour), ""},
+		"longer than all entries":        {nil, object{"max_credential_lifetime_s": 7200}, nil, lives(2*time.Hour + time.Second), credentials.CodePolicy},
+		"ninety days":                    {nil, nil, nil, lives(90 * day), ""},
+		"longer than ninety days":        {nil, nil, nil, lives(90*day + time.Second), credentials.CodePolicy},
+		"the entry beyond the default":   {object{"max_credential_lifetime_s": 100 * 86400}, nil, nil, lives(100 * day), ""},
+		"attested as asked":              {object{"min_attestation": "tpm-listed"}, nil, nil, attested("tpm-certified"), ""},
+		"attested at less":               {object{"min_attestation": "tpm-listed"}, nil, nil, attested("stated"), credentials.CodePolicy},
+		"not attested":                   {object{"min_attestation": "stated"}, nil, nil, func(*issuer) {}, credentials.CodePolicy},
+		"attested at nothing":            {nil, nil, nil, attested("well"), credentials.CodeClaimType},
+		"without cti":                    {nil, nil, []string{"sd_cwt"}, without(7), credentials.CodeClaimMissing},
+		"without cti, which need not be": {nil, object{"require_cti": false}, []string{"sd_cwt"}, without(7), ""},
+		"without exp":                    {nil, nil, []string{"sd_cwt"}, without(4), credentials.CodeClaimMissing},
+	} {
+		kinds := c.kinds
+		if kinds == nil {
+			kinds = []string{"sd_jwt", "sd_cwt"}
+		}
+		for _, kind := range kinds {
+			i := newIssuer(t, ck, iss)
+			c.change(i)
+			e := entry(kind, iss, object{"source": "jwks_file", "file": writeFile(t, t.TempDir(), "keys.json", jwks(t, i))})
+			e["revocation"] = object{"mode": "soft"}
+			for k, v := range c.entry {
+				e[k] = v
+			}
+			cfg := config(nil, e)
+			if c.defaults != nil {
+				cfg["defaults"] = c.defaults
+			}
+			token := i.jwt
+			if kind == "sd_cwt" {
+				token = i.kbt
+			}
+			_, err := check(t, openList(t, ck, cfg), token(holder), holder)
+			wantCode(t, kind+" "+name, err, c.want)
+		}
+	}
+}
