@@ -161,7 +161,7 @@ type issuer struct {
 	with   func(object)      // changes JWT claims
 	cwt    func(map[any]any) // changes CWT claims
 	typ    string
-	life   time.Duration
+	life   time.Duration // 0 leaves exp out of a JWT
 }
 
 func newIssuer(t testing.TB, ck *clock, iss string) *issuer {
@@ -219,8 +219,12 @@ func (i *issuer) jwt(holder crypto.Signer) []byte {
 	body, err := json.Marshal(claims)
 	must(t, err)
 	now := i.ck.now()
+	var expires time.Time
+	if i.life > 0 {
+		expires = now.Add(i.life)
+	}
 	token, err := (&sdjwt.Issuer{Key: i.key, Name: i.iss, Kid: i.kid, Certificates: i.chain, Type: i.typ}).Issue(t.Context(), sdjwt.Request{
-		Claims: body, Holder: holder.Public(), IssuedAt: now, Expires: now.Add(i.life), Redact: []sdjwt.Path{{"mimi_user"}},
+		Claims: body, Holder: holder.Public(), IssuedAt: now, Expires: expires, Redact: []sdjwt.Path{{"mimi_user"}},
 	})
 	must(t, err)
 	c, err := sdjwt.OpenCredential(token.String(), sdjwt.Limits{})

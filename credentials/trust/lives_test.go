@@ -208,6 +208,7 @@ func TestIssuerAsks(t *testing.T) {
 		"without cti":                    {nil, nil, []string{"sd_cwt"}, without(7), credentials.CodeClaimMissing},
 		"without cti, which need not be": {nil, object{"require_cti": false}, []string{"sd_cwt"}, without(7), ""},
 		"without exp":                    {nil, nil, []string{"sd_cwt"}, without(4), credentials.CodeClaimMissing},
+		"without exp too":                {nil, nil, []string{"sd_jwt"}, lives(0), credentials.CodeClaimMissing},
 	} {
 		kinds := c.kinds
 		if kinds == nil {
@@ -233,4 +234,23 @@ func TestIssuerAsks(t *testing.T) {
 			wantCode(t, kind+" "+name, err, c.want)
 		}
 	}
+}
+
+// TestExpOfListIsHard has nobody answer after the exp of a list: that staleness is
+// allowed for longer changes nothing.
+func TestExpOfListIsHard(t *testing.T) {
+	ck, holder := newClock(), newKey(t)
+	s := newStatusSite(t, ck) // may be stale for an hour
+	s.pub.Lifetime = 20 * time.Minute
+	s.publish(t)
+	l := openList(t, ck, config(s.fetch(), s.entry("sd_jwt", "soft")))
+	s.allocate(t)
+	e, err := check(t, l, s.i.jwt(holder), holder)
+	must(t, err)
+	wantStatus(t, "good", l, e, ck.now(), trust.Good, "")
+	s.up = false
+	ck.advance(15 * time.Minute)
+	wantStatus(t, "after the ttl", l, e, ck.now(), trust.Stale, credentials.CodeStatusUnavailable)
+	ck.advance(10 * time.Minute)
+	wantStatus(t, "after exp", l, e, ck.now(), trust.Unavailable, credentials.CodeStatusUnavailable)
 }
