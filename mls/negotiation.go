@@ -61,6 +61,25 @@ func (n *needs) equal(o *needs) bool {
 		slices.EqualFunc(n.media, o.media, func(a, b MediaType) bool { return a.Equal(&b) })
 }
 
+// MetBy checks that a leaf supports what a GroupContext with these extensions
+// requires of every member: its required_capabilities, its extensions, and the lists
+// of components, Safe AAD items, media types and wire formats. The error is a
+// *ValidationError. It is for who chooses whom to add; a commit checks it anyway.
+func (e Extensions) MetBy(l *LeafNode) error {
+	required, err := e.RequiredCapabilities()
+	if err != nil {
+		return err
+	}
+	if err := l.meets(required, e); err != nil {
+		return err
+	}
+	n, err := e.groupNeeds()
+	if err != nil {
+		return err
+	}
+	return n.metBy(l)
+}
+
 // metBy checks that a leaf supports what the group requires.
 func (n *needs) metBy(l *LeafNode) error {
 	if n.empty() {

@@ -192,6 +192,9 @@ func (r *Room) checkMaterial(ctx context.Context, user mimi.URI, m *mimi.ClientK
 	case mimi.KeyMaterialNothingCompatible:
 		return "none of its KeyPackages fits the room"
 	}
+	if why := r.misfit(m.KeyPackage); why != "" {
+		return why
+	}
 	v, err := r.c.verdicts.in(r.uri).ask(ctx, m.KeyPackage.LeafNode, true)
 	if err != nil {
 		return err.Error()
@@ -206,6 +209,23 @@ func (r *Room) checkMaterial(ctx context.Context, user mimi.URI, m *mimi.ClientK
 		return "it is in the room"
 	}
 	return r.onlyAsserted(ctx, v)
+}
+
+// misfit says why the room cannot have a KeyPackage, or nothing: a request can name
+// only some of what a room requires, and one client that lacks it must not keep its
+// user's others out.
+func (r *Room) misfit(k *mls.KeyPackage) string {
+	if k.CipherSuite != r.group.CipherSuite() {
+		return "its KeyPackage is of another cipher suite"
+	}
+	gc := r.group.Context()
+	if err := gc.Extensions.MetBy(k.LeafNode); err != nil {
+		return "it does not support what the room requires: " + err.Error()
+	}
+	if err := k.Validate(mls.LeafPolicy{Now: r.c.now()}); err != nil {
+		return "its KeyPackage is not valid: " + err.Error()
+	}
+	return ""
 }
 
 // leavesOf lists the leaves of a user's clients that match.

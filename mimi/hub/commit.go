@@ -36,6 +36,9 @@ func (r *Room) commit(ctx context.Context, from From, u *mimi.HandshakeBundle, j
 	if err != nil {
 		return nil, err
 	}
+	if staged.ReInit() != nil {
+		return nil, refuse("%v", errReInit)
+	}
 	var told *Joining
 	if external {
 		if told, err = r.told(staged, joining); err != nil {

@@ -133,11 +133,18 @@ func (r *Room) keep(v *mls.VerifiedProposal) error {
 	if _, ok := v.Proposal().(*mls.GroupContextExtensions); ok && r.extending() {
 		return errors.New("other extensions are pending, and a commit can have one such proposal")
 	}
+	if _, ok := v.Proposal().(*mls.ReInit); ok {
+		return errReInit
+	}
 	if err := r.group.CheckComponents(v); err != nil {
 		return err
 	}
 	return r.group.Keep(v)
 }
+
+// errReInit refuses a ReInit: the room stays with its group, and a group that is
+// reinitialised takes nothing more. Who wants another makes another room.
+var errReInit = errors.New("a room is not moved to another group; make another room")
 
 func (r *Room) forget(list []*mls.VerifiedProposal) {
 	for _, v := range list {

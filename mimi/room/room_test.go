@@ -172,3 +172,29 @@ func TestFrankingAgentRoundTrip(t *testing.T) {
 		}
 	}
 }
+
+// Every component that a room begins with is one that its members must support,
+// as far as members can.
+func TestRoomRequiresWhatItHas(t *testing.T) {
+	hub := newKey(t)
+	agent := mls.BasicCredential([]byte("mimi://a.example"))
+	ext := must[mls.Extensions](t)((&room.Setup{
+		URI: uri(t, "mimi://a.example/r/clubhouse"), Creator: uri(t, "mimi://a.example/u/alice"), CreatorRole: 3, Roles: policy.CooperativeRoles(),
+		Others:        map[policy.ComponentID][]byte{policy.ComponentExpiration: {2}, policy.ComponentOperational: (&policy.OperationalParameters{}).Marshal()},
+		Hub:           mls.ExternalSender{SignatureKey: publicKey(t, hub), Credential: agent},
+		FrankingAgent: mimi.FrankingAgent{SignatureKey: publicKey(t, hub), Credential: agent},
+	}).Extensions())
+	d := must[mls.AppDataDictionary](t)(ext.AppData())
+	raw, _ := d.Find(mls.ComponentID(policy.ComponentAppComponents))
+	required := must[mls.ComponentsList](t)(mls.ParseComponentsList(raw))
+	if !slices.IsSorted(required) {
+		t.Errorf("app_components is not sorted: %v", required)
+	}
+	for _, e := range d {
+		if !slices.Contains(required, e.ID) {
+			t.Errorf("the room has component 0x%04x and does not require it", uint16(e.ID))
+		}
+	}
+	// A client that supports all of a room's components can make it.
+	must[*mls.Group](t)(newClient(t, "mimi://a.example/d/alice/phone").CreateGroup(t.Context(), nil, mls.GroupOptions{Extensions: ext}))
+}

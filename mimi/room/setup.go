@@ -3,6 +3,7 @@ package room
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/privyseal/privyseal/mimi"
 	"github.com/privyseal/privyseal/mimi/policy"
@@ -44,7 +45,7 @@ func (s *Setup) Extensions() (mls.Extensions, error) {
 	list := mimi.ParticipantListData{Participants: []mimi.UserRolePair{{User: s.Creator, Role: s.CreatorRole}}}
 	first := mls.MediaTypeList{{Type: ContentType}}
 	values := map[policy.ComponentID][]byte{
-		policy.ComponentAppComponents:     required().Bytes(),
+		policy.ComponentAppComponents:     s.required().Bytes(),
 		policy.ComponentSafeAAD:           SafeAADItems().Bytes(),
 		policy.ComponentContentMediaTypes: first.Bytes(),
 		policy.ComponentFrankingAgent:     s.FrankingAgent.Marshal(),
@@ -81,6 +82,20 @@ func required() mls.ComponentsList {
 		ComponentFrankAAD, mls.ComponentID(policy.ComponentFrankingAgent), mls.ComponentID(policy.ComponentParticipantList),
 		mls.ComponentID(policy.ComponentRoomMetadata), mls.ComponentID(policy.ComponentRoles), mls.ComponentID(policy.ComponentBase),
 	}
+}
+
+// required are the components that every member of this room must support: with
+// those that it begins with, so that nobody comes in who would refuse a commit that
+// changes one.
+func (s *Setup) required() mls.ComponentsList {
+	list, known := required(), Components()
+	for id := range s.Others {
+		if _, ok := known[mls.ComponentID(id)]; ok {
+			list = append(list, mls.ComponentID(id))
+		}
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
 }
 
 func requiredCapabilities() mls.RequiredCapabilities {

@@ -96,6 +96,16 @@ func TestUpdateCodes(t *testing.T) {
 		t.Error("a GroupInfo that is not signed well is taken")
 	}
 
+	// A room stays with its group: after a ReInit it could take nothing more.
+	gc := c.group.Context()
+	reinit := &mls.ReInit{GroupID: []byte("another"), Version: mls.MLS10, CipherSuite: suite, Extensions: gc.Extensions}
+	closing := c.commit(reinit)
+	discard()
+	want("a commit of a ReInit", c.answer(closing), mimi.UpdateNotAllowed, "")
+	if p := c.answer(&mimi.HandshakeBundle{ProposalOrCommit: c.proposal(reinit)}); p.ResponseCode == mimi.UpdateSuccess || pending() != 0 {
+		t.Errorf("a ReInit: code %d, %d pending", p.ResponseCode, pending())
+	}
+
 	// A bundle is one intent: taken whole, or refused whole.
 	good, bad := c.proposal(c.role(1, 3)), c.proposal(c.role(3, 77))
 	if p := c.answer(&mimi.HandshakeBundle{ProposalOrCommit: good, MoreProposals: []*mimi.MLSMessage{bad}}); p.ResponseCode == mimi.UpdateSuccess || pending() != 0 {

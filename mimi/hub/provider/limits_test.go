@@ -15,6 +15,7 @@ import (
 
 	"github.com/privyseal/privyseal/internal/sqldb"
 	"github.com/privyseal/privyseal/mimi"
+	"github.com/privyseal/privyseal/mimi/client"
 	"github.com/privyseal/privyseal/mimi/clientapi"
 	"github.com/privyseal/privyseal/mimi/hub"
 	"github.com/privyseal/privyseal/mimi/hub/provider"
@@ -377,4 +378,33 @@ func TestRepeatedRequests(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A client that lacks what a room requires, which no request can name, does not
+// keep its user's others out.
+func TestMisfitsAreLeftOut(t *testing.T) {
+	w := newWorld(t, false, "a.example")
+	alice, phone, old := w.person("alice/phone@a.example"), w.person("bob/phone@a.example"), w.person("bob/old@a.example")
+	key := old.cfg.Custody.Key.(*ecdsa.PrivateKey)
+	caller := &provider.Caller{Client: old.URI(), User: old.User(), Suite: suite, Key: publicKey(t, key), Credential: old.cfg.Custody.Credential}
+	for name, cfg := range map[string]mls.Config{
+		"no media types": {Components: rooms.Components(), SafeAADItems: rooms.SafeAADItems()},
+		"no components":  {SafeAADItems: rooms.SafeAADItems(), MediaTypes: rooms.MediaTypes()},
+		"no Safe AAD":    {Components: rooms.Components(), MediaTypes: rooms.MediaTypes()},
+	} {
+		cfg.CipherSuite, cfg.Signer, cfg.Credential, cfg.Capabilities = suite, key, old.cfg.Custody.Credential, rooms.Capabilities()
+		c := must[*mls.Client](t)(mls.NewClient(cfg))
+		k := must[*mls.KeyPackageEntry](t)(c.NewKeyPackage(t.Context(), mls.KeyPackageOptions{})).KeyPackage
+		must[clientapi.KeyPackageCounts](t)(w.hubs["a.example"].Upload(t.Context(), caller, &clientapi.KeyPackageUpload{Replace: true, KeyPackages: []*mls.KeyPackage{k}}))
+		room := must[*client.Room](t)(alice.CreateRoom(t.Context(), uri(t, "mimi://a.example/r/"+strings.ReplaceAll(name, " ", "-")), client.RoomOptions{}))
+		if _, err := room.Add(t.Context(), phone.User(), client.AddOptions{}); err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		for _, p := range must[*client.Info](t)(room.Info(t.Context())).Participants {
+			if p.User == phone.User() && (len(p.Clients) != 1 || p.Clients[0].Client != phone.URI()) {
+				t.Errorf("%s: bob is in the room with %v", name, p.Clients)
+			}
+		}
+	}
 }
