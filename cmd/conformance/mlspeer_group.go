@@ -48,6 +48,10 @@ func (p *peer) seen(ctx context.Context, handle string) (*mls.Group, error) {
 	if err != nil {
 		return nil, err
 	}
+	return s.seen(ctx)
+}
+
+func (s *peerState) seen(ctx context.Context) (*mls.Group, error) {
 	if !s.open || s.Pending() == nil {
 		return s.Group, nil
 	}
@@ -275,7 +279,11 @@ func (p *peer) joinWith(ctx context.Context, c *peerClient, w *mls.Welcome, tree
 		return g, err
 	}
 	for _, s := range p.parents(c) {
-		opts.Parent = s.Group
+		parent, perr := s.seen(ctx)
+		if perr != nil {
+			return nil, perr
+		}
+		opts.Parent = parent
 		if g, perr := c.Join(ctx, w, c.entries, opts); perr == nil {
 			return g, nil
 		} else if !errors.Is(perr, mls.ErrUnknownPSK) && !errors.Is(perr, mls.ErrNotFound) {

@@ -462,6 +462,9 @@ func TestPeerOpenCommits(t *testing.T) {
 func TestPeerSuccessors(t *testing.T) {
 	c, two := trio(t, 1)
 	alice, bob, carol := c[0], c[1], c[2]
+	open := alice.do("commit", alice.with(nil)).text("commit") // counts as merged
+	bob.do("process", bob.with(fields{"message": open}))
+	carol.do("process", carol.with(fields{"message": open}))
 	branch := func(more fields) fields {
 		p := fields{"client": bob.client, "parent": bob.state, "usage": "branch", "group_id": hexOf("few"), "key_packages": []string{alice.keyPackage()}}
 		for k, v := range more {
