@@ -57,51 +57,62 @@ const stepCAVersion = "github.com/smallstep/certificates/cmd/step-ca@v0.30.2"
 //     its verification and two durable writes to a bare SQLite table, which
 //     callers at the same time share.
 //
-// Requests, codes and tokens are made before. Ours and step-ca's are sent by one
-// kind of client, to which every certificate is in the answer, and looked at
-// afterwards. CPU is that of both ends. All take turns; ratios are medians over the
-// rounds.
+// Requests, codes and tokens are made before, keys and signatures in them included.
+// Ours and step-ca's are sent by one kind of client, to which every certificate is in
+// the answer, and looked at afterwards: over HTTP/2 on one connection for all, as
+// programs in Go do by themselves, and over HTTP/1.1 with a connection for each caller,
+// as devices have. CPU is that of both ends. All take turns; ratios are medians over
+// the rounds.
 func BenchmarkEnrolX509(b *testing.B) {
 	ours := newEnrolBench(b)
 	theirs := newStepCA(b)
-	for _, callers := range []int{1, 16} {
-		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {
-			const n = 64
-			var simple, finish, beside, bare, rate, ourCPU, theirCPU []float64
-			for b.Loop() {
-				requests := ours.requests(n)
-				took, cpu := parallel(b, callers, n, func(i int64) error { return requests[i-1].send(ours.http) })
-				ours.check(requests)
-				ourCPU, simple = append(ourCPU, float64(cpu.Microseconds())/n), append(simple, n/took.Seconds())
-				if theirs != nil {
-					orders := theirs.prepare(n)
-					before := theirs.cpu()
-					signed, cpu := parallel(b, callers, n, func(i int64) error { return orders[i-1].send(theirs.client) })
-					theirCPU = append(theirCPU, float64((cpu+theirs.cpu()-before).Microseconds())/n)
-					beside, rate = append(beside, signed.Seconds()/took.Seconds()), append(rate, n/signed.Seconds())
-					theirs.check(orders)
-				}
-				primitives, _ := parallel(b, callers, n, ours.primitives)
-				bare = append(bare, took.Seconds()/primitives.Seconds())
-				ready := ours.begin(n)
-				took, _ = parallel(b, callers, n, func(i int64) error { return ours.finish(ready[i-1]) })
-				finish = append(finish, n/took.Seconds())
-			}
-			b.ReportMetric(median(simple), "simple/s")
-			b.ReportMetric(median(finish), "finish/s")
-			b.ReportMetric(median(ourCPU), "cpu-us/simple")
-			b.ReportMetric(median(bare), "x-primitives")
-			if theirs != nil {
-				b.ReportMetric(median(rate), "step-ca/s")
-				b.ReportMetric(median(theirCPU), "cpu-us/step-ca")
-				b.ReportMetric(median(beside), "x-step-ca")
-			}
-			b.ReportMetric(0, "ns/op")
-		})
+	for _, version := range []int{2, 1} {
+		ours.http = newCertClient(b, ours.pool, version)
+		if theirs != nil {
+			theirs.client = newCertClient(b, theirs.pool, version)
+		}
+		for _, callers := range []int{1, 16} {
+			b.Run(fmt.Sprintf("http=%d/callers=%d", version, callers), func(b *testing.B) { compareIssuing(b, ours, theirs, callers) })
+		}
 	}
 	if theirs == nil {
 		b.Logf("no step-ca: go install %s", stepCAVersion)
 	}
+}
+
+// compareIssuing measures ours, theirs unless it is nil, and the primitives.
+func compareIssuing(b *testing.B, ours *enrolBench, theirs *stepCA, callers int) {
+	const n = 64
+	var simple, finish, beside, bare, rate, ourCPU, theirCPU []float64
+	for b.Loop() {
+		requests := ours.requests(n)
+		took, cpu := parallel(b, callers, n, func(i int64) error { return requests[i-1].send(ours.http) })
+		ours.check(requests)
+		ourCPU, simple = append(ourCPU, float64(cpu.Microseconds())/n), append(simple, n/took.Seconds())
+		if theirs != nil {
+			orders := theirs.prepare(n)
+			before := theirs.cpu()
+			signed, cpu := parallel(b, callers, n, func(i int64) error { return orders[i-1].send(theirs.client) })
+			theirCPU = append(theirCPU, float64((cpu+theirs.cpu()-before).Microseconds())/n)
+			beside, rate = append(beside, signed.Seconds()/took.Seconds()), append(rate, n/signed.Seconds())
+			theirs.check(orders)
+		}
+		primitives, _ := parallel(b, callers, n, ours.primitives)
+		bare = append(bare, took.Seconds()/primitives.Seconds())
+		ready := ours.begin(n)
+		took, _ = parallel(b, callers, n, func(i int64) error { return ours.finish(ready[i-1]) })
+		finish = append(finish, n/took.Seconds())
+	}
+	b.ReportMetric(median(simple), "simple/s")
+	b.ReportMetric(median(finish), "finish/s")
+	b.ReportMetric(median(ourCPU), "cpu-us/simple")
+	b.ReportMetric(median(bare), "x-primitives")
+	if theirs != nil {
+		b.ReportMetric(median(rate), "step-ca/s")
+		b.ReportMetric(median(theirCPU), "cpu-us/step-ca")
+		b.ReportMetric(median(beside), "x-step-ca")
+	}
+	b.ReportMetric(0, "ns/op")
 }
 
 // A certRequest is a request for a certificate, and then its answer.
@@ -131,9 +142,10 @@ func (r *certRequest) send(c *http.Client) error {
 	return err
 }
 
-// newCertClient is what sends them.
-func newCertClient(b *testing.B, roots *x509.CertPool) *http.Client {
-	c := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 16}, Timeout: time.Minute}
+// newCertClient is what sends them, by a version of HTTP: over HTTP/1.1 each caller
+// has a connection, over HTTP/2 they share one.
+func newCertClient(b *testing.B, roots *x509.CertPool, version int) *http.Client {
+	c := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: version == 2, MaxIdleConnsPerHost: 16}, Timeout: time.Minute}
 	b.Cleanup(c.CloseIdleConnections)
 	return c
 }
@@ -144,6 +156,7 @@ type enrolBench struct {
 	wiring    *wiring
 	store     *enrol.Store
 	client    *enrol.Client
+	pool      *x509.CertPool
 	http      *http.Client
 	url       string
 	appliance crypto.Signer
@@ -190,7 +203,7 @@ func newEnrolBench(b *testing.B) *enrolBench {
 			"public":   {Address: "127.0.0.1:0", Certificate: "server.pem", KeyID: "web"},
 		}}
 	host := "https://" + serveTest(b, w).addr["public"]
-	x.http, x.url = newCertClient(b, pool), host+enrol.PathEST+"/acme/simpleenroll"
+	x.pool, x.url = pool, host+enrol.PathEST+"/acme/simpleenroll"
 	x.client, err = enrol.NewClient(host+"/acme", pool)
 	must(err)
 	b.Cleanup(x.client.Close)
@@ -326,6 +339,7 @@ func (x *enrolBench) primitives(i int64) error {
 type stepCA struct {
 	b           *testing.B
 	url         string
+	pool        *x509.CertPool
 	client      *http.Client
 	provisioner *ecdsa.PrivateKey
 	kid         string
@@ -384,11 +398,11 @@ func newStepCA(b *testing.B) *stepCA {
 		cmd.Wait()
 		log.Close()
 	})
-	pool := x509.NewCertPool()
-	pool.AddCert(root)
-	s.client = newCertClient(b, pool)
+	s.pool = x509.NewCertPool()
+	s.pool.AddCert(root)
+	client := newCertClient(b, s.pool, 1)
 	for range 300 {
-		if res, err := s.client.Get(s.url + "/health"); err == nil {
+		if res, err := client.Get(s.url + "/health"); err == nil {
 			res.Body.Close()
 			return s
 		}

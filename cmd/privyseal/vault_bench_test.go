@@ -166,7 +166,7 @@ listener "tcp" {
 		cmd.Wait()
 		log.Close()
 	})
-	v.client = newCertClient(b, pool)
+	v.client = newCertClient(b, pool, 2)
 	if err := v.prepare(filepath.Join(dir, "audit.log")); err != nil {
 		text, _ := os.ReadFile(log.Name())
 		b.Fatalf("%s: %v\n%s", path, err, text)
