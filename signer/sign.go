@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/privyseal/privyseal/credentials"
+	"github.com/privyseal/privyseal/internal/signing"
 )
 
 // A Signer signs with the version of a key that was active when it was looked
@@ -98,15 +99,31 @@ func (s *Signer) SignVerified(ctx context.Context, message []byte, opts crypto.S
 	if opts != nil && opts.HashFunc() != 0 && opts.HashFunc() != scheme.Hash {
 		return nil, false, fmt.Errorf("%w: %s signs with %s, not with %v", ErrUsage, scheme, hashName(scheme.Hash), opts.HashFunc())
 	}
-	var r *Request
-	if s.key.Purpose == PurposeRaw {
-		digest, hash := hashFor(s.open.scheme, message)
-		r, err = DigestRequest(hash, digest)
-	} else {
-		r, err = ParseRequest(message)
-	}
+	r, err := s.request(message)
 	if err != nil {
 		return nil, false, err
+	}
+	return s.SignRead(ctx, r)
+}
+
+// request parses a message, unless the key has purpose raw.
+func (s *Signer) request(message []byte) (*Request, error) {
+	if s.key.Purpose == PurposeRaw {
+		digest, hash := hashFor(s.open.scheme, message)
+		return DigestRequest(hash, digest)
+	}
+	return ParseRequest(message)
+}
+
+// Read parses a message as SignVerified does, for SignRead. What it returns is a
+// *Request.
+func (s *Signer) Read(message []byte) (signing.Read, error) { return s.request(message) }
+
+// SignRead is SignVerified of a *Request.
+func (s *Signer) SignRead(ctx context.Context, read signing.Read) (sig []byte, verified bool, err error) {
+	r, ok := read.(*Request)
+	if !ok {
+		return nil, false, fmt.Errorf("%w: a %T is not a request that was parsed", ErrUsage, read)
 	}
 	made, err := s.Issue(ctx, r)
 	if err != nil {

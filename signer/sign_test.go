@@ -520,3 +520,36 @@ func (k scribbleKey) SignContext(ctx context.Context, digest []byte, opts crypto
 	digest[0] ^= 1
 	return k.SigningKey.SignContext(ctx, digest, opts)
 }
+
+// notParsed claims to be octets that were parsed.
+type notParsed struct{}
+
+func (notParsed) Octets() []byte { return []byte("fe") }
+func (notParsed) Parsed() any    { return nil }
+
+// What was read before is signed, verified and refused like what is read when it is
+// signed, and nothing else passes for it.
+func TestSignRead(t *testing.T) {
+	b := newBench(t)
+	if _, err := b.ring.Create(t.Context(), signer.NewKey{ID: "leaf", Purpose: signer.PurposeMLSLeaf, Device: "soft"}); err != nil {
+		t.Fatal(err)
+	}
+	s, all := b.signer("leaf", signer.PurposeMLSLeaf), samples(t)
+	read, err := s.Read(all[signer.ShapeMLS])
+	if err != nil {
+		t.Fatal(err)
+	}
+	sig, verified, err := s.SignRead(t.Context(), read)
+	if err != nil || !verified || !s.Scheme().Verify(s.Public(), all[signer.ShapeMLS], sig) {
+		t.Errorf("%x, verified: %t, %v", sig, verified, err)
+	}
+	if read, err = s.Read(all[signer.ShapeCRL]); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := s.SignRead(t.Context(), read); !errors.As(err, new(*signer.Refusal)) {
+		t.Errorf("a CRL by the key of a leaf: %v", err)
+	}
+	if _, _, err := s.SignRead(t.Context(), notParsed{}); !errors.Is(err, signer.ErrUsage) {
+		t.Errorf("what was never parsed: %v", err)
+	}
+}

@@ -17,6 +17,7 @@ import (
 	"github.com/privyseal/privyseal/credentials/publish"
 	"github.com/privyseal/privyseal/credentials/registry"
 	"github.com/privyseal/privyseal/credentials/statuslist"
+	"github.com/privyseal/privyseal/internal/signing"
 	"github.com/privyseal/privyseal/signer"
 )
 
@@ -87,8 +88,21 @@ var errRotated = errors.New("has been rotated")
 // SignVerified is SignMessageContext that says whether the signature was verified.
 // The key is looked up once, and again when its version signs no more.
 func (k *deviceKey) SignVerified(ctx context.Context, msg []byte, opts crypto.SignerOpts) (sig []byte, verified bool, err error) {
+	return k.with(ctx, func(s *signer.Signer) ([]byte, bool, error) { return s.SignVerified(ctx, msg, opts) })
+}
+
+// Read parses a message as the keyring does before it signs.
+func (k *deviceKey) Read(msg []byte) (signing.Read, error) { return signer.ParseRequest(msg) }
+
+// SignRead implements signing.ReadingSigner.
+func (k *deviceKey) SignRead(ctx context.Context, r signing.Read) (sig []byte, verified bool, err error) {
+	return k.with(ctx, func(s *signer.Signer) ([]byte, bool, error) { return s.SignRead(ctx, r) })
+}
+
+// with has the signer of the key do f.
+func (k *deviceKey) with(ctx context.Context, f func(*signer.Signer) ([]byte, bool, error)) (sig []byte, verified bool, err error) {
 	if s := k.signer.Load(); s != nil {
-		if sig, verified, err = s.SignVerified(ctx, msg, opts); !errors.Is(err, signer.ErrKeyState) {
+		if sig, verified, err = f(s); !errors.Is(err, signer.ErrKeyState) {
 			return sig, verified, err
 		}
 	}
@@ -100,7 +114,7 @@ func (k *deviceKey) SignVerified(ctx context.Context, msg []byte, opts crypto.Si
 		return nil, false, fmt.Errorf("key %s %w; start again with its new version", k.id, errRotated)
 	}
 	k.signer.Store(s)
-	return s.SignVerified(ctx, msg, opts)
+	return f(s)
 }
 
 // An issuance is everything that an issuer needs to publish.

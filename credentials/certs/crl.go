@@ -116,7 +116,7 @@ func (i *Issuer) signCRL(ctx context.Context, r *Reservation, o CRLOrder) (*x509
 	if err := i.lintCRL(draft, r, o); err != nil {
 		return nil, err
 	}
-	der, _, err := i.signDER(ctx, draft.RawTBSRevocationList)
+	der, _, err := i.signDER(ctx, i.key, draft.RawTBSRevocationList)
 	if err != nil {
 		return nil, err
 	}

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/crypto/cryptobyte/asn1"
 
 	"github.com/privyseal/privyseal/credentials"
+	"github.com/privyseal/privyseal/internal/signing"
 )
 
 // Config is what an Issuer is made of. Key, Certificate and Store are needed.
@@ -123,6 +124,7 @@ type Prepared struct {
 	issuer *Issuer
 	tbs    []byte
 	draft  *x509.Certificate // that was checked
+	read   signing.Read      // tbs, if the key has parsed it
 	intent Intent
 	used   atomic.Bool
 }
@@ -245,7 +247,7 @@ func (i *Issuer) check(in Intent, template *x509.Certificate) (*Prepared, error)
 		return nil, err
 	}
 	template.SerialNumber = newSerial(i.now(), func(b []byte) { rand.Read(b) })
-	draft, err := i.draftOf(&in, template)
+	draft, read, err := i.draftOf(&in, template)
 	if err != nil {
 		return nil, err
 	}
@@ -255,20 +257,22 @@ func (i *Issuer) check(in Intent, template *x509.Certificate) (*Prepared, error)
 	in.Key = sha256.Sum256(in.spki)
 	in.Issuer, in.IssuerName, in.Serial, in.TBS = i.id, i.name, template.SerialNumber, sha256.Sum256(draft.RawTBSCertificate)
 	in.NotBefore, in.NotAfter, in.Prepared = template.NotBefore, template.NotAfter, i.now().UTC()
-	return &Prepared{issuer: i, tbs: draft.RawTBSCertificate, draft: draft, intent: in}, nil
+	return &Prepared{issuer: i, tbs: draft.RawTBSCertificate, draft: draft, read: read, intent: in}, nil
 }
 
-// draftOf returns what is linted, and sees to the intent's SubjectPublicKeyInfo.
-func (i *Issuer) draftOf(in *Intent, template *x509.Certificate) (draft *x509.Certificate, err error) {
+// draftOf returns what is linted, and sees to the intent's SubjectPublicKeyInfo. read is
+// nil unless the key has parsed the draft.
+func (i *Issuer) draftOf(in *Intent, template *x509.Certificate) (draft *x509.Certificate, read signing.Read, err error) {
 	if in.spki == nil {
 		if in.spki, err = x509.MarshalPKIXPublicKey(in.Public); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	if in.Kind == KindDevice || in.Kind == KindHub {
 		return i.draftLeaf(template, in.spki)
 	}
-	return i.draft(template, in.Public)
+	draft, err = i.draft(template, in.Public)
+	return draft, nil, err
 }
 
 // checkValidity keeps a certificate inside the lifetime of its CA.
@@ -344,7 +348,11 @@ func (i *Issuer) sign(ctx context.Context, p *Prepared) (*x509.Certificate, erro
 	if sha256.Sum256(p.tbs) != p.intent.TBS {
 		return nil, errors.New("the prepared certificate has changed since its intent was stored")
 	}
-	der, sig, err := i.signDER(ctx, p.tbs)
+	key := i.key
+	if p.read != nil {
+		key = signing.OnlyRead(key.(signing.ReadingSigner), p.read)
+	}
+	der, sig, err := i.signDER(ctx, key, p.tbs)
 	if err != nil {
 		return nil, err
 	}
@@ -355,8 +363,8 @@ func (i *Issuer) sign(ctx context.Context, p *Prepared) (*x509.Certificate, erro
 }
 
 // signDER returns SIGNED { tbs }, and its signature, which was verified.
-func (i *Issuer) signDER(ctx context.Context, tbs []byte) (der, sig []byte, err error) {
-	if sig, err = i.scheme.SignVerified(ctx, i.key, tbs, ErrBadSignature); err != nil {
+func (i *Issuer) signDER(ctx context.Context, key crypto.Signer, tbs []byte) (der, sig []byte, err error) {
+	if sig, err = i.scheme.SignVerified(ctx, key, tbs, ErrBadSignature); err != nil {
 		return nil, nil, fmt.Errorf("signing: %w", err)
 	}
 	der, err = assemble(tbs, i.leaf.algorithm, sig)

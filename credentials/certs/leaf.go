@@ -1,6 +1,7 @@
 package certs
 
 import (
+	"bytes"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	stdasn1 "encoding/asn1"
@@ -9,6 +10,8 @@ import (
 
 	"golang.org/x/crypto/cryptobyte"
 	"golang.org/x/crypto/cryptobyte/asn1"
+
+	"github.com/privyseal/privyseal/internal/signing"
 )
 
 // A leafShape is what all device and hub certificates of an issuer have in common,
@@ -140,15 +143,25 @@ func addTime(b *cryptobyte.Builder, t time.Time) {
 }
 
 // draftLeaf returns a leaf with the octet 0 for a signature, read by package x509,
-// which does not verify it.
-func (i *Issuer) draftLeaf(template *x509.Certificate, spki []byte) (*x509.Certificate, error) {
+// which does not verify it: by the key itself, if it parses what it signs.
+func (i *Issuer) draftLeaf(template *x509.Certificate, spki []byte) (*x509.Certificate, signing.Read, error) {
 	tbs, err := i.leaf.tbs(template, spki)
 	if err != nil {
-		return nil, fmt.Errorf("building the certificate: %w", err)
+		return nil, nil, fmt.Errorf("building the certificate: %w", err)
+	}
+	if key, ok := i.key.(signing.ReadingSigner); ok {
+		read, err := key.Read(tbs)
+		if err != nil {
+			return nil, nil, fmt.Errorf("reading the certificate: %w", err)
+		}
+		if draft, ok := read.Parsed().(*x509.Certificate); ok && bytes.Equal(draft.RawTBSCertificate, read.Octets()) {
+			return draft, read, nil
+		}
 	}
 	draft, err := assemble(tbs, i.leaf.algorithm, []byte{0})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return x509.ParseCertificate(draft)
+	cert, err := x509.ParseCertificate(draft)
+	return cert, nil, err
 }

@@ -8,10 +8,12 @@
 package signing
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/rand"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 )
 
@@ -34,6 +36,37 @@ type ContextSigner interface {
 type VerifyingSigner interface {
 	crypto.Signer
 	SignVerified(ctx context.Context, msg []byte, opts crypto.SignerOpts) (sig []byte, verified bool, err error)
+}
+
+// A ReadingSigner parses what it signs, and does so before on request: who made the
+// message looks at what the key has read, and it is parsed once.
+type ReadingSigner interface {
+	crypto.Signer
+	Read(msg []byte) (Read, error)
+	// SignRead is VerifyingSigner.SignVerified of what Read of such a key returned.
+	SignRead(context.Context, Read) (sig []byte, verified bool, err error)
+}
+
+// A Read is a message that a key has parsed. It does not change.
+type Read interface {
+	Octets() []byte // the message
+	Parsed() any    // what is in it
+}
+
+// OnlyRead returns the key as one that signs what was read and nothing else.
+func OnlyRead(key ReadingSigner, r Read) VerifyingSigner { return onlyRead{key, r} }
+
+type onlyRead struct {
+	ReadingSigner
+	read Read
+}
+
+// SignVerified implements VerifyingSigner.
+func (k onlyRead) SignVerified(ctx context.Context, msg []byte, _ crypto.SignerOpts) (sig []byte, verified bool, err error) {
+	if !bytes.Equal(msg, k.read.Octets()) {
+		return nil, false, errors.New("the message is not the one that the key has read")
+	}
+	return k.SignRead(ctx, k.read)
 }
 
 // Verified is Message that says whether the signature was verified on the way.

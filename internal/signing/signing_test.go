@@ -97,3 +97,37 @@ func TestRealKeys(t *testing.T) {
 		t.Error("a hash that is not there was used")
 	}
 }
+
+// A reader signs what it has read.
+type reader struct{ plain }
+
+type readMessage []byte
+
+func (m readMessage) Octets() []byte { return m }
+func (m readMessage) Parsed() any    { return string(m) }
+
+func (reader) Read(msg []byte) (signing.Read, error) { return readMessage(msg), nil }
+
+func (reader) SignRead(_ context.Context, r signing.Read) ([]byte, bool, error) {
+	return append([]byte("of "), r.Octets()...), true, nil
+}
+
+// What was read is signed, and no other message.
+func TestOnlyRead(t *testing.T) {
+	var asked string
+	k := reader{plain{&asked}}
+	read, err := k.Read([]byte("m"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	only := signing.OnlyRead(k, read)
+	if sig, verified, err := signing.Verified(t.Context(), only, []byte("m"), crypto.SHA256); string(sig) != "of m" || !verified || err != nil {
+		t.Errorf("%q, verified: %t, %v", sig, verified, err)
+	}
+	if sig, _, err := signing.Verified(t.Context(), only, []byte("n"), crypto.SHA256); err == nil {
+		t.Errorf("another message was signed: %q", sig)
+	}
+	if asked != "" {
+		t.Errorf("the key was asked by %s", asked)
+	}
+}
