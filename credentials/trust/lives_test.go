@@ -2,9 +2,11 @@ package trust_test
 
 import (
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"fmt"
 	"math/big"
 	"net/http"
+	"net/url"
 	"testing"
 	"time"
 
@@ -253,4 +255,33 @@ func TestExpOfListIsHard(t *testing.T) {
 	wantStatus(t, "after the ttl", l, e, ck.now(), trust.Stale, credentials.CodeStatusUnavailable)
 	ck.advance(10 * time.Minute)
 	wantStatus(t, "after exp", l, e, ck.now(), trust.Unavailable, credentials.CodeStatusUnavailable)
+}
+
+// TestPinnedRootIsItsOwn has x5c end in a certificate of a pinned key that another
+// key has signed: what it says beside the key would be anybody's word.
+func TestPinnedRootIsItsOwn(t *testing.T) {
+	const iss = "https://idp.example"
+	ck, holder, key, stranger := newClock(), newKey(t), newKey(t), newKey(t)
+	template := func() *x509.Certificate {
+		return &x509.Certificate{
+			SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Pinned"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign, SubjectKeyId: []byte("p"),
+		}
+	}
+	root := certify(t, ck, template(), key.Public(), nil, key)
+	signer := template()
+	signer.PublicKey = stranger.Public()
+	forged := certify(t, ck, template(), key.Public(), signer, stranger)
+	i := newIssuer(t, ck, iss)
+	u, err := url.Parse(iss)
+	must(t, err)
+	leaf := certify(t, ck, &x509.Certificate{SerialNumber: big.NewInt(2), URIs: []*url.URL{u}, KeyUsage: x509.KeyUsageDigitalSignature}, i.key.Public(), root, key)
+	l := openList(t, ck, config(nil, entry("sd_jwt", iss, object{"source": "anchors", "pins": []string{spki(root)}})))
+	for name, c := range map[string]struct {
+		last *x509.Certificate
+		want credentials.Code
+	}{"its own": {root, ""}, "signed by another": {forged, credentials.CodeChain}} {
+		i.chain = [][]byte{leaf.Raw, c.last.Raw}
+		_, err := check(t, l, i.jwt(holder), holder)
+		wantCode(t, name, err, c.want)
+	}
 }
