@@ -104,6 +104,8 @@ type MAC struct {
 	key  *Key
 	v    *Version
 	open *openVersion
+
+	burst *burst // see Burst; nil for a MAC that looks each time
 }
 
 // MAC returns a MAC for the active version of a key, which must have that
@@ -140,7 +142,7 @@ func (m *MAC) Tag(ctx context.Context, message []byte) (tag []byte, device strin
 	if len(message) > MaxRequest {
 		return nil, "", fmt.Errorf("%w: a message of %d octets is too long for a MAC", ErrUsage, len(message))
 	}
-	now, err := m.ring.mayUse(ctx, m.key, m.v)
+	now, err := m.burst.mayUse(ctx, m.ring, m.key, m.v)
 	if err != nil {
 		return nil, "", err
 	}
@@ -151,6 +153,7 @@ func (m *MAC) Tag(ctx context.Context, message []byte) (tag []byte, device strin
 		return err
 	})
 	if err != nil {
+		m.burst.failed()
 		return nil, device, err
 	}
 	return tag, device, nil

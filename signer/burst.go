@@ -9,37 +9,45 @@ import (
 // burstTime is how long the signatures of a burst rely on one look at the key.
 const burstTime = 10 * time.Millisecond
 
-// A burst keeps what signatures that were asked for together have read about
-// their key.
+// A burst keeps what uses of a key that were asked for together have read about it.
 type burst struct {
 	mu   sync.Mutex // guards the rest
 	seen *standing
 	at   time.Time // when the read of seen began
 }
 
-// Burst returns a copy of s for signatures that were asked for together. A
-// Signer reads before each signature what may have changed about its key, here
-// or in another process: that it was rotated or destroyed, or a device marked
-// suspect. The copy does so before the first, and then for whatever begins more
-// than 10 ms after the last look, or after a failure.
+// Burst returns a copy of s for signatures that were asked for together, or that
+// follow each other without end. A Signer reads before each signature what may have
+// changed about its key, here or in another process: that it was rotated or
+// destroyed, or a device marked suspect. The copy does so before the first, and then
+// for whatever begins more than 10 ms after the last look, or after a failure.
 func (s *Signer) Burst() *Signer {
 	c := *s
 	c.burst = new(burst)
 	return &c
 }
 
-// mayUse is Keyring.mayUse, or what it said to another of the burst.
-func (s *Signer) mayUse(ctx context.Context) (standing, error) {
-	if s.burst == nil {
-		return s.ring.mayUse(ctx, s.key, s.v)
+// Burst returns a copy of m for MACs that were asked for together, or that follow
+// each other without end; see [Signer.Burst].
+func (m *MAC) Burst() *MAC {
+	c := *m
+	c.burst = new(burst)
+	return &c
+}
+
+// mayUse is Keyring.mayUse, or what it said to another of the burst. Without a burst
+// everybody looks.
+func (b *burst) mayUse(ctx context.Context, ring *Keyring, key *Key, v *Version) (standing, error) {
+	if b == nil {
+		return ring.mayUse(ctx, key, v)
 	}
 	begin := time.Now()
-	if seen := s.burst.fresh(begin); seen != nil {
+	if seen := b.fresh(begin); seen != nil {
 		return *seen, ctx.Err()
 	}
-	now, err := s.ring.mayUse(ctx, s.key, s.v)
+	now, err := ring.mayUse(ctx, key, v)
 	if err == nil {
-		s.burst.keep(&now, begin)
+		b.keep(&now, begin)
 	}
 	return now, err
 }
@@ -64,6 +72,13 @@ func (k *Keyring) Look(ctx context.Context, bursts []*Signer) {
 		if s.burst != nil && known && mayBeUsed(now) {
 			s.burst.keep(&now, begin)
 		}
+	}
+}
+
+// failed has the next one look anew.
+func (b *burst) failed() {
+	if b != nil {
+		b.keep(nil, time.Now())
 	}
 }
 

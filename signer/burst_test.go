@@ -1,6 +1,7 @@
 package signer_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -90,5 +91,33 @@ func TestLookTogether(t *testing.T) {
 	}
 	if _, err := again[0].SignMessage(nil, message, nil); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestBurstOfMACs: MACs of a burst are those of the key, and know after its time at
+// the latest that the key has another version.
+func TestBurstOfMACs(t *testing.T) {
+	b := newBench(t)
+	b.create("mac", signer.PurposeFrankMAC, signer.HMACSHA256)
+	single, err := b.ring.MAC(t.Context(), "mac", signer.PurposeFrankMAC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := single.Burst()
+	want, err := single.MAC(t.Context(), []byte("m"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if got, err := m.MAC(t.Context(), []byte("m")); err != nil || !bytes.Equal(got, want) {
+			t.Fatalf("a MAC of the burst: %x %v, want %x", got, err, want)
+		}
+	}
+	if _, err := b.ring.Rotate(t.Context(), "mac", ""); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(signer.BurstTime + time.Millisecond)
+	if _, err := m.MAC(t.Context(), []byte("m")); !errors.Is(err, signer.ErrKeyState) {
+		t.Errorf("with a version that is active no more: %v", err)
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"time"
 
 	"github.com/privyseal/privyseal/credentials"
 	"github.com/privyseal/privyseal/internal/signing"
@@ -172,7 +171,7 @@ func (s *Signer) Issue(ctx context.Context, r *Request) (*Signature, error) {
 	if err := r.check(s.key, s.open); err != nil {
 		return nil, err
 	}
-	now, err := s.mayUse(ctx)
+	now, err := s.burst.mayUse(ctx, s.ring, s.key, s.v)
 	if err != nil {
 		return nil, err
 	}
@@ -191,9 +190,7 @@ func (s *Signer) Issue(ctx context.Context, r *Request) (*Signature, error) {
 		return err
 	})
 	if err != nil {
-		if s.burst != nil {
-			s.burst.keep(nil, time.Now())
-		}
+		s.burst.failed()
 		return nil, err
 	}
 	return sig, nil

@@ -51,14 +51,8 @@ func (r *Room) Submit(from From, q *mimi.SubmitMessageRequest) (*Submission, err
 }
 
 // FrankingKey returns the public key with which the room's franks are verified,
-// as its newest epoch has it.
-func (r *Room) FrankingKey() []byte {
-	agent := component(r, policy.ComponentFrankingAgent, mimi.ParseFrankingAgent)
-	if agent == nil {
-		return nil
-	}
-	return agent.SignatureKey
-}
+// as its newest epoch has it. It must not be changed.
+func (r *Room) FrankingKey() []byte { return r.agent }
 
 // Event returns the event of an accepted message with its frank, or nil for
 // none, and completes the response.

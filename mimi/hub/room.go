@@ -31,6 +31,7 @@ type Room struct {
 	last         uint64         // newest accepted timestamp
 	base         policy.BaseRoomPolicy
 	ops          *policy.OperationalParameters        // nil if the room has none
+	agent        []byte                               // the key with which franks are verified; nil if the room has none
 	deaf         *[]string                            // nil when it has to be found out anew
 	claims       map[CredentialID][]policy.Credential // of members, as found in this epoch
 	newest       uint64                               // the epoch that began with the last client that came
@@ -146,6 +147,10 @@ func (r *Room) settle() {
 	r.deaf = nil
 	r.ops = component(r, policy.ComponentOperational, policy.ParseOperationalParameters)
 	r.base = *component(r, policy.ComponentBase, policy.ParseBaseRoomPolicy) // a State has one
+	r.agent = nil
+	if agent := component(r, policy.ComponentFrankingAgent, mimi.ParseFrankingAgent); agent != nil {
+		r.agent = agent.SignatureKey
+	}
 }
 
 // AssetPolicy returns the room's asset policy, or nil.

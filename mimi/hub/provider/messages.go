@@ -40,7 +40,7 @@ func (s *Service) submitOnce(ctx context.Context, e *entry, from hub.From, q *mi
 		return sub.response(), err
 	}
 	frank, err := s.frank(ctx, sub)
-	if err != nil {
+	if err != nil { // the device's, or the caller had gone before
 		e.queue.withdraw(t, err)
 		return nil, err
 	}
@@ -106,11 +106,18 @@ func (s *Service) sameMessage(ctx context.Context, room int64, hash []byte) (*mi
 }
 
 // frank makes the frank of an accepted message, outside of every lock: it waits
-// for a device.
+// for a device, as long as the device may take. A message whose sender goes meanwhile
+// is stored: the sender, who does not know, gets this answer when it asks again. So no
+// device has to run what could be left behind on a goroutine of its own, at the price
+// of two wake-ups for each MAC and each signature.
 func (s *Service) frank(ctx context.Context, sub *decided) (*mimi.Frank, error) {
 	if sub.Tag == nil {
 		return nil, nil
 	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	ctx = context.WithoutCancel(ctx)
 	secrets := s.secrets.Load()
 	k := secrets.Keys(sub.Suite)
 	if k == nil {
