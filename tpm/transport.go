@@ -35,14 +35,16 @@ type wire interface {
 
 // dial connects to the TPM.
 func dial(ctx context.Context, a Address) (wire, error) {
-	var dialer net.Dialer
 	switch a.scheme {
 	case "device":
 		return openDeviceFile(a.rest)
-	case "unix":
-		return dialer.DialContext(ctx, "unix", a.rest)
-	case "tcp":
-		return dialer.DialContext(ctx, "tcp", a.rest)
+	case "unix", "tcp":
+		var dialer net.Dialer
+		c, err := dialer.DialContext(ctx, a.scheme, a.rest)
+		if err != nil {
+			return nil, err
+		}
+		return newSocket(c)
 	}
 	return nil, fmt.Errorf("%w: the address is empty", ErrAddress)
 }
