@@ -22,6 +22,7 @@ import (
 	"github.com/privyseal/privyseal/signer"
 	"github.com/privyseal/privyseal/signer/access"
 	"github.com/privyseal/privyseal/signer/client"
+	"github.com/privyseal/privyseal/signer/journal"
 	"github.com/privyseal/privyseal/signer/policy"
 	"github.com/privyseal/privyseal/signer/rpc/rpctest"
 	signservice "github.com/privyseal/privyseal/signer/service"
@@ -74,6 +75,19 @@ func newRemoteBench(t testing.TB, o initOptions, device string, keys int, stages
 // newRemoteBenchOf changes the configuration before it is used.
 func newRemoteBenchOf(t testing.TB, o initOptions, device string, keys int, stages bool, change func(*Config)) *remoteBench {
 	t.Helper()
+	b, p := newBenchParts(t, o, device, stages, change)
+	p.service.SetPolicy(benchPolicy(t))
+	b.serve(t, b.house(t, p), keys)
+	return b
+}
+
+func (b *remoteBench) house(t testing.TB, p *signerParts) *servicetest.House {
+	return &servicetest.House{T: t, Keys: b.w.store, Ring: b.w.ring, Journal: p.journal, Access: p.access, Service: p.service}
+}
+
+// newBenchParts joins what a remoteBench serves.
+func newBenchParts(t testing.TB, o initOptions, device string, stages bool, change func(*Config)) (*remoteBench, *signerParts) {
+	t.Helper()
 	t.Cleanup(daemon.SpareHeap()) // as serve has it
 	ctx := context.Background()
 	must := func(err error) {
@@ -97,10 +111,7 @@ func newRemoteBenchOf(t testing.TB, o initOptions, device string, keys int, stag
 	p, err := newSignerParts(ctx, b.w, hooks)
 	must(err)
 	t.Cleanup(func() { p.Close() })
-	p.service.SetPolicy(benchPolicy(t))
-	house := &servicetest.House{T: t, Keys: b.w.store, Ring: b.w.ring, Journal: p.journal, Access: p.access, Service: p.service}
-	b.serve(t, house, keys)
-	return b
+	return b, p
 }
 
 // serve serves the house on loopback to a Client that may sign with its keys.
@@ -357,6 +368,45 @@ func BenchmarkRemoteSoftHSM(b *testing.B) {
 			f.add("adds-cpu-µs-"+l.name, float64((cpu-base).Microseconds())/n)
 			f.add("caller-cpu-µs-"+l.name, r.CPU*1e6/n)
 			f.add("x-keyring-"+l.name, wall.Seconds()/r.Seconds)
+		}
+	}
+	f.report(b)
+}
+
+// An eitherJournal is one of several, in turn.
+type eitherJournal struct{ signservice.Journal }
+
+// BenchmarkRemoteSteps is the CPU of the service for a signature, keyring and
+// module included, with two durable steps for each and with one where the guard
+// has nothing to write, in turn, and the second to the first.
+func BenchmarkRemoteSteps(b *testing.B) {
+	x, p := newBenchParts(b, initOptions{softHSM: true}, "softhsm", false, func(*Config) {})
+	one := p.journal
+	two, err := journal.Open(context.Background(), filepath.Join(b.TempDir(), "two.db"), &journal.Options{Intents: journal.IntentsAll})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { two.Close() })
+	either := &eitherJournal{one}
+	p.service, err = signservice.New(signservice.Config{Keys: x.w.store, Ring: x.w.ring, Journal: either, Policy: benchPolicy(b), Devices: []string{"softhsm"}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	x.serve(b, x.house(b, p), 1)
+	const n = 512
+	f := make(figures)
+	for b.Loop() {
+		for _, l := range x.loads(n) {
+			if l.name == "apart-64" {
+				continue // on a busy machine more than its queue takes
+			}
+			either.Journal = two
+			_, before := x.remote(b, l.load)
+			either.Journal = one
+			_, after := x.remote(b, l.load)
+			f.add("two-µs-"+l.name, float64(before.Microseconds())/n)
+			f.add("one-µs-"+l.name, float64(after.Microseconds())/n)
+			f.add("x-two-"+l.name, after.Seconds()/before.Seconds())
 		}
 	}
 	f.report(b)
