@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/miekg/pkcs11"
 )
@@ -200,12 +201,20 @@ var evidence = []uint{
 	pkcs11.CKA_ALWAYS_SENSITIVE, pkcs11.CKA_NEVER_EXTRACTABLE, pkcs11.CKA_LOCAL, pkcs11.CKA_SIGN, pkcs11.CKA_DERIVE,
 }
 
+// privateEvidence is evidence, and CKA_EC_PARAMS in the same call; a key that is
+// not on a curve has its attributes read one by one.
+var privateEvidence = append(slices.Clone(evidence), pkcs11.CKA_EC_PARAMS)
+
 // describe reads what KeyInfo holds.
 func (l *library) describe(sh pkcs11.SessionHandle, x *index, name objectName, h pkcs11.ObjectHandle) (KeyInfo, error) {
 	if info, ok := x.described(h); ok {
 		return info, nil
 	}
-	v, err := l.attributes(sh, h, evidence...)
+	wanted := evidence
+	if name.class == ClassPrivate {
+		wanted = privateEvidence
+	}
+	v, err := l.attributes(sh, h, wanted...)
 	if err != nil {
 		return KeyInfo{}, err
 	}
@@ -218,7 +227,7 @@ func (l *library) describe(sh pkcs11.SessionHandle, x *index, name objectName, h
 	}
 	info.Weak = info.Attributes.Weak()
 	keyType, _ := ulong(v[0])
-	check, err := l.identify(sh, x, h, keyType, &info)
+	check, err := l.identify(sh, x, h, keyType, v[len(evidence):], &info)
 	if err != nil {
 		return KeyInfo{}, err
 	}
@@ -228,14 +237,15 @@ func (l *library) describe(sh pkcs11.SessionHandle, x *index, name objectName, h
 }
 
 // identify fills in type and public point, or says what the problem with the
-// key is, and returns what tells the key from another of the same name.
-func (l *library) identify(sh pkcs11.SessionHandle, x *index, h pkcs11.ObjectHandle, keyType uint, info *KeyInfo) ([]byte, error) {
+// key is; params has the CKA_EC_PARAMS of a private key. It returns what tells the
+// key from another of the same name.
+func (l *library) identify(sh pkcs11.SessionHandle, x *index, h pkcs11.ObjectHandle, keyType uint, params [][]byte, info *KeyInfo) ([]byte, error) {
 	switch {
 	case info.Class == ClassSecret && (keyType == pkcs11.CKK_GENERIC_SECRET || keyType == ckkSHA256HMAC):
 		info.Type = HMACSHA256
 		return l.checkValue(sh, h, info)
 	case info.Class == ClassPrivate && (keyType == pkcs11.CKK_EC || keyType == ckkECEdwards || keyType == ckkECMontgomery):
-		return l.readPoint(sh, x, h, info)
+		return l.readPoint(sh, x, h, params[0], info)
 	}
 	info.Problem = fmt.Sprintf("CKA_KEY_TYPE 0x%X is not used by this program", keyType)
 	return nil, nil
@@ -262,15 +272,11 @@ func (l *library) checkValue(sh pkcs11.SessionHandle, h pkcs11.ObjectHandle, inf
 
 // readPoint finds the public point: on the public object of the same id or,
 // where the module puts it there, on the private one.
-func (l *library) readPoint(sh pkcs11.SessionHandle, x *index, h pkcs11.ObjectHandle, info *KeyInfo) ([]byte, error) {
-	v, err := l.attributes(sh, h, pkcs11.CKA_EC_PARAMS)
-	if err != nil {
-		return nil, err
-	}
-	c := curveFromParams(v[0])
+func (l *library) readPoint(sh pkcs11.SessionHandle, x *index, h pkcs11.ObjectHandle, params []byte, info *KeyInfo) ([]byte, error) {
+	c := curveFromParams(params)
 	if c == nil {
-		info.Problem = fmt.Sprintf("the curve %x is not used by this program", v[0])
-		return v[0], nil
+		info.Problem = fmt.Sprintf("the curve %x is not used by this program", params)
+		return params, nil
 	}
 	info.Type = c.keyType
 	points, err := l.points(sh, x, h, c, info)

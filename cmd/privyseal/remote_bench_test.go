@@ -433,6 +433,44 @@ func BenchmarkRemoteStages(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 }
 
+// BenchmarkRemoteOperations is the rate and latency of what is no signature, a MAC, a
+// key agreement and a frank, which is a MAC and a signature, from 1 to 64 callers of
+// one Client that share requests; cpu is that of the service with the module.
+func BenchmarkRemoteOperations(b *testing.B) {
+	x, p := newBenchParts(b, initOptions{softHSM: true}, "softhsm", false, func(*Config) {})
+	house := x.house(b, p)
+	x.serve(b, house, 1)
+	for name, purpose := range map[signer.KeyID]signer.Purpose{"acme.mac": signer.PurposeFrankMAC, "acme.init": signer.PurposeMLSInit, "acme.frank": signer.PurposeFrankSign} {
+		house.Key(name, purpose, x.device)
+	}
+	rules, err := policy.Parse([]byte(`{"version":1,"rules":[{"id":"a","effect":"allow","when":"caller.tenant == 'acme'"}]}`))
+	if err != nil {
+		b.Fatal(err)
+	}
+	p.service.SetPolicy(rules)
+	l := x.load
+	l.Identity, l.Count = b.TempDir(), 1024
+	invitation := x.server.Invite("acme", "other", access.Client, "mac:mac", "init:agree", "frank:sign")
+	if _, err := client.Enroll(context.Background(), x.server.Anonymous(), l.Identity, invitation); err != nil {
+		b.Fatal(err)
+	}
+	for _, l.Operation = range []string{"mac", "agree", "frank"} {
+		for _, l.Callers = range []int{1, 4, 16, 64} {
+			b.Run(fmt.Sprintf("%s/%d", l.Operation, l.Callers), func(b *testing.B) {
+				f := make(figures)
+				for b.Loop() {
+					r, cpu := x.remote(b, l)
+					f.add("calls/s", float64(l.Count)/r.Seconds)
+					f.add("p50-ms", r.P50)
+					f.add("p99-ms", r.P99)
+					f.add("cpu-µs/call", float64(cpu.Microseconds())/float64(l.Count))
+				}
+				f.report(b)
+			})
+		}
+	}
+}
+
 // BenchmarkRemoteCallers is the rate and latency of single calls from 1 to 256
 // callers of one Client, sharing requests and not, in turn.
 func BenchmarkRemoteCallers(b *testing.B) {

@@ -2,6 +2,9 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -28,9 +31,10 @@ type load struct {
 	Server, Roots, Identity string
 	Keys                    int // leaf-0, leaf-1, …
 	Callers, Count          int
-	Apart                   bool // single calls do not share requests
-	Batch                   int  // requests in one explicit batch; 0 for single calls, checked as the client does
-	Idempotent              bool // the requests of explicit batches have idempotency keys, as single calls have
+	Apart                   bool   // single calls do not share requests
+	Batch                   int    // requests in one explicit batch; 0 for single calls, checked as the client does
+	Operation               string // "mac", "agree" or "frank" instead of signing, with the keys of BenchmarkRemoteOperations
+	Idempotent              bool   // the requests of explicit batches have idempotency keys, as single calls have
 	// Rate, if not 0, is how many requests are made in a second, whether or not
 	// those before were answered, each once; Callers are then the connections.
 	Rate float64
@@ -124,6 +128,13 @@ func (l load) run() error {
 	if err != nil {
 		return err
 	}
+	if l.Operation != "" {
+		call, err := l.operation(c)
+		if err != nil {
+			return err
+		}
+		return closed(l.Callers, l.Count, call)
+	}
 	keys, err := l.keys(c)
 	if err != nil {
 		return err
@@ -202,6 +213,40 @@ func (l load) call(c *client.Client, key *client.Signer, n int64) error {
 		}
 	}
 	return nil
+}
+
+// operation is a call other than a signature.
+func (l load) operation(c *client.Client) (func(n int64) error, error) {
+	ctx := context.Background()
+	switch l.Operation {
+	case "mac":
+		key := c.MAC("mac")
+		return func(n int64) error {
+			_, err := key.MAC(ctx, loadMessage(n))
+			return err
+		}, nil
+	case "agree":
+		key, err := c.KeyExchanger(ctx, "init")
+		if err != nil {
+			return nil, err
+		}
+		peer, err := key.Curve().GenerateKey(rand.Reader)
+		if err != nil {
+			return nil, err
+		}
+		return func(int64) error {
+			_, err := key.ECDHContext(ctx, peer.PublicKey())
+			return err
+		}, nil
+	case "frank":
+		return func(n int64) error {
+			tag := sha256.Sum256(binary.BigEndian.AppendUint64(nil, uint64(n)))
+			_, err := c.Frank(ctx, &signerv1.FrankRequest{MacKey: "mac", SignKey: "frank", FrankingTag: tag[:], CipherSuite: 2,
+				SenderUri: "mimi://a.example/u/alice", RoomUri: "mimi://a.example/r/room", AcceptedTimestamp: uint64(n)})
+			return err
+		}, nil
+	}
+	return nil, fmt.Errorf("no operation %q", l.Operation)
 }
 
 // loadMessage is a message of an epoch that does not end, with its own text.
