@@ -265,19 +265,15 @@ func (s *KeyStore) standingOf(ctx context.Context, id KeyID, version int) (stand
 	})
 }
 
-// mostStandings is how many keys one statement of standingsOf reads: a power of
-// two, so that there are few statements.
+// mostStandings is how many keys one statement of standingsOf reads at most.
 const mostStandings = 16
 
 // standingsOf reads the same of the active versions of several keys.
 func (s *KeyStore) standingsOf(ctx context.Context, ids []KeyID) (map[versionRef]standing, error) {
 	all := make(map[versionRef]standing, len(ids))
 	err := s.read(ctx, func(tx *sqldb.Tx) error {
-		for n := mostStandings; len(ids) > 0; ids = ids[n:] {
-			for n > len(ids) {
-				n /= 2
-			}
-			if err := scanStandings(ctx, tx, ids[:n], all); err != nil {
+		for part := range slices.Chunk(ids, mostStandings) {
+			if err := scanStandings(ctx, tx, part, all); err != nil {
 				return err
 			}
 		}
@@ -287,12 +283,16 @@ func (s *KeyStore) standingsOf(ctx context.Context, ids []KeyID) (map[versionRef
 }
 
 func scanStandings(ctx context.Context, tx *sqldb.Tx, ids []KeyID, into map[versionRef]standing) error {
-	args := make([]any, len(ids))
-	for i, id := range ids {
-		args[i] = string(id)
+	size := 1 // a power of two, so that there are few statements
+	for size < len(ids) {
+		size *= 2
+	}
+	args := make([]any, size)
+	for i := range args {
+		args[i] = string(ids[min(i, len(ids)-1)]) // the last one again and again
 	}
 	rows, err := tx.Query(ctx, `SELECT v.key_id, v.number, v.state, v.destroying, k.unverified, v.revision, (SELECT string_agg(s.device, ' ') FROM suspects s)
-		FROM versions v JOIN keys k ON k.id = v.key_id WHERE v.state = 'active' AND v.key_id IN (?`+strings.Repeat(", ?", len(ids)-1)+`)`, args...)
+		FROM versions v JOIN keys k ON k.id = v.key_id WHERE v.state = 'active' AND v.key_id IN (?`+strings.Repeat(", ?", size-1)+`)`, args...)
 	if err != nil {
 		return err
 	}
