@@ -287,12 +287,12 @@ func (it *item) input() *Input {
 	return &it.in.Input
 }
 
-// look has the keys of several items looked at in one read.
+// look has the keys of several signatures looked at in one read.
 func (s *Service) look(ctx context.Context, items []*item) {
 	var bursts []*signer.Signer
 	seen := make(map[*signer.Signer]bool)
 	for _, it := range items {
-		if !seen[it.signer] {
+		if it.signer != nil && !seen[it.signer] {
 			seen[it.signer] = true
 			bursts = append(bursts, it.signer)
 		}
