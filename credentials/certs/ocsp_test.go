@@ -66,6 +66,38 @@ func TestOCSP(t *testing.T) {
 	}
 }
 
+// TestOCSPOfAnotherIssuer has the CA sign an answer about a certificate of the same
+// serial number that is another CA's.
+func TestOCSPOfAnotherIssuer(t *testing.T) {
+	w := newCRLWorld(t, t0)
+	for name, c := range map[string]struct {
+		issuer *x509.Certificate
+		want   credentials.Code
+	}{"its own": {w.ca.cert, ""}, "another's": {w.leafs[0], credentials.CodeStatusUnavailable}} {
+		der, err := ocsp.CreateResponse(c.issuer, w.ca.cert, ocsp.Response{Status: ocsp.Good, SerialNumber: w.leafs[2].SerialNumber, ThisUpdate: t0, NextUpdate: t0.Add(time.Hour)}, w.ca.key)
+		must(t, err)
+		err = w.check(der, 2, nil)
+		if credentials.CodeOf(err) != c.want || (err == nil) != (c.want == "") {
+			t.Errorf("%s: %v, want %q", name, err, c.want)
+		}
+	}
+}
+
+// TestOCSPWithoutNextUpdate holds for a day after it was produced.
+func TestOCSPWithoutNextUpdate(t *testing.T) {
+	w := newCRLWorld(t, t0)
+	now := time.Now() // package ocsp produces it now
+	der, err := ocsp.CreateResponse(w.ca.cert, w.ca.cert, ocsp.Response{Status: ocsp.Good, SerialNumber: w.leafs[2].SerialNumber, ThisUpdate: now}, w.ca.key)
+	must(t, err)
+	for after, want := range map[time.Duration]credentials.Code{23 * time.Hour: "", 25 * time.Hour: credentials.CodeStatusUnavailable} {
+		w.now = now.Add(after)
+		err := w.check(der, 2, nil)
+		if credentials.CodeOf(err) != want || (err == nil) != (want == "") {
+			t.Errorf("after %v: %v, want %q", after, err, want)
+		}
+	}
+}
+
 // TestOCSPAfterClockWasAhead has answers kept by a clock that was ahead: nobody
 // believes them, and they are signed anew once it is right.
 func TestOCSPAfterClockWasAhead(t *testing.T) {
