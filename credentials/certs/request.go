@@ -210,7 +210,10 @@ func checkWishes(exts []pkix.Extension) error {
 func wishesNoCA(value cryptobyte.String) bool {
 	var seq cryptobyte.String
 	ca := false
-	return value.ReadASN1(&seq, asn1.SEQUENCE) && seq.ReadOptionalASN1Boolean(&ca, asn1.BOOLEAN, false) && !ca
+	if !value.ReadASN1(&seq, asn1.SEQUENCE) || seq.PeekASN1Tag(asn1.BOOLEAN) && !seq.ReadASN1Boolean(&ca) {
+		return false
+	}
+	return !ca && seq.Empty()
 }
 
 func wishesOnlyIMURI(value cryptobyte.String) bool {

@@ -136,6 +136,17 @@ func challenge(t testing.TB, tag int, s string) []byte {
 	return attribute(t, asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 9, 7}, asn1.RawValue{Tag: tag, Bytes: []byte(s)})
 }
 
+// TestWishesThatAreFulfilled: what asks for no more than the profile gives is let pass,
+// also where DER would leave a default out, as some tools do not.
+func TestWishesThatAreFulfilled(t *testing.T) {
+	for name, value := range map[string][]byte{"left out": {0x30, 0}, "said": {0x30, 3, 1, 1, 0}} {
+		ext := pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 19}, Value: value}
+		if _, err := certs.ParseRequest(rawCSR(t, 0, wish(t, sanOf(t, clientURI, userURI), ext))); err != nil {
+			t.Errorf("cA FALSE, %s: %v", name, err)
+		}
+	}
+}
+
 func wish(t testing.TB, exts ...pkix.Extension) []byte {
 	t.Helper()
 	der, err := asn1.Marshal(exts)
