@@ -168,7 +168,7 @@ func (n *node) beforeTrees(t *testing.T) {
 		must[any](t)(tx.Exec(t.Context(), `UPDATE event SET body = ? WHERE kind = 4`, welcome))
 		for _, q := range []string{
 			`DROP INDEX event_tree`, `ALTER TABLE event DROP COLUMN tree`, `ALTER TABLE room_snapshot DROP COLUMN tree`, `DROP TABLE room_tree`,
-			`DROP TABLE sender`, `DROP TABLE followed`, `DROP INDEX device_signature_key`, `DELETE FROM schema_migration WHERE part = 'provider' AND version >= 3`,
+			`DROP TABLE sender`, `DROP TABLE followed`, `DROP INDEX device_signature_key`, `DROP INDEX abuse_report_by`, `DROP INDEX key_package_over`, `DELETE FROM schema_migration WHERE part = 'provider' AND version >= 3`,
 		} {
 			must[any](t)(tx.Exec(t.Context(), q))
 		}
