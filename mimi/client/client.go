@@ -44,6 +44,10 @@ type Config struct {
 	// whose credential is void for good before it does so itself, where its
 	// role may; 5 minutes if zero.
 	ExpelAfter time.Duration
+	// CommitAfter is the longest that a client which follows its events waits
+	// before it commits what others have proposed; 2 s if zero. One of a room, and
+	// another in each epoch, commits at once.
+	CommitAfter time.Duration
 
 	Log *slog.Logger     // nil logs nothing
 	Now func() time.Time // time.Now if nil
@@ -95,6 +99,9 @@ func Open(ctx context.Context, cfg Config) (*Client, error) {
 	if cfg.FetchJitter <= 0 {
 		cfg.FetchJitter = fetchJitter
 	}
+	if cfg.CommitAfter <= 0 {
+		cfg.CommitAfter = commitAfter
+	}
 	if cfg.ExpelAfter <= 0 {
 		cfg.ExpelAfter = expelAfter
 	}
@@ -113,7 +120,8 @@ func Open(ctx context.Context, cfg Config) (*Client, error) {
 		return nil, err
 	}
 	c := &Client{
-		cfg: cfg, store: s, verdicts: newVerdicts(cfg.Judge, cfg.CipherSuite, cfg.Now), tlsKey: tlsKey,
+		duty: duty{wake: make(chan struct{}, 1)},
+		cfg:  cfg, store: s, verdicts: newVerdicts(cfg.Judge, cfg.CipherSuite, cfg.Now), tlsKey: tlsKey,
 		provider: newProvider(cfg.Provider, cfg.TLS, cfg.Wrap, cfg.Now), log: cfg.Log, now: cfg.Now, maxRefused: maxRefused, rooms: make(map[mimi.URI]*Room),
 	}
 	if c.cfg.Assets == nil {

@@ -50,16 +50,21 @@ var ErrUnknownOutcome = errors.New("client: it is not known if the hub accepted 
 const (
 	maxCommitTries = 400
 	maxJitter      = time.Second
+	maxBackOff     = 10 * time.Second
+	minSlot        = 10 * time.Millisecond
+	maxDoublings   = 6
 )
 
 // commit makes a commit and has the hub accept it. As long as others are
-// faster, it takes theirs in and makes its own anew, after a random pause.
+// faster, it takes theirs in and makes its own anew, after it has stood back for a
+// random time.
 // build may return nil: then there is nothing to do any more.
 func (r *Room) commit(ctx context.Context, build func(context.Context) (*intent, error)) (*Committed, error) {
 	for try := 1; try <= maxCommitTries; try++ {
 		if err := r.keepUp(ctx); err != nil {
 			return nil, err
 		}
+		begun := time.Now()
 		done, epoch, err := r.tryCommit(ctx, build)
 		if err != nil || done != nil {
 			if done != nil {
@@ -67,10 +72,10 @@ func (r *Room) commit(ctx context.Context, build func(context.Context) (*intent,
 			}
 			return done, err
 		}
-		if err := wait(ctx, jitter(try)); err != nil {
+		if err := r.catchUp(ctx, epoch); err != nil {
 			return nil, err
 		}
-		if err := r.catchUp(ctx, epoch); err != nil {
+		if err := r.standBack(ctx, backOff(try, time.Since(begun))); err != nil {
 			return nil, err
 		}
 	}
@@ -96,6 +101,45 @@ func (r *Room) keepUp(ctx context.Context) error {
 	}
 	r.asked.Store(epoch)
 	return nil
+}
+
+// backOff is how long to stand back at most after a try, which took so long and was
+// overtaken: as many times that as there may be others who try, of whom each try
+// that fails lets expect twice as many.
+func backOff(try int, took time.Duration) time.Duration {
+	return min(max(took, minSlot)<<min(try, maxDoublings), maxBackOff)
+}
+
+// standBack lets others commit for a random time, and takes in what they do: that has
+// to be done before the next try anyway. When nobody has committed for a quarter of
+// the longest time, it waits no more.
+func (r *Room) standBack(ctx context.Context, most time.Duration) error {
+	last, err := r.epoch(ctx)
+	quiet := 0
+	for end := time.Now().Add(rand.N(most)); err == nil && quiet < 2; {
+		left := time.Until(end)
+		if left <= 0 {
+			break
+		}
+		if err := wait(ctx, min(max(most/8, minSlot), left)); err != nil {
+			return err
+		}
+		var now uint64
+		if now, err = r.news(ctx); now == last {
+			quiet++
+		} else {
+			last, quiet = now, 0
+		}
+	}
+	return err
+}
+
+// news takes in the events that wait, and returns the epoch after them.
+func (r *Room) news(ctx context.Context) (uint64, error) {
+	if err := r.c.poll(ctx, 0); err != nil {
+		return 0, err
+	}
+	return r.epoch(ctx)
 }
 
 // jitter is the pause after a try.

@@ -16,6 +16,19 @@ func (c *Client) SetFault(f func(after bool) error) { c.store.fault = f }
 // SetStall bounds how long nothing may move of a request or an answer.
 func (c *Client) SetStall(d time.Duration) { c.provider.stall = d }
 
+// Turn is how many members are called before this one to commit what waits.
+func (r *Room) Turn(ctx context.Context) (int, error) {
+	if err := r.lock(ctx); err != nil {
+		return 0, err
+	}
+	defer r.mu.Unlock()
+	err := r.load(ctx)
+	if err != nil {
+		return 0, err
+	}
+	return r.turn(), nil
+}
+
 // LeafKeys counts the software leaf keys in the state.
 func (c *Client) LeafKeys() (n int, err error) {
 	err = c.store.one(ctxBackground, `SELECT count(*) FROM leaf_key`, nil, &n)

@@ -281,7 +281,7 @@ func (r *Room) takeProposal(ctx context.Context, raw *mimi.MLSMessage) error {
 	if err := r.group.Keep(p); err != nil {
 		return err
 	}
-	r.c.duty.add(r.uri, r.c.now())
+	r.c.duty.add(r.uri, r.c.now(), r.dutyDelay())
 	return nil
 }
 
