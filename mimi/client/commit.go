@@ -225,6 +225,12 @@ func (r *Room) judge(ctx context.Context, s *mls.StagedCommit) (*policy.Effect, 
 	if err != nil {
 		return nil, err
 	}
+	if room.Extends(s) {
+		gc := s.Context()
+		if err := room.Check(gc.Extensions); err != nil {
+			return nil, err
+		}
+	}
 	return policy.Authorize(r.state, action)
 }
 

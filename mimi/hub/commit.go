@@ -104,14 +104,6 @@ func franksAnew(staged *mls.StagedCommit) bool {
 	})
 }
 
-// extends reports whether a commit has a GroupContextExtensions proposal.
-func extends(staged *mls.StagedCommit) bool {
-	return slices.ContainsFunc(staged.Proposals(), func(p mls.StagedProposal) bool {
-		_, ok := p.Proposal.(*mls.GroupContextExtensions)
-		return ok
-	})
-}
-
 // references lists the references of a commit that are to no pending proposal.
 func (r *Room) references(c *mls.Commit) error {
 	known := make(map[string]bool)
@@ -217,13 +209,24 @@ func (r *Room) allowed(ctx context.Context, staged *mls.StagedCommit, told *Join
 	if err := r.names_.within(ctx, effect, came); err != nil {
 		return nil, err
 	}
-	return effect, r.sendersStay(staged)
+	if room.Extends(staged) {
+		gc := staged.Context()
+		err = r.staysRoom(gc.Extensions)
+	}
+	return effect, err
 }
 
-// sendersStay keeps the hub among the external senders.
-func (r *Room) sendersStay(staged *mls.StagedCommit) error {
-	gc := staged.Context()
-	senders, err := gc.Extensions.ExternalSenders()
+// staysRoom checks that a group with other extensions is still a room of this hub:
+// its members need them to load it, and to join it. The hub stays among the external
+// senders, and nobody else is to read SemiPrivateMessages.
+func (r *Room) staysRoom(ext mls.Extensions) error {
+	if err := room.Check(ext); err != nil {
+		return refuse("%v", err)
+	}
+	if err := r.receivers(ext); err != nil {
+		return refuse("%v", err)
+	}
+	senders, err := ext.ExternalSenders()
 	if err != nil {
 		return err
 	}
@@ -293,7 +296,7 @@ func (r *Room) welcomed(ctx context.Context, staged *mls.StagedCommit, w *mls.We
 
 // accept enters the new epoch.
 func (r *Room) accept(ctx context.Context, u *mimi.HandshakeBundle, staged *mls.StagedCommit, effect *policy.Effect, partial *mls.PartialGroupInfo, to []Addressee) (*Outcome, error) {
-	out := &Outcome{Suite: r.suite(), Before: r.Providers(), Heard: r.heard(effect), External: staged.External(), ByCode: slices.Contains(effect.Rows(), policy.RowJoinCode), Roles: touchesRoles(effect), Departed: effect.Silenced(), Extended: extends(staged)}
+	out := &Outcome{Suite: r.suite(), Before: r.Providers(), Heard: r.heard(effect), External: staged.External(), ByCode: slices.Contains(effect.Rows(), policy.RowJoinCode), Roles: touchesRoles(effect), Departed: effect.Silenced(), Extended: room.Extends(staged)}
 	again := r.interrupted(staged)
 	epoch := r.Epoch()
 	if err := r.group.Merge(staged); err != nil {

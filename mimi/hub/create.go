@@ -72,7 +72,7 @@ func (r *Room) hubKeys(gc *mls.GroupContext) error {
 	}) {
 		return errors.New("external_senders does not list the hub")
 	}
-	if err := r.receivers(gc); err != nil {
+	if err := r.receivers(gc.Extensions); err != nil {
 		return err
 	}
 	agent, err := room.Franking(gc.Extensions)
@@ -86,8 +86,8 @@ func (r *Room) hubKeys(gc *mls.GroupContext) error {
 }
 
 // receivers checks that nobody but the hub is to read SemiPrivateMessages.
-func (r *Room) receivers(gc *mls.GroupContext) error {
-	list, err := gc.Extensions.ExternalReceivers()
+func (r *Room) receivers(ext mls.Extensions) error {
+	list, err := ext.ExternalReceivers()
 	if err != nil || len(list) == 0 {
 		return err
 	}

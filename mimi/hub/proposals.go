@@ -130,8 +130,13 @@ func (r *Room) keep(v *mls.VerifiedProposal) error {
 			return errors.New("the proposal was accepted before")
 		}
 	}
-	if _, ok := v.Proposal().(*mls.GroupContextExtensions); ok && r.extending() {
-		return errors.New("other extensions are pending, and a commit can have one such proposal")
+	if p, ok := v.Proposal().(*mls.GroupContextExtensions); ok {
+		if r.extending() {
+			return errors.New("other extensions are pending, and a commit can have one such proposal")
+		}
+		if err := r.staysRoom(p.Extensions); err != nil { // no commit could have it, nor do without it
+			return err
+		}
 	}
 	if _, ok := v.Proposal().(*mls.ReInit); ok {
 		return errReInit

@@ -3,6 +3,7 @@ package room
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/privyseal/privyseal/mimi/policy"
 	"github.com/privyseal/privyseal/mls"
@@ -41,6 +42,14 @@ func Action(ctx context.Context, staged *mls.StagedCommit, who Identities) (*pol
 		c.Proposals = append(c.Proposals, policy.Proposed{By: by, Proposal: q})
 	}
 	return c, nil
+}
+
+// Extends reports whether a commit has a GroupContextExtensions proposal.
+func Extends(staged *mls.StagedCommit) bool {
+	return slices.ContainsFunc(staged.Proposals(), func(p mls.StagedProposal) bool {
+		_, ok := p.Proposal.(*mls.GroupContextExtensions)
+		return ok
+	})
 }
 
 // Bundle turns bare proposals into what policy.Authorize judges as one

@@ -3,6 +3,7 @@ package provider_test
 import (
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 
@@ -87,9 +88,13 @@ func (w *world) crowd(host, name string, n int) *crowd {
 // extensions are those of a room with n participants, of whom the first may do
 // most.
 func (c *crowd) extensions(host string, n int) mls.Extensions {
+	roles := policy.CooperativeRoles()
+	own := roles.Role(4) // the member's
+	own.Capabilities = append(own.Capabilities, policy.CanChangeMlsOperationalPolicies)
+	slices.Sort(own.Capabilities)
 	keys := c.node.keys.keys
 	ext := must[mls.Extensions](c.t)((&room.Setup{
-		URI: c.uri, Creator: c.user, CreatorRole: 4, Roles: policy.CooperativeRoles(), Hub: keys.Sender, FrankingAgent: keys.Franking,
+		URI: c.uri, Creator: c.user, CreatorRole: 4, Roles: roles, Hub: keys.Sender, FrankingAgent: keys.Franking,
 	}).Extensions())
 	list := mimi.ParticipantListData{Participants: []mimi.UserRolePair{{User: c.user, Role: 4}}}
 	for i := 1; i < n; i++ {
