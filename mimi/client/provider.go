@@ -130,8 +130,6 @@ func (p *provider) send(ctx context.Context, method, path, mediaType string, bod
 	}
 	if len(body) > 0 {
 		moving.out(req)
-	}
-	if len(body) > 0 {
 		req.Header.Set("Content-Type", mediaType)
 	}
 	resp, err := p.http.Do(req)
